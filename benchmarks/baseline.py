@@ -1,0 +1,241 @@
+"""Plain `json` and a for loop, written from the page's rules and README's table: our yardstick, and our oracle.
+
+It shares no code with fastsft, decodes every line whole and holds one line at a time.
+
+usage: python benchmarks/baseline.py INPUT... --output OUT [--format openai|simple] [--reward_threshold 0.95]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+TEXT_PARTS = {"text", "input_text", "output_text", "summary_text", "reasoning_text", "refusal"}
+
+
+class UnusableError(Exception):
+    """The line has no place among the rows; the message is the reason's code."""
+
+
+def need(condition: object, reason: str) -> None:
+    if not condition:
+        raise UnusableError(reason)
+
+
+def strict(text: str | bytes) -> Any:
+    """Decode JSON that every reader takes: no NaN, no infinity, no lone surrogate."""
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        need(math.isfinite(value), "bad_number")
+        return value
+
+    def constant(name: str) -> None:
+        raise ValueError(name)
+
+    value = json.loads(text, parse_float=number, parse_constant=constant)
+    json.dumps(value, ensure_ascii=False).encode()  # raises for a lone surrogate
+    return value
+
+
+def content_of(value: Any) -> str | list[Json]:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    need(isinstance(value, list) and all(isinstance(part, dict) for part in value), "bad_content")
+    if all(part.get("type") in TEXT_PARTS for part in value):
+        return "".join(text_of(part) for part in value)
+    parts: list[Json] = []
+    for part in value:
+        kind = part.get("type")
+        if kind in TEXT_PARTS:
+            parts.append({"type": "text", "text": text_of(part)})
+        elif kind == "input_image":
+            url = part.get("image_url")
+            need(isinstance(url, (str, dict)), "bad_content")
+            image = {"url": url, "detail": part.get("detail") or "auto"} if isinstance(url, str) else url
+            parts.append({"type": "image_url", "image_url": image})
+        elif kind in ("image_url", "input_audio", "file"):
+            parts.append(part)
+        else:
+            raise UnusableError("unknown_part")
+    return parts
+
+
+def text_of(part: Json) -> str:
+    text = part.get("text", part.get("refusal"))
+    need(isinstance(text, str), "bad_content")
+    return str(text)
+
+
+def call_of(name: Any, arguments: Any) -> Json:
+    need(isinstance(name, str), "bad_item")
+    if isinstance(arguments, str):
+        try:
+            arguments = strict(arguments)
+        except ValueError:
+            raise UnusableError("bad_arguments") from None
+    need(isinstance(arguments, dict), "bad_arguments")
+    return {"name": name, "arguments": arguments}
+
+
+def turns_of(items: list[Json], roleless: str) -> list[Json]:
+    turns: list[Json] = []
+    pending: list[Json] = []
+
+    def flush() -> None:
+        if pending:
+            turns.append({"role": "assistant", "content": "", "tool_calls": pending.copy()})
+            pending.clear()
+
+    for item in items:
+        need(isinstance(item, dict), "bad_item")
+        kind = item.get("type") or ("message" if "role" in item or "content" in item else None)
+        if kind == "function_call":
+            pending.append(call_of(item.get("name"), item.get("arguments", {})))
+        elif kind == "function_call_output":
+            flush()
+            turns.append({"role": "tool", "content": content_of(item.get("output"))})
+        elif kind == "message":
+            flush()
+            turn = {"role": item.get("role", roleless), "content": content_of(item.get("content"))}
+            if item.get("tool_calls"):
+                turn["tool_calls"] = [
+                    call_of(call["function"].get("name"), call["function"].get("arguments", {}))
+                    for call in item["tool_calls"]
+                ]
+            turns.append(turn)
+        elif kind != "reasoning":
+            raise UnusableError("unknown_item")
+    flush()
+    return turns
+
+
+def tool_of(tool: Any) -> Json:
+    need(isinstance(tool, dict), "bad_tool")
+    if tool.get("type") != "function":
+        return dict(tool)
+    function = tool.get("function", tool)
+    need(isinstance(function.get("name"), str), "bad_tool")
+    return {
+        "name": function["name"],
+        "description": function.get("description", ""),
+        "parameters": function.get("parameters", {}),
+    }
+
+
+def parts_of(rollout: Json) -> tuple[list[Json], list[Json], bool]:
+    """Give the prompt's items, the output's items, and whether the latter begin with the former."""
+    params = rollout.get("responses_create_params")
+    need(isinstance(params, dict), "no_prompt")
+    prompt = params.get("input")
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    need(isinstance(prompt, list), "no_prompt")
+    output = rollout.get("output")
+    if not isinstance(output, list):
+        response = rollout.get("response")
+        output = response.get("output") if isinstance(response, dict) else None
+    need(isinstance(output, list), "no_output")
+    nested = bool(output) and all(isinstance(element, list) for element in output)
+    return prompt, output[-1] if nested else output, nested
+
+
+def to_openai(rollout: Json) -> Json:
+    prompt_items, output_items, nested = parts_of(rollout)
+    prompt, output = turns_of(prompt_items, "user"), turns_of(output_items, "assistant")
+    if nested and [turn["role"] for turn in output[: len(prompt)]] == [turn["role"] for turn in prompt]:
+        output = output[len(prompt) :]
+    while output and output[-1]["role"] != "assistant":
+        output.pop()
+    need(output, "nothing_to_imitate")
+    params = rollout["responses_create_params"]
+    system = [{"role": "system", "content": params["instructions"]}] if params.get("instructions") is not None else []
+    row: Json = {"messages": [*system, *prompt, *output]}
+    if tools := [tool_of(tool) for tool in params.get("tools") or []]:
+        row["tools"] = tools
+    return row
+
+
+def to_simple(rollout: Json) -> Json:
+    prompt, output, _ = parts_of(rollout)
+    turns_of(
+        [{**item, "arguments": {}} if item.get("type") == "function_call" else item for item in prompt + output], "user"
+    )
+
+    def last(items: list[Json], role: str) -> Any:
+        for item in reversed(items):
+            if (
+                item.get("type", "message") == "message"
+                and item.get("role", role) == role
+                and item.get("content") is not None
+            ):
+                content = content_of(item["content"])
+                need(isinstance(content, str), "not_text")
+                return content
+        return None
+
+    said = last(output, "assistant")
+    need(said is not None, "nothing_to_imitate")
+    return {"input": last(prompt, "user") or "", "output": said}
+
+
+FORMATS = {"openai": to_openai, "simple": to_simple}
+
+
+def row_of(line: bytes, *, layout: str = "openai", reward_threshold: float = 0.95) -> Json | str:
+    """Give the row of a line, or the reason why it has none; an empty string for a blank line."""
+    if not line.strip():
+        return ""
+    try:
+        rollout = strict(line.decode())
+    except UnicodeDecodeError:
+        return "bad_utf8"
+    except ValueError:
+        return "bad_json"
+    if not isinstance(rollout, dict):
+        return "not_object"
+    try:
+        parts_of(rollout)
+        reward = rollout.get("reward", 0.0)
+        if reward is None:
+            return "no_reward"
+        need(isinstance(reward, (int, float)) and not isinstance(reward, bool), "reward_type")
+        if reward < reward_threshold:
+            return "below_threshold"
+        return FORMATS[layout](rollout)
+    except UnusableError as unusable:
+        return str(unusable)
+
+
+def convert(inputs: list[Path], output: Path, *, layout: str = "openai", reward_threshold: float = 0.95) -> int:
+    """Write the rows of all inputs to one file, and give their number."""
+    count = 0
+    with output.open("w", encoding="utf-8", newline="\n") as rows:
+        for path in inputs:
+            with path.open("rb") as lines:
+                for line in lines:
+                    row = row_of(line, layout=layout, reward_threshold=reward_threshold)
+                    if isinstance(row, dict):
+                        rows.write(json.dumps(row, ensure_ascii=False) + "\n")
+                        count += 1
+    return count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("inputs", nargs="+", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--format", choices=FORMATS, default="openai")
+    parser.add_argument("--reward_threshold", type=float, default=0.95)
+    chosen = parser.parse_args()
+    print(convert(chosen.inputs, chosen.output, layout=chosen.format, reward_threshold=chosen.reward_threshold), "rows")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""NeMo Gym rollouts -> training rows, in parallel.
+
+The library is the same door as the command:
+
+    >>> import fastsft
+    >>> report = fastsft.convert("rollouts/", "sft_data/train.jsonl", reward_threshold=0.9)  # doctest: +SKIP
+    >>> report.fates.kept, report.fates.refused  # doctest: +SKIP
+    (7132, {'nothing_to_imitate': 204})
+"""
+
+from fastsft.api import convert
+from fastsft.errors import FailedRun, FastsftError, TooManyRefused, UsageError
+from fastsft.formats import FORMATS
+from fastsft.options import Options
+from fastsft.pipeline import Progress
+from fastsft.report import Fates, Report
+
+__all__ = [
+    "FORMATS",
+    "FailedRun",
+    "FastsftError",
+    "Fates",
+    "Options",
+    "Progress",
+    "Report",
+    "TooManyRefused",
+    "UsageError",
+    "convert",
+]

@@ -1,0 +1,5 @@
+"""Let `python -m fastsft` be the command."""
+
+from fastsft.cli import main
+
+main()

@@ -1,0 +1,69 @@
+"""Everything that fastsft raises on purpose.
+
+    FastsftError
+    ├── UsageError        the command or the call was wrong; nothing was read        exit 2
+    ├── FailedRun         the run could not be finished; nothing was published       exit 1
+    │   └── TooManyRefused    more lines were refused than --max-refused allows      exit 3
+    └── Refused           one line is not a usable rollout; the run goes on
+
+Each error hands all its arguments to `super().__init__`, because an error that
+is raised in a worker process crosses to the parent pickled, and is rebuilt from them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastsft.report import Report
+
+
+class FastsftError(Exception):
+    """Base of all errors that fastsft raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(FastsftError):
+    """The command or the call was wrong: an option, a path, two that contradict each other."""
+
+    exit_code = 2
+
+
+class FailedRun(FastsftError):
+    """The run ended early and published nothing.
+
+    Attributes:
+        report: The fates counted up to then; None where the run had not got so far.
+    """
+
+    def __init__(self, problem: str, report: Report | None = None) -> None:
+        super().__init__(problem, report)
+        self.problem = problem
+        self.report = report
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class TooManyRefused(FailedRun):
+    """More lines were refused than `max_refused` allows."""
+
+    exit_code = 3
+
+
+class Refused(FastsftError):
+    """A line cannot become a row. Raising it is all that a new reason needs, with its line in README's table.
+
+    Attributes:
+        reason: The code that the report counts it under, such as `bad_json`.
+        problem: One sentence for a person: what was expected and what was found.
+    """
+
+    def __init__(self, reason: str, problem: str) -> None:
+        super().__init__(reason, problem)
+        self.reason = reason
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem

@@ -1,0 +1,262 @@
+"""Items -> turns: what the layouts share.
+
+Whatever dialect an item has (Responses or chat, string or list of parts), it
+becomes the same turn here. Text stays raw JSON from the input line to the row.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+from fastsft.errors import Refused
+from fastsft.formats.values import joined, object_of, plain, text_of
+from fastsft.rollout import ABSENT, Item, Rollout, kind
+from fastsft.terminal import excerpt
+
+ASSISTANT = "assistant"
+NO_TEXT = Raw(b'""')
+
+
+class TextPart(msgspec.Struct, tag="text", tag_field="type", gc=False):
+    """Text beside an image, as chat rows have it."""
+
+    text: Raw
+
+
+class ImageUrl(msgspec.Struct, gc=False):
+    """Where an image is: a web address or a `data:` one; both fields are JSON strings."""
+
+    url: Raw
+    detail: Raw = Raw(b'"auto"')
+
+
+class ImagePart(msgspec.Struct, tag="image_url", tag_field="type", gc=False):
+    """An image, as chat rows have it."""
+
+    image_url: ImageUrl | Raw
+
+
+# A string for text alone; a list of parts as soon as something else is among them.
+Content: TypeAlias = "Raw | list[TextPart | ImagePart | Raw]"
+
+
+class Call(msgspec.Struct, gc=False):
+    """One function call: the name, a JSON string, and the arguments, a JSON object by its keys."""
+
+    name: Raw
+    arguments: dict[str, Raw]
+
+
+class Turn(msgspec.Struct, omit_defaults=True, gc=False):
+    """One message of a row."""
+
+    role: str
+    content: Content
+    tool_calls: list[Call] = []
+
+
+class _Part(msgspec.Struct, gc=False):
+    """Any part of a content list; which fields it has depends on `type`."""
+
+    type: str | None = None
+    text: Raw = ABSENT
+    refusal: Raw = ABSENT
+    image_url: Raw = ABSENT
+    detail: Raw = ABSENT
+
+
+class _ChatFunction(msgspec.Struct, gc=False):
+    name: Raw = ABSENT
+    arguments: Raw = ABSENT
+
+
+class _ChatCall(msgspec.Struct, gc=False):
+    function: _ChatFunction
+
+
+_parts = msgspec.json.Decoder(list[_Part])
+_raw_parts = msgspec.json.Decoder(list[Raw])
+_chat_calls = msgspec.json.Decoder(list[_ChatCall])
+
+
+def conversation(rollout: Rollout) -> tuple[list[Turn], int]:
+    """Give the turns of prompt and output up to the last assistant turn, and how many were cut behind it.
+
+    A row that ends otherwise stops the whole load in NeMo RL.
+
+    Raises:
+        Refused: An item cannot become a turn, or the output has no assistant turn.
+    """
+    prompt = _turns(rollout.prompt, roleless="user")
+    output = _turns(rollout.output, roleless=ASSISTANT)
+    if rollout.replayed and [turn.role for turn in output[: len(prompt)]] == [turn.role for turn in prompt]:
+        output = output[len(prompt) :]
+    end = len(output)
+    while end and output[end - 1].role != ASSISTANT:
+        end -= 1
+    if not end:
+        raise Refused("nothing_to_imitate", "the output has no assistant turn")
+    turns = prompt + output[:end]
+    if instructions := _instructions(rollout):
+        turns.insert(0, Turn("system", instructions))
+    return turns, len(output) - end
+
+
+def _turns(items: list[Item], *, roleless: str) -> list[Turn]:
+    """Give each message and result its turn; calls made one after another share one, placed before what follows.
+
+    Reasoning is left out and does not part the calls around it. A message without
+    a role has the role `roleless`, the rule of NeMo Gym's SFT guide.
+    """
+    turns: list[Turn] = []
+    calls: list[Call] = []
+    for item in items:
+        match kind_of(item):
+            case "function_call":
+                calls.append(_call(item.name, item.arguments))
+                continue
+            case "reasoning":
+                continue
+            case "function_call_output":
+                turn = Turn("tool", content_of(item.output))
+            case "message":
+                turn = Turn(item.role or roleless, content_of(item.content), _chat_shaped_calls(item))
+            case other:
+                raise AssertionError(f"no turn for item kind {other}")
+        if calls:
+            turns.append(Turn(ASSISTANT, NO_TEXT, calls))
+            calls = []
+        turns.append(turn)
+    if calls:
+        turns.append(Turn(ASSISTANT, NO_TEXT, calls))
+    return turns
+
+
+def kind_of(item: Item) -> str:
+    """Name what an item is: one of the kinds that become turns or are left out knowingly.
+
+    Raises:
+        Refused: It is of another kind.
+    """
+    match item.type:
+        case "message" | "function_call" | "function_call_output" | "reasoning":
+            return item.type
+        case None if item.role is not None or item.content:
+            return "message"
+        case None:
+            raise Refused("unknown_item", "an item has neither a type nor a role")
+        case _:
+            raise Refused("unknown_item", f"item type {excerpt(item.type.encode())} has no place in a row")
+
+
+def content_of(raw: Raw) -> Content:
+    """Give the content of a message, or what a function returned, as a turn has it.
+
+    Raises:
+        Refused: It is neither a string nor a list of parts that a row can hold.
+    """
+    match kind(raw):
+        case "string":
+            return raw
+        case "absent" | "null":
+            return NO_TEXT
+        case "list":
+            return _content_of_parts(raw)
+        case _:
+            raise Refused("bad_content", f"content is neither a string nor a list of parts, found {excerpt(raw)}")
+
+
+def _content_of_parts(raw: Raw) -> Content:
+    try:
+        parts = _parts.decode(raw)
+    except msgspec.ValidationError as error:
+        raise Refused("bad_content", f"a part of the content has the wrong type: {error}") from None
+    texts = [part.text or part.refusal for part in parts if part.type in _TEXT_PARTS]
+    for text in texts:
+        if kind(text) != "string":
+            raise Refused("bad_content", f"a text part has no text, found {excerpt(text)}")
+    if len(texts) == 1 == len(parts):
+        return texts[0]  # nearly always
+    if len(texts) == len(parts):
+        return joined(texts)
+    kept: list[TextPart | ImagePart | Raw] = []
+    for part, original in zip(parts, _raw_parts.decode(raw), strict=True):
+        match part.type:
+            case "input_image":
+                kept.append(_image(part))
+            case "image_url" | "input_audio" | "file":  # chat parts already
+                kept.append(plain(original))
+            case name if name in _TEXT_PARTS:
+                kept.append(TextPart(part.text or part.refusal))
+            case None:
+                raise Refused("unknown_part", "a part of the content has no type")
+            case other:
+                raise Refused("unknown_part", f"content part {excerpt(other.encode())} has no place in a row")
+    return kept
+
+
+# `refusal` is text too: what the model said when it would not.
+_TEXT_PARTS = frozenset({"text", "input_text", "output_text", "summary_text", "reasoning_text", "refusal"})
+
+
+def _image(part: _Part) -> ImagePart:
+    match kind(part.image_url):
+        case "string":
+            detail = part.detail if kind(part.detail) == "string" else Raw(b'"auto"')
+            return ImagePart(ImageUrl(part.image_url, detail))
+        case "object":  # a chat-shaped image in a Responses part
+            return ImagePart(plain(part.image_url))
+        case _:
+            raise Refused("bad_content", f"an image has no image_url, found {excerpt(part.image_url)}")
+
+
+def _instructions(rollout: Rollout) -> Raw | None:
+    match kind(rollout.instructions):
+        case "string":
+            return rollout.instructions
+        case "absent" | "null":
+            return None
+        case _:
+            raise Refused("bad_content", f"instructions are not a string, found {excerpt(rollout.instructions)}")
+
+
+def _chat_shaped_calls(item: Item) -> list[Call]:
+    match kind(item.tool_calls):
+        case "absent" | "null":
+            return []
+        case "list" if (item.role or ASSISTANT) == ASSISTANT:
+            try:
+                calls = _chat_calls.decode(item.tool_calls)
+            except msgspec.ValidationError as error:
+                raise Refused("bad_item", f"a tool call has the wrong shape: {error}") from None
+            return [_call(call.function.name, call.function.arguments) for call in calls]
+        case _:
+            problem = f"tool_calls are not an assistant's list of calls, found {excerpt(item.tool_calls)}"
+            raise Refused("bad_item", problem)
+
+
+def _call(name: Raw, arguments: Raw) -> Call:
+    if kind(name) != "string":
+        raise Refused("bad_item", f"a call has no function name, found {excerpt(name)}")
+    value: str | Raw
+    match kind(arguments):
+        case "string":
+            value = text_of(arguments)
+        case "object":
+            value = arguments
+        case "absent":
+            return Call(name, {})  # the rule of NeMo Gym's SFT guide
+        case _:
+            raise Refused("bad_arguments", _not_an_object(name, arguments))
+    try:
+        return Call(name, object_of(value))
+    except msgspec.DecodeError:
+        found = arguments if isinstance(value, Raw) else value.encode()
+        raise Refused("bad_arguments", _not_an_object(name, found)) from None
+
+
+def _not_an_object(name: Raw, found: bytes | Raw) -> str:
+    return f"arguments of call {excerpt(text_of(name).encode())} are not a JSON object, found {excerpt(found)}"

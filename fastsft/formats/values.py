@@ -1,0 +1,95 @@
+"""JSON values on their way into a row: which are fit for one, and their plainest form.
+
+A row is read by programs that are stricter than msgspec (a repeated key stops
+DuckDB and pyarrow, a number beyond a double stops five readers of seven, a line
+feed inside a value splits the row), so what a row repeats is checked here, and
+rewritten only where it must be: text and numbers keep the form they came in.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from fastsft.depth import MAX_DEPTH
+from fastsft.errors import Refused
+from fastsft.rollout import kind
+
+_object = msgspec.json.Decoder(dict[str, Raw])
+_list = msgspec.json.Decoder(list[Raw])
+_string = msgspec.json.Decoder(str)
+_encode = msgspec.json.Encoder().encode
+
+_MAX_PLAIN_DIGITS = 300  # a number no longer than this and without an exponent fits a double (1.8e308)
+
+
+def text_of(string: Raw) -> str:
+    """Decode a JSON string."""
+    return _string.decode(string)
+
+
+def joined(strings: list[Raw]) -> Raw:
+    r"""Join JSON strings end to end without decoding them.
+
+    Their escapes stay as they are; a surrogate pair cannot be split over two of
+    them, as msgspec takes no string with half a pair.
+
+    >>> bytes(joined([Raw(b'"a\\n"'), Raw(b'"b"')]))
+    b'"a\\nb"'
+    """
+    return Raw(b'"%b"' % b"".join([bytes(string)[1:-1] for string in strings]))
+
+
+def object_of(value: str | bytes | Raw) -> dict[str, Raw]:
+    """Decode a JSON object one level deep, every value fit for a row; of a repeated key the last value counts.
+
+    Raises:
+        msgspec.DecodeError: It is not a JSON object.
+        Refused: A value nests too deep, or is a number that no double holds.
+    """
+    return _object_at(value, 1)
+
+
+def plain(value: Raw) -> Raw:
+    """Give a JSON value in a form fit for a row: no white space between tokens, no repeated keys.
+
+    >>> bytes(plain(Raw(b'{"a": [1.50, {"b": 1, "b": 2}], "c": "x y"}')))
+    b'{"a":[1.50,{"b":2}],"c":"x y"}'
+
+    Raises:
+        Refused: It nests too deep, or holds a number that no double holds.
+    """
+    return _plain_at(value, 0)
+
+
+def _object_at(value: str | bytes | Raw, depth: int) -> dict[str, Raw]:
+    if depth > MAX_DEPTH:
+        raise Refused("too_deep", f"a value for the row nests deeper than {MAX_DEPTH} levels")
+    try:
+        pairs = _object.decode(value)
+    except RecursionError:
+        raise Refused("too_deep", f"a value for the row nests deeper than {MAX_DEPTH} levels") from None
+    for key, item in pairs.items():
+        if memoryview(item)[0] != 34:  # `"`: most values are strings, which need nothing
+            pairs[key] = _plain_at(item, depth)
+    return pairs
+
+
+def _plain_at(value: Raw, depth: int) -> Raw:
+    match kind(value):
+        case "object":
+            return Raw(_encode(_object_at(value, depth + 1)))
+        case "list":
+            if depth >= MAX_DEPTH:
+                raise Refused("too_deep", f"a value for the row nests deeper than {MAX_DEPTH} levels")
+            return Raw(_encode([_plain_at(item, depth + 1) for item in _list.decode(value)]))
+        case "number":
+            digits = bytes(value)
+            if (len(digits) > _MAX_PLAIN_DIGITS or b"e" in digits or b"E" in digits) and float(digits) in _INFINITIES:
+                raise Refused("bad_number", f"a number that no double holds: {digits[:20].decode()}")
+            return value
+        case _:
+            return value
+
+
+_INFINITIES = (float("inf"), float("-inf"))

@@ -1,0 +1,218 @@
+"""The order of things: read this file first.
+
+paths -shards-> chunks of lines -rollout-> structs and a table of lines
+-selection-> the chosen lines -formats-> rows -write-> output files and one report.
+
+A chunk is the unit of work. What it gives depends on its bytes and the options, so
+it may be converted anywhere, in any order, twice; its rows are written in input order.
+Criteria that judge each line by itself are asked chunk by chunk, in the one pass over
+the input below. Criteria that compare lines need the table of the whole run first: a pass
+that keeps only the tables, then one that reads the chosen lines.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from fastsft.errors import FailedRun, Refused, TooManyRefused
+from fastsft.formats import FORMATS
+from fastsft.options import Options
+from fastsft.report import Converted, Fates, InputShard, RefusedLine, Report
+from fastsft.rollout import Rollout, rollout_of
+from fastsft.shards import Chunk, Shard, chunks_of, find_shards, read_chunk
+from fastsft.utf8 import is_utf8
+from fastsft.write import Output, check_target, target_of
+
+# Starting workers and importing what they need takes about as long as one process takes for this much.
+WORKERS_PAY_FROM_NBYTES = 256 * 1024 * 1024
+
+_encoder = msgspec.json.Encoder()  # built once per process; cannot be pickled, so never passed around
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a run is: input bytes done and in all, rows written."""
+
+    nbytes: int
+    total_nbytes: int
+    rows: int
+
+
+def run(
+    inputs: Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    options: Options,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Convert the rollouts of `inputs` into rows at `output`, whole or not at all.
+
+    Raises:
+        UsageError: The arguments are wrong; nothing was read or written.
+        FailedRun: The run could not be finished; nothing was published.
+    """
+    started = time.perf_counter()
+    shards, notes = find_shards(inputs)
+    target = target_of(output, options)
+    earlier = check_target(target, shards)
+    report = Report(
+        version=version("fastsft"),
+        options=options.shown(),
+        inputs=[InputShard(printable(shard.path), shard.nbytes, Fates()) for shard in shards],
+        notes=[printable(note) for note in notes],
+    )
+    with Output(target, options, earlier) as out:
+        _convert_all(shards, options, report, out, on_progress)
+        _judge(report, options, out)
+        report.seconds = round(time.perf_counter() - started, 3)
+        out.publish(report)
+    return report
+
+
+def printable(path: str) -> str:
+    """Give a path that JSON can hold: bytes that are not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _convert_all(
+    shards: Sequence[Shard],
+    options: Options,
+    report: Report,
+    out: Output,
+    on_progress: Callable[[Progress], None] | None,
+) -> None:
+    """Convert every chunk and write what it gives, in input order."""
+    by_path = {shard.path: entry for shard, entry in zip(shards, report.inputs, strict=True)}
+    total_nbytes = sum(shard.nbytes for shard in shards)
+    done_nbytes = 0
+    for converted in _converted(shards, options, out.target.spool):
+        entry = by_path[converted.chunk.shard.path]
+        for line in converted.refused:
+            line.shard = entry.path
+            line.line += entry.fates.lines + 1
+        out.write_rows(converted.rows, converted.fates.kept)
+        out.record_refused(converted.refused)
+        entry.fates += converted.fates
+        report.fates += converted.fates
+        if options.refuses_too_many(report.fates.all_refused, None):
+            raise TooManyRefused(_refusals(report, options, out), report)
+        if on_progress:
+            done_nbytes += converted.chunk.stop - converted.chunk.start
+            on_progress(Progress(done_nbytes, total_nbytes, report.fates.kept))
+
+
+def _judge(report: Report, options: Options, out: Output) -> None:
+    """Make sure that every line has its one fate and that enough of them were usable."""
+    for entry in report.inputs:
+        entry.fates.check(entry.path)
+    report.fates.check("all lines")
+    if sum((entry.fates for entry in report.inputs), Fates()) != report.fates:
+        raise AssertionError("the shards do not add up to the whole, please report this")
+    fates = report.fates
+    if options.refuses_too_many(fates.all_refused, fates.lines - fates.blank):
+        raise TooManyRefused(_refusals(report, options, out), report)
+    if fates.all_refused and fates.all_refused == fates.lines - fates.blank:
+        raise FailedRun(_refusals(report, None, out), report)
+
+
+def _refusals(report: Report, limit: Options | None, out: Output) -> str:
+    """Say in sentences that too many lines were refused, and show the first of them."""
+    count = (
+        f"{report.fates.all_refused:,} lines were refused, more than --max-refused {limit.max_refused}" if limit else ""
+    )
+    first = out.first_refused
+    example = f"  The first: {first.shard}:{first.line}: {first.reason}: {first.problem}." if first else ""
+    return f"{count or 'every line was refused'}; nothing was published.\n{example}"
+
+
+def _converted(shards: Sequence[Shard], options: Options, spool: Path) -> Iterator[Converted]:
+    """Convert the chunks of all shards, in as many processes as asked for or as pay, in input order."""
+    chunks = chunks_of(shards, options.chunk_nbytes)
+    jobs = _jobs(shards, options)
+    if jobs == 1:
+        return (convert_chunk(chunk, options) for chunk in chunks)
+    from fastsft.workers import in_order  # joblib, 0.1 s, which a small run does not need to spend
+
+    return in_order(partial(convert_chunk, options=options), chunks, jobs=jobs, spool=spool)
+
+
+def _jobs(shards: Sequence[Shard], options: Options) -> int:
+    chunks = sum(-(-shard.nbytes // options.chunk_nbytes) for shard in shards)
+    if options.jobs is not None:
+        return max(1, min(options.jobs, chunks))
+    if sum(shard.nbytes for shard in shards) < WORKERS_PAY_FROM_NBYTES:
+        return 1
+    from fastsft.workers import cores
+
+    return max(1, min(cores(), chunks))
+
+
+def convert_chunk(chunk: Chunk, options: Options) -> Converted:
+    """Give every line of a chunk its fate, and the kept ones their rows."""
+    from fastsft.selection import drop_reasons, table  # polars, 0.2 s: not before a run has begun
+
+    data, offset = read_chunk(chunk)
+    fates, refused = Fates(), list[RefusedLine]()
+    usable: list[tuple[int, int, Rollout]] = []  # line, offset, rollout
+
+    def refuse(line: int, offset: int, problem: Refused) -> None:
+        fates.refused[problem.reason] = fates.refused.get(problem.reason, 0) + 1
+        refused.append(RefusedLine("", line, offset, problem.reason, problem.problem))
+
+    lines = data.split(b"\n")
+    if not lines[-1]:
+        lines.pop()  # the data ends with a line feed, or is empty
+    fates.lines = len(lines)
+    all_utf8 = is_utf8(data)
+    for number, line in enumerate(lines):
+        try:
+            if all_utf8 or is_utf8(line):
+                usable.append((number, offset, rollout_of(line)))
+            else:
+                raise Refused("bad_utf8", "the line is not valid UTF-8")
+        except Refused as problem:
+            if line and not line.isspace():
+                refuse(number, offset, problem)
+            else:
+                fates.blank += 1
+        offset += len(line) + 1
+
+    if not usable:
+        return Converted(chunk, fates, refused, b"")
+    reasons = drop_reasons(
+        table([number for number, _, _ in usable], [rollout.reward for _, _, rollout in usable]).lazy(), options
+    )
+    to_row = FORMATS[options.format]
+    rows: list[msgspec.Struct] = []
+    for (number, offset, rollout), reason in zip(usable, reasons, strict=True):
+        if reason is not None:
+            fates.dropped[reason] = fates.dropped.get(reason, 0) + 1
+            continue
+        try:
+            row = to_row(rollout)
+        except Refused as problem:
+            refuse(number, offset, problem)
+            continue
+        rows.append(row.body)
+        fates.trimmed += row.turns_cut > 0
+    fates.kept = len(rows)
+    refused.sort(key=lambda entry: entry.line)
+    return Converted(chunk, fates, refused, _one_line_each(_encoder.encode_lines(rows)))
+
+
+# Line ends to some loaders, in valid JSON only ever inside a string: U+2028, U+2029, U+0085.
+_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+
+
+def _one_line_each(rows: bytes) -> bytes:
+    """Escape the characters at which some loaders would split a row."""
+    if not rows.isascii():
+        for raw, escape in _LINE_ENDS:
+            rows = rows.replace(raw, escape)
+    return rows

@@ -1,0 +1,157 @@
+"""What became of every line, by reason; reports add up.
+
+The report is written beside the output as JSON. All of it but `seconds` depends on
+the inputs and the options alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from fastsft.shards import Chunk
+
+
+class Fates(msgspec.Struct):
+    """How many lines met which fate: lines = kept + dropped + refused + blank.
+
+    Attributes:
+        lines: All lines, blank ones and a last one without a line feed included.
+        kept: Lines that became a row.
+        blank: Lines that are empty or white space.
+        dropped: Good rollouts that were not wanted, by reason.
+        refused: Lines that are not a usable rollout, by reason.
+        trimmed: Kept lines whose row leaves out turns behind the last assistant turn.
+    """
+
+    lines: int = 0
+    kept: int = 0
+    blank: int = 0
+    dropped: dict[str, int] = {}
+    refused: dict[str, int] = {}
+    trimmed: int = 0
+
+    def __add__(self, other: Fates) -> Fates:
+        """Add up two shards, or two parts of one; reasons come out in alphabetical order."""
+        return Fates(
+            self.lines + other.lines,
+            self.kept + other.kept,
+            self.blank + other.blank,
+            dict(sorted((Counter(self.dropped) + Counter(other.dropped)).items())),
+            dict(sorted((Counter(self.refused) + Counter(other.refused)).items())),
+            self.trimmed + other.trimmed,
+        )
+
+    @property
+    def all_dropped(self) -> int:
+        """Lines that were dropped, for whatever reason."""
+        return sum(self.dropped.values())
+
+    @property
+    def all_refused(self) -> int:
+        """Lines that were refused, for whatever reason."""
+        return sum(self.refused.values())
+
+    def check(self, where: str) -> None:
+        """Stop the run where a line has no fate or two: a fault of fastsft, never of its input.
+
+        Raises:
+            AssertionError: The counts do not add up.
+        """
+        if self.lines != self.kept + self.all_dropped + self.all_refused + self.blank:
+            raise AssertionError(f"the fates of {where} do not add up, please report this: {self}")
+
+
+class RefusedLine(msgspec.Struct, gc=False):
+    """One refused line, as it is recorded beside the output.
+
+    Attributes:
+        shard: The path of the input shard.
+        line: Its number from 1, blank lines counted, as editors count.
+        offset: Bytes before it in the shard.
+        reason: The code it is counted under.
+        problem: What was expected and what was found, in one sentence.
+    """
+
+    shard: str
+    line: int
+    offset: int
+    reason: str
+    problem: str
+
+
+class Converted(msgspec.Struct):
+    """What a chunk gave, before it is known where its lines stand in the shard.
+
+    Attributes:
+        chunk: The chunk.
+        fates: The fates of its lines.
+        refused: Its refused lines; `line` counts from 0 at the chunk's first line.
+        rows: Its rows, JSON lines, as many as lines were kept.
+    """
+
+    chunk: Chunk
+    fates: Fates
+    refused: list[RefusedLine]
+    rows: bytes
+
+
+class InputShard(msgspec.Struct):
+    """One file that was read: its path as found, its size, and the fates of its lines."""
+
+    path: str
+    nbytes: int
+    fates: Fates
+
+
+class OutputShard(msgspec.Struct):
+    """One file that was written, by its name beside the report; `sha256` is of its bytes, in hexadecimal."""
+
+    name: str
+    rows: int
+    nbytes: int
+    sha256: str
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What a run read, what it decided and what it wrote.
+
+    Attributes:
+        version: The fastsft that ran.
+        options: The settings that the rows depend on, by name.
+        fates: What became of all lines together.
+        inputs: The same for each shard, in the order of reading.
+        notes: Files that were left out, and why, as sentences.
+        outputs: The files of rows, in order; empty where nothing was published.
+        refused_lines: The name of the file beside them that lists the refused lines; None without any.
+        folder: Where the outputs are; not in the file.
+        seconds: Wall-clock time of the run.
+    """
+
+    version: str
+    options: dict[str, Any]
+    fates: Fates = msgspec.field(default_factory=Fates)
+    inputs: list[InputShard] = []
+    notes: list[str] = []
+    outputs: list[OutputShard] = []
+    refused_lines: str | None = None
+    folder: str = ""
+    seconds: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        """Rows written, over all output files."""
+        return sum(output.rows for output in self.outputs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of rows written, over all output files."""
+        return sum(output.nbytes for output in self.outputs)
+
+    def to_json(self) -> bytes:
+        """Encode the report as it is written beside the output; where that is, it need not say."""
+        fields = msgspec.to_builtins(self)
+        del fields["folder"]
+        return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"

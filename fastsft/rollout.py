@@ -1,0 +1,226 @@
+"""What an input line is: the structs that msgspec decodes, and why a line is refused.
+
+One typed pass per line builds the items and nothing else: what is not declared
+here (token ids, log-probabilities, captures; megabytes a line) is skipped without
+being built, and the leaves that a row repeats stay `Raw`, so that text is never
+unescaped and escaped again. That pass costs about as much as reading `reward` alone.
+
+A line that the typed pass does not take is decoded once more, field by field, to
+say why it is refused, or to read one of the shapes that are too rare to pay for in
+every line (a string prompt, lists of lists). What a line gives depends on its bytes alone.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from fastsft.depth import flattened
+from fastsft.errors import Refused
+from fastsft.terminal import excerpt
+
+ABSENT = Raw(b"")  # a field that the line does not have; `Raw | None` cannot be decoded
+
+
+class Item(msgspec.Struct, gc=False):
+    """One element of the prompt or of the model's output.
+
+    Attributes:
+        type: `message`, `function_call`, `function_call_output` or `reasoning`;
+            None in chat-shaped turns, which have only a role.
+        role: Who speaks, for messages.
+        content: A JSON string or a list of parts, for messages.
+        name: The called function, a JSON string, for calls.
+        arguments: A JSON string that holds a JSON object, for calls.
+        output: What the function returned, a JSON string or a list of parts.
+        tool_calls: The calls of a chat-shaped assistant turn, a list.
+    """
+
+    type: str | None = None
+    role: str | None = None
+    content: Raw = ABSENT
+    name: Raw = ABSENT
+    arguments: Raw = ABSENT
+    output: Raw = ABSENT
+    tool_calls: Raw = ABSENT
+
+
+class Rollout(msgspec.Struct, frozen=True, gc=False):
+    """One scored attempt at a task: one input line.
+
+    Attributes:
+        prompt: What the model was given, oldest first; may be empty.
+        output: What followed, oldest first; may be empty.
+        reward: Score of the whole attempt, finite, no unit, usually 0.0 to 1.0.
+            A line without one counts as 0.0, the rule of NeMo Gym's SFT guide;
+            None where the line says null, which is how a NaN arrives.
+        tools: The tools on offer, a JSON list; null or `ABSENT` for none.
+        instructions: A system text beside the prompt, a JSON string; null or `ABSENT` for none.
+        replayed: Whether output begins by repeating the prompt (it came as a list of lists).
+    """
+
+    prompt: list[Item]
+    output: list[Item]
+    reward: float | None = 0.0
+    tools: Raw = ABSENT
+    instructions: Raw = ABSENT
+    replayed: bool = False
+
+
+class _Params(msgspec.Struct, gc=False):
+    input: list[Item]
+    tools: Raw = ABSENT
+    instructions: Raw = ABSENT
+
+
+class _Response(msgspec.Struct, gc=False):
+    output: list[Item] | None = None
+
+
+class _Line(msgspec.Struct, gc=False):
+    params: _Params = msgspec.field(name="responses_create_params")
+    response: _Response | None = None
+    output: list[Item] | None = None
+    reward: float | None = 0.0
+
+
+class _LooseParams(msgspec.Struct, gc=False):
+    input: Raw = ABSENT
+    tools: Raw = ABSENT
+    instructions: Raw = ABSENT
+
+
+class _LooseResponse(msgspec.Struct, gc=False):
+    output: Raw = ABSENT
+
+
+class _LooseLine(msgspec.Struct, gc=False):
+    params: Raw = msgspec.field(name="responses_create_params", default=ABSENT)
+    response: Raw = ABSENT
+    output: Raw = ABSENT
+    reward: Raw = ABSENT
+
+
+# Built once per process: they cannot be pickled, so they are never passed around.
+_line = msgspec.json.Decoder(_Line)
+_grammar = msgspec.json.Decoder(Raw)
+_loose_line = msgspec.json.Decoder(_LooseLine)
+_loose_params = msgspec.json.Decoder(_LooseParams)
+_loose_response = msgspec.json.Decoder(_LooseResponse)
+_number = msgspec.json.Decoder(float)
+_items = msgspec.json.Decoder(list[Item])
+_values = msgspec.json.Decoder(list[Raw])
+
+
+def rollout_of(line: bytes) -> Rollout:
+    """Decode one line, which must be valid UTF-8 and not blank.
+
+    Raises:
+        Refused: The line is not a usable rollout.
+    """
+    try:
+        return _usual_shape(line) or _other_shape(line)
+    except RecursionError:
+        # The decoder's own limit (996 levels on Python 3.10, 1,497 on 3.12, 9,998 on 3.13) must not decide.
+        return rollout_of(flattened(line))
+
+
+def _usual_shape(line: bytes) -> Rollout | None:
+    """Read a line in one typed pass, or give None where it has another shape."""
+    try:
+        found = _line.decode(line)
+        output = found.output
+        if output is None and found.response is not None:
+            output = found.response.output
+        if output is not None:
+            params = found.params
+            return Rollout(params.input, output, found.reward, params.tools, params.instructions)
+    except msgspec.ValidationError:
+        pass  # well-formed so far, but of another shape
+    except msgspec.DecodeError as error:
+        raise Refused("bad_json", f"not a JSON object: {error}") from None
+    return None
+
+
+def _other_shape(line: bytes) -> Rollout:
+    """Read a line field by field: the rare shapes, and the reason of every refusal."""
+    try:
+        _grammar.decode(line)
+    except msgspec.DecodeError as error:
+        raise Refused("bad_json", f"not a JSON object: {error}") from None
+    try:
+        found = _loose_line.decode(line)
+    except msgspec.ValidationError:
+        raise Refused("not_object", f"the line is not a JSON object, found {excerpt(line)}") from None
+    prompt, params = _prompt(found.params)
+    output, replayed = _output(found)
+    return Rollout(prompt, output, _reward(found.reward), params.tools, params.instructions, replayed)
+
+
+def _reward(raw: Raw) -> float | None:
+    if not raw:
+        return 0.0
+    if kind(raw) == "null":
+        return None
+    try:
+        return _number.decode(raw)
+    except msgspec.DecodeError:
+        raise Refused("reward_type", f"reward is not a finite number, found {excerpt(raw)}") from None
+
+
+def _prompt(raw: Raw) -> tuple[list[Item], _LooseParams]:
+    try:
+        params = _loose_params.decode(raw)
+    except msgspec.DecodeError:
+        raise Refused("no_prompt", f"responses_create_params is not an object, found {excerpt(raw)}") from None
+    match kind(params.input):
+        case "list":
+            return _items_of(params.input, "prompt"), params
+        case "string":
+            return [Item(type="message", role="user", content=params.input)], params
+        case _:
+            problem = f"responses_create_params.input is neither a string nor a list, found {excerpt(params.input)}"
+            raise Refused("no_prompt", problem)
+
+
+def _output(line: _LooseLine) -> tuple[list[Item], bool]:
+    """Give the items of the output, and whether they begin by repeating the prompt."""
+    raw = line.output
+    if kind(raw) != "list":  # an environment may use the name for something else
+        try:
+            raw = _loose_response.decode(line.response).output
+        except msgspec.DecodeError:
+            problem = f"no list `output`, and `response` is not an object, found {excerpt(line.response)}"
+            raise Refused("no_output", problem) from None
+    if kind(raw) != "list":
+        raise Refused("no_output", f"neither `output` nor `response.output` is a list, found {excerpt(raw)}")
+    elements = _values.decode(raw)
+    if elements and all(kind(element) == "list" for element in elements):
+        return _items_of(elements[-1], "output"), True  # each repeats the prompt and extends the one before
+    return _items_of(raw, "output"), False
+
+
+def _items_of(raw: Raw, where: str) -> list[Item]:
+    try:
+        return _items.decode(raw)
+    except msgspec.ValidationError as error:
+        raise Refused("bad_item", f"an item of the {where} has the wrong type: {error}") from None
+
+
+_KINDS = {
+    ord('"'): "string",
+    ord("["): "list",
+    ord("{"): "object",
+    ord("n"): "null",
+    ord("t"): "boolean",
+    ord("f"): "boolean",
+}
+
+
+def kind(raw: Raw) -> str:
+    """Name the type of a well-formed JSON value without decoding it: its first byte tells.
+
+    >>> kind(Raw(b"[1, 2]")), kind(Raw(b"-1")), kind(ABSENT)
+    ('list', 'number', 'absent')
+    """
+    return _KINDS.get(memoryview(raw)[0], "number") if raw else "absent"

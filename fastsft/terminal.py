@@ -1,0 +1,160 @@
+"""What a person sees: text made harmless, the progress bar, the summary.
+
+Rollouts hold model-written text, and file names and error messages can hold what
+they like. A terminal obeys control characters, and bidi overrides make text read
+as something else, so everything that is printed goes through `escaped`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fastsft.pipeline import Progress
+    from fastsft.report import Report
+
+FEW_ROWS = 100  # below this the page advises to lower the threshold
+
+_SHOWN_CHARACTERS = 200
+_SHOWN_ELEMENTS = 6
+# Control, format (bidi overrides, zero-width), surrogate, private, unassigned, line and paragraph separators.
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def escaped(text: str, *, keep: str = "") -> str:
+    r"""Write every character that could steer a terminal as a Python escape, but for those in `keep`.
+
+    >>> escaped("a\x1b[31mb\u202ec")
+    'a\\x1b[31mb\\u202ec'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character) in _UNSAFE and character not in keep
+        else character
+        for character in text
+    )
+
+
+def excerpt(value: bytes | memoryview, *, limit: int = 60) -> str:
+    """Show the beginning of some bytes in a sentence: one line, escaped, in back quotes.
+
+    >>> excerpt(b"[1, 2]")
+    '`[1, 2]`'
+    """
+    if not value:
+        return "nothing"
+    start = bytes(memoryview(value)[: limit + 1])
+    text = start[:limit].decode("utf-8", "replace")
+    return f"`{escaped(text)}{'…' if len(start) > limit else ''}`"
+
+
+class ProgressBar:
+    """Input bytes, rows and rate on one line of a terminal; nothing where stderr is none. Use it in a `with` block."""
+
+    def __init__(self, *, hidden: bool) -> None:
+        self._hidden = hidden or not sys.stderr.isatty()
+        self._bar: Any = None
+        self._started = time.monotonic()
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.render_finish()
+
+    def show(self, progress: Progress) -> None:
+        """Draw how far the run is."""
+        if self._hidden:
+            return
+        if self._bar is None:
+            self._bar = typer.progressbar(length=max(progress.total_nbytes, 1), file=sys.stderr, width=16)
+        seconds = max(time.monotonic() - self._started, 0.001)
+        rate = f"{size_of(progress.nbytes / seconds)}/s"
+        self._bar.label = f"{size_of(progress.nbytes):>8} {rate:>10} {progress.rows:>11,} rows"
+        self._bar.update(progress.nbytes - self._bar.pos)
+
+
+def size_of(nbytes: float) -> str:
+    """Write a number of bytes for a person, in powers of 1000.
+
+    >>> size_of(999), size_of(1_500_000)
+    ('999 B', '1.5 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.1f} TB"
+
+
+def summary_of(report: Report) -> str:
+    """Write what became of all lines, every reason with its count, and where the rows are."""
+    fates = report.fates
+    nbytes = sum(shard.nbytes for shard in report.inputs)
+    lines = [f"{escaped(note)}" for note in report.notes]
+    if report.outputs:
+        lines.append(f"Read {_many(fates.lines, 'line')} of {_many(len(report.inputs), 'shard')}, {size_of(nbytes)}.")
+    else:
+        lines.append(f"Read {_many(fates.lines, 'line')} when the run ended.")
+    lines.append("")
+    for fate, count, reasons in (
+        ("kept", fates.kept, {"trimmed": fates.trimmed} if fates.trimmed else {}),
+        ("dropped", fates.all_dropped, fates.dropped),
+        ("refused", fates.all_refused, fates.refused),
+        ("blank", fates.blank, {}),
+    ):
+        lines.append(f"  {fate:<8} {count:>14,}")
+        lines.extend(f"    {reason:<20} {number:>14,}" for reason, number in reasons.items())
+    if report.outputs:
+        first = escaped(str(Path(report.folder, report.outputs[0].name)))
+        more = f" and {_many(len(report.outputs) - 1, 'more shard')}" if len(report.outputs) > 1 else ""
+        lines += ["", f"Wrote {_many(report.rows, 'row')}, {size_of(report.nbytes)}, in {report.seconds:.1f} s:"]
+        lines.append(f"  {first}{more}")
+        if report.refused_lines:
+            lines.append(f"The refused lines are listed in {escaped(report.refused_lines)} beside it.")
+    return "\n".join(lines)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def few_rows_warning(report: Report) -> str | None:
+    """Warn of too few rows to train on, with the advice of NeMo Gym's SFT guide."""
+    if report.rows >= FEW_ROWS:
+        return None
+    return (
+        f"Warning: fewer than {FEW_ROWS} rows. Consider lowering --reward-threshold\n"
+        "(try 0.90 or 0.85), or collect more rollouts."
+    )
+
+
+def example_of(rows: Path) -> str:
+    """Show the first row of a file as indented JSON, long texts and lists cut, everything escaped."""
+    with rows.open("rb") as file:
+        row = json.loads(file.readline())
+    text = json.dumps(_shortened(row), indent=2, ensure_ascii=False)
+    return f"\nAn example, the first row, long texts and lists cut:\n{escaped(text, keep=chr(10))}"
+
+
+def _shortened(value: Any) -> Any:
+    match value:
+        case str() if len(value) > _SHOWN_CHARACTERS:
+            return f"{value[:_SHOWN_CHARACTERS]}… ({len(value) - _SHOWN_CHARACTERS:,} more characters)"
+        case list():
+            more = [f"… ({len(value) - _SHOWN_ELEMENTS:,} more)"] if len(value) > _SHOWN_ELEMENTS else []
+            return [_shortened(element) for element in value[:_SHOWN_ELEMENTS]] + more
+        case dict():
+            return {key: _shortened(element) for key, element in value.items()}
+        case _:
+            return value

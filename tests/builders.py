@@ -1,0 +1,94 @@
+"""Rollouts and rows made from words: `rollout(user("2+2?"), said("4"))` is a line, `assistant("4")` a turn."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from fastsft.formats import FORMATS
+from fastsft.rollout import rollout_of
+
+Json = dict[str, Any]
+
+
+# Items of a rollout.
+
+
+def user(content: Any) -> Json:
+    return {"type": "message", "role": "user", "content": content}
+
+
+def system(content: Any) -> Json:
+    return {"type": "message", "role": "system", "content": content}
+
+
+def said(*texts: str) -> Json:
+    parts = [{"type": "output_text", "text": text, "annotations": []} for text in texts]
+    return {"type": "message", "role": "assistant", "content": parts, "id": "msg_1", "status": "completed"}
+
+
+def call(name: str, /, **arguments: Any) -> Json:
+    return raw_call(name, json.dumps(arguments))
+
+
+def raw_call(name: str, arguments: Any) -> Json:
+    return {"type": "function_call", "name": name, "arguments": arguments, "call_id": "call_1"}
+
+
+def returned(output: Any) -> Json:
+    return {"type": "function_call_output", "call_id": "call_1", "output": output}
+
+
+def thought(text: str) -> Json:
+    return {"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]}
+
+
+# Rollouts.
+
+
+def rollout(prompt: Any, *output: Any, reward: Any = 1.0, **params: Any) -> Json:
+    """A rollout as NeMo Gym writes it; a prompt of one item need not be a list."""
+    prompt = [prompt] if isinstance(prompt, dict) else prompt
+    return {
+        "responses_create_params": {"input": prompt, **params},
+        "response": {"output": list(output)},
+        "reward": reward,
+    }
+
+
+def line(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+
+def lines(*values: Any) -> bytes:
+    return b"".join(map(line, values))
+
+
+# Turns of a row.
+
+
+def turn(role: str, content: Any) -> Json:
+    return {"role": role, "content": content}
+
+
+def assistant(content: str = "", *, calls: list[tuple[str, Any]] | None = None) -> Json:
+    tool_calls = [{"name": name, "arguments": arguments} for name, arguments in calls or []]
+    return {**turn("assistant", content), **({"tool_calls": tool_calls} if tool_calls else {})}
+
+
+def tool(content: Any) -> Json:
+    return turn("tool", content)
+
+
+def row_of(value: Json | bytes, layout: str = "openai") -> Json:
+    """The row of one rollout, as a reader of the output decodes it."""
+    encoded = value if isinstance(value, bytes) else json.dumps(value).encode()
+    row: Json = json.loads(msgspec.json.encode(FORMATS[layout](rollout_of(encoded)).body))
+    return row
+
+
+def messages_of(value: Json | bytes) -> list[Json]:
+    messages: list[Json] = row_of(value)["messages"]
+    return messages

@@ -1,0 +1,39 @@
+"""Fixtures, and where the real rollouts and the benchmarks' oracle are found."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastsft
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "benchmarks")]
+
+REAL_ROLLOUTS = PROJECT.parent / "shared" / "rollouts"
+
+
+@pytest.fixture(scope="session")
+def real_rollouts() -> list[Path]:
+    """The shards of real rollouts, which are no part of this repository."""
+    found = sorted(REAL_ROLLOUTS.glob("*.jsonl"))
+    if not found:
+        pytest.skip(f"no real rollouts in {REAL_ROLLOUTS.name}/ beside the project")
+    return found
+
+
+@pytest.fixture
+def convert(tmp_path: Path) -> Callable[..., tuple[fastsft.Report, list[bytes]]]:
+    """Convert one shard of the given bytes; give the report and the lines written."""
+
+    def run(data: bytes, **options: Any) -> tuple[fastsft.Report, list[bytes]]:
+        shard, output = tmp_path / "in.jsonl", tmp_path / "out" / "train.jsonl"
+        shard.write_bytes(data)
+        report = fastsft.convert(shard, output, **options)
+        return report, output.read_bytes().splitlines(keepends=True)
+
+    return run

@@ -1,0 +1,228 @@
+"""The command: its flags, what it prints, its exit codes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from builders import call, lines, rollout, said, user
+
+FASTSFT = Path(sys.executable).parent / "fastsft"
+
+
+def fastsft(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fastsft", *map(str, words)]
+    environment = {**os.environ, "COLUMNS": "80"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=60)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    good = [rollout(user("2+2?"), said("4"), reward=reward) for reward in (1.0, 0.9, 0.0)]
+    (tmp_path / "rollouts.jsonl").write_bytes(lines(*good, [1], rollout(user("?"), said("5"), user("no"))) + b"\n")
+    return tmp_path
+
+
+def test_the_flags_of_the_reference_work_unchanged(folder):
+    done = fastsft(
+        "convert",
+        *("--input", "rollouts.jsonl"),
+        *("--output", "sft_data/train.jsonl"),
+        *("--reward_threshold", "0.85"),
+        *("--format", "simple"),
+        folder=folder,
+    )
+
+    assert done.returncode == 0
+    assert [json.loads(row) for row in (folder / "sft_data/train.jsonl").read_bytes().splitlines()] == [
+        {"input": "2+2?", "output": "4"},
+        {"input": "2+2?", "output": "4"},
+        {"input": "?", "output": "5"},
+    ]
+
+
+def test_the_summary_names_every_fate_and_reason_and_shows_a_row(folder):
+    done = fastsft("convert", "rollouts.jsonl", "--output", "train.jsonl", folder=folder)
+
+    printed = done.stdout.replace(str(folder), "FOLDER").splitlines()
+    seconds = printed[10].split()[-2]
+    assert printed == [
+        "Read 6 lines of 1 shard, 1.2 kB.",
+        "",
+        "  kept                  2",
+        "    trimmed                           1",
+        "  dropped               2",
+        "    below_threshold                   2",
+        "  refused               1",
+        "    not_object                        1",
+        "  blank                 1",
+        "",
+        f"Wrote 2 rows, 163 B, in {seconds} s:",
+        "  FOLDER/train.jsonl",
+        "The refused lines are listed in train.refused beside it.",
+        "",
+        "An example, the first row, long texts and lists cut:",
+        "{",
+        '  "messages": [',
+        "    {",
+        '      "role": "user",',
+        '      "content": "2+2?"',
+        "    },",
+        "    {",
+        '      "role": "assistant",',
+        '      "content": "4"',
+        "    }",
+        "  ]",
+        "}",
+    ]
+    assert done.stderr == (
+        "Warning: fewer than 100 rows. Consider lowering --reward-threshold\n"
+        "(try 0.90 or 0.85), or collect more rollouts.\n"
+    )
+
+
+def test_no_warning_from_100_rows_on(folder):
+    (folder / "many.jsonl").write_bytes(lines(*[rollout(user("?"), said("4"))] * 100))
+    assert fastsft("convert", "many.jsonl", "--output", "a.jsonl", folder=folder).stderr == ""
+
+
+def test_quiet_prints_nothing_but_errors(folder):
+    done = fastsft("convert", "rollouts.jsonl", "--output", "train.jsonl", "-q", folder=folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = fastsft("convert", "nothing.jsonl", "--output", "train.jsonl", "-q", folder=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "fastsft: cannot read nothing.jsonl: No such file or directory\n"
+
+
+def test_arguments_and_options_name_inputs_alike(folder):
+    (folder / "more.jsonl").write_bytes(lines(rollout(user("?"), call("f", a=1))))
+    done = fastsft("convert", "more.jsonl", "--input", "rollouts.jsonl", "--output", "o/", "--jobs", "2", folder=folder)
+    assert done.returncode == 0
+    report = json.loads((folder / "o/train.report.json").read_bytes())
+    assert [shard["path"] for shard in report["inputs"]] == ["more.jsonl", "rollouts.jsonl"]
+
+
+def test_allow_is_accepted(folder):
+    for words in (["--allow", "all"], ["--allow", "masked,failed"], ["--allow", "masked", "--allow", "incomplete"]):
+        assert fastsft("convert", "rollouts.jsonl", "--output", "o.jsonl", *words, folder=folder).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "problem"),
+    [
+        ("convert rollouts.jsonl", 2, "no output: name a file or a folder with --output"),
+        ("convert --output o.jsonl", 2, "no input: name files, folders or globs of rollouts"),
+        (
+            "convert rollouts.jsonl --output o.jsonl --format nemo",
+            2,
+            "no format named 'nemo'; there are: openai, simple",
+        ),
+        ("convert rollouts.jsonl --output o.jsonl --frobnicate", 2, "No such option: --frobnicate"),
+        ("convert rollouts.jsonl --output o.jsonl --jobs many", 2, "Invalid value for '--jobs'"),
+        (
+            "convert rollouts.jsonl --output o/ --shard-size big",
+            2,
+            "not a size: 'big'; write it as 500MB, 1.5GB or 64MiB",
+        ),
+        ("convert rollouts.jsonl --output rollouts.jsonl", 2, "rollouts.jsonl is an input and would be overwritten"),
+        ("frobnicate", 2, "No such command 'frobnicate'"),
+        (
+            "convert rollouts.jsonl --output o.jsonl --max-refused 0",
+            3,
+            "1 lines were refused, more than --max-refused 0",
+        ),
+        ("convert broken.jsonl --output o.jsonl", 1, "every line was refused; nothing was published"),
+    ],
+)
+def test_exit_codes_and_the_sentence_that_comes_with_them(folder, words, code, problem):
+    (folder / "broken.jsonl").write_text("<PLACEHOLDER ROW>\n")
+    before = sorted(folder.iterdir())
+
+    done = fastsft(*words.split(), folder=folder)
+
+    assert done.returncode == code
+    assert f"fastsft: {problem}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(folder.iterdir()) == before
+
+
+def test_help_fits_a_terminal_of_80_columns_and_names_every_command(folder):
+    for words in (["--help"], ["convert", "--help"], ["convert", "-h"]):
+        done = fastsft(*words, folder=folder)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert max(map(len, done.stdout.splitlines())) <= 80
+    assert fastsft(folder=folder).returncode == 2
+    assert "convert" in fastsft(folder=folder).stdout
+
+
+def test_the_script_and_the_module_are_the_same_command(folder):
+    done = subprocess.run([FASTSFT, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == fastsft("--version", folder=folder).stdout
+    assert done.stdout.startswith("fastsft ")
+
+
+HOSTILE = "\x1b[31mred\x1b]0;title\x07 \u202egnp.exe \x9b2J [/x] \u2066"
+
+
+def test_nothing_untrusted_reaches_the_terminal_raw(folder):
+    name = f"{HOSTILE.replace('/', '-')}.jsonl"
+    hostile = rollout(user(HOSTILE), said(HOSTILE), {"type": "function_call", "name": HOSTILE, "arguments": "{}"})
+    refused = rollout(user("?"), {"type": HOSTILE})
+    (folder / name).write_bytes(lines(hostile, refused) + HOSTILE.encode() + b"\n")
+
+    for words in (
+        ["convert", name, "--output", f"out-{name}"],
+        ["convert", name, "--output", "o.jsonl", "--max-refused", "0"],
+        ["convert", f"missing {HOSTILE}", "--output", "o.jsonl"],
+        ["convert", name, "--output", "o.jsonl", "--format", HOSTILE],
+        ["convert", name, f"--{HOSTILE}"],
+    ):
+        done = fastsft(*words, folder=folder)
+        printed = done.stdout + done.stderr
+        assert printed
+        assert not {character for character in printed if not (character.isprintable() or character == "\n")}
+
+
+def on_a_terminal(words: list[str], folder: Path, *, columns: int = 80) -> str:
+    """Run the command on a terminal of its own, and give all that it drew."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execv(sys.executable, [sys.executable, "-m", "fastsft", *words])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    drawn = b""
+    while True:
+        try:
+            read = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not read:
+            break
+        drawn += read
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    return drawn.decode()
+
+
+def test_a_progress_bar_on_a_terminal_alone(folder):
+    drawn = on_a_terminal(["convert", "rollouts.jsonl", "--output", "o.jsonl"], folder)
+    assert "2 rows  [################]  100%" in drawn
+    assert "[####" not in on_a_terminal(["convert", "rollouts.jsonl", "--output", "o.jsonl", "--quiet"], folder)
+    assert "[####" not in fastsft("convert", "rollouts.jsonl", "--output", "o.jsonl", folder=folder).stderr
+
+
+def test_a_closed_pipe_is_no_error(folder):
+    (folder / "long.jsonl").write_bytes(lines(rollout([user("x" * 150)] * 500, said("4"))))
+    command = (
+        f"{sys.executable} -m fastsft convert long.jsonl --output o.jsonl 2>&1 | head -c 5; exit ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=folder, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "Read ")

@@ -1,0 +1,103 @@
+"""README tells the truth: its commands run, and it names every option, reason, format and exit code."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from builders import row_of
+
+from fastsft import FORMATS, FailedRun, TooManyRefused, UsageError
+
+PROJECT = Path(__file__).parent.parent
+README = (PROJECT / "README.md").read_text()
+COMMANDS = [
+    line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line
+]
+
+
+def test_ci_runs_the_command_that_users_are_told():
+    pattern = re.search(r"grep -m 1 '(.*)' README.md", (PROJECT / ".ci/run").read_text())
+    assert pattern
+    assert [line for line in COMMANDS if re.search(pattern[1], line)] == [
+        "python3 -m venv .venv && .venv/bin/pip install tox && .venv/bin/tox"
+    ]
+
+
+def test_readme_names_every_option_that_help_names():
+    done = subprocess.run(
+        [sys.executable, "-m", "fastsft", "convert", "--help"], capture_output=True, text=True, check=True
+    )
+    options = set(re.findall(r"(?<![\w-])--?[a-z][a-z_-]*", done.stdout.partition("Options:")[2]))
+    assert len(options) > 10
+    assert {option for option in options if f"`{option}" not in README} == set()
+
+
+def test_readme_names_every_reason_and_no_other():
+    source = "".join(path.read_text() for path in (PROJECT / "fastsft").rglob("*.py"))
+    refused = set(re.findall(r'Refused\(\s*"([a-z0-9_]+)"', source))
+    dropped = set(re.findall(r'\("([a-z_]+)", pl\.col', source))
+    assert len(refused) > 10
+    assert len(dropped) == 2
+    table = README.partition("## Every line has one fate")[2].partition("\n## ")[0]
+    named = {
+        name
+        for cell in re.findall(r"^\|[^|]*\|([^|]+)\|", table, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", cell)
+    }
+    assert named == refused | dropped
+
+
+def test_readme_names_every_format_and_exit_code():
+    assert {name for name in FORMATS if f"`{name}`" not in README} == set()
+    for code in (0, UsageError.exit_code, FailedRun.exit_code, TooManyRefused.exit_code):
+        assert f"\n| {code} |" in README
+
+
+def test_the_example_is_what_comes_out():
+    before, after = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    rollout = re.sub(r", …", "", before)
+    assert row_of(json.loads(rollout)) == json.loads(after)
+
+
+def test_the_first_command_runs_the_main_job(tmp_path):
+    """All but the installing, which tox has done."""
+    install, _, run = COMMANDS[0].partition(".venv/bin/pip install . && ")
+    assert install == "python3 -m venv .venv && "
+    command = run.replace(".venv/bin/python ", f"{shlex.quote(sys.executable)} ")
+    command = command.replace(".venv/bin/fastsft ", f"{shlex.quote(sys.executable)} -m fastsft ")
+    (tmp_path / "benchmarks").symlink_to(PROJECT / "benchmarks")
+
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path, capture_output=True, timeout=120)
+
+    report = json.loads((tmp_path / "sft_data/train.report.json").read_bytes())
+    assert report["fates"]["lines"] == 2000
+    assert report["outputs"][0]["rows"] > 500
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("fastsft convert")])
+def test_the_other_commands_run(command, tmp_path):
+    subprocess.run(
+        [sys.executable, str(PROJECT / "benchmarks/generate.py"), "run1", "--lines", "8"], check=True, cwd=tmp_path
+    )
+    (tmp_path / "run2/deep").mkdir(parents=True)
+    for index, name in enumerate(["rollouts.jsonl", "extra.jsonl", "run2/deep/a.jsonl"]):
+        (tmp_path / name).write_bytes((tmp_path / f"run1/mixed-0000{index}.jsonl").read_bytes())
+    words = [sys.executable, "-m", "fastsft", *shlex.split(command)[1:]]
+
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stdout[:5]) == (0, "Read "), done.stderr
+
+
+def test_the_python_example_runs(tmp_path, monkeypatch):
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    for name in ("run1", "run2"):
+        subprocess.run([sys.executable, str(PROJECT / "benchmarks/generate.py"), name, "--lines", "8"], check=True)
+    subprocess.run([sys.executable, "-c", example], check=True, timeout=60)

@@ -1,0 +1,71 @@
+"""What options may be, and what is said where they may not."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastsft import Options, UsageError
+from fastsft.options import nbytes_of
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"format": "yaml"}, "no format named 'yaml'; there are: openai, simple"),
+        ({"reward_threshold": float("nan")}, "the reward threshold must be a finite number, not nan"),
+        ({"reward_threshold": float("inf")}, "the reward threshold must be a finite number, not inf"),
+        ({"allow": ("most",)}, "nothing to allow named 'most'; there are: masked, failed, unverified, incomplete, all"),
+        ({"max_refused": "few"}, "the limit of refused lines is a count or a share, as 100 or 1%, not 'few'"),
+        ({"max_refused": -1}, "the limit of refused lines is a count or a share, as 100 or 1%, not -1"),
+        ({"shards": 2, "shard_nbytes": 5}, "shards are cut by count or by size, not by both"),
+        ({"shards": 0}, "the number of shards must be at least 1, not 0"),
+        ({"shard_nbytes": 0}, "the shard size must be at least 1, not 0"),
+        ({"jobs": 0}, "the number of jobs must be at least 1, not 0"),
+        ({"name": "../x"}, "a shard name has letters, digits, '.', '_' and '-' alone, not '../x'"),
+        ({"name": ""}, "a shard name has letters, digits, '.', '_' and '-' alone, not ''"),
+    ],
+)
+def test_a_wrong_choice_names_the_right_ones(options, problem):
+    with pytest.raises(UsageError) as caught:
+        Options(**options)
+    assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize(
+    ("limit", "refused", "lines", "too_many"),
+    [
+        (None, 9, 9, False),
+        (0, 0, 9, False),
+        (0, 1, 9, True),
+        ("2", 2, None, False),
+        ("2", 3, None, True),
+        ("1%", 1, 100, False),
+        ("1%", 2, 100, True),
+        ("0.1%", 1, 1000, False),
+        ("0.1%", 1, 999, True),
+        ("1%", 99, None, False),
+    ],
+)
+def test_limits_of_refused_lines_are_counts_or_shares(limit, refused, lines, too_many):
+    assert Options(max_refused=limit).refuses_too_many(refused, lines) is too_many
+
+
+@pytest.mark.parametrize(
+    ("size", "nbytes"),
+    [
+        ("7", 7),
+        ("500MB", 500_000_000),
+        ("1.5GB", 1_500_000_000),
+        ("2k", 2000),
+        ("64MiB", 64 * 1024**2),
+        ("1 tb", 10**12),
+    ],
+)
+def test_sizes_have_units_of_1000_or_1024(size, nbytes):
+    assert nbytes_of(size) == nbytes
+
+
+@pytest.mark.parametrize("size", ["", "MB", "-1", "1e6", "5 apples", "1.5.5"])
+def test_what_is_no_size_is_said(size):
+    with pytest.raises(UsageError, match="not a size"):
+        nbytes_of(size)

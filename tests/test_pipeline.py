@@ -1,0 +1,472 @@
+"""Whole runs: fates, files, and the same bytes however the work is cut."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import generate
+import msgspec
+import pytest
+from builders import assistant, line, lines, raw_call, rollout, said, turn, user
+
+import fastsft
+from fastsft import FailedRun, Fates, Options, TooManyRefused, UsageError
+from fastsft.pipeline import run
+
+DATA = Path(__file__).parent / "data"
+
+
+def good(answer: str = "4", **more: object) -> dict:
+    return rollout(user("?"), said(answer), **more)
+
+
+def messages(rows: list[bytes]) -> list:
+    return [json.loads(row)["messages"] for row in rows]
+
+
+def listed(path: Path) -> list[str]:
+    return sorted(str(found.relative_to(path)) for found in path.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory) -> list[Path]:
+    """Three shards of every shape that the generator knows, some broken lines among them."""
+    folder = tmp_path_factory.mktemp("mixed")
+    paths = generate.write(folder, "mixed", count=300, nbytes=0, shards=3, seed=5)
+    broken = [b"<PLACEHOLDER ROW>\n", b"\n", b"\xff\xfe\n", b"  \r\n", b'{"torn": ', b"[1]\n"]
+    for path, extra in zip(
+        paths,
+        itertools.batched(broken, 2) if sys.version_info >= (3, 12) else zip(*[iter(broken)] * 2, strict=True),
+        strict=True,
+    ):
+        whole = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join([*whole[:40], *extra[:1], *whole[40:], *extra[1:]]))
+    return paths
+
+
+def test_every_line_has_its_one_fate(convert):
+    data = (
+        line(good())
+        + b"\n"
+        + line(good(reward=0.5))
+        + b"<PLACEHOLDER ROW>\n"
+        + b" \t\r\n"
+        + line(good(reward=None))
+        + line(good(reward="1.0"))
+        + b'{"a": "\xff"}\n'
+        + line([1])
+        + line(rollout(user("?"), said("4"), raw_call("add", "[2, 2]")))
+        + line(rollout(user("?")))
+        + line(rollout(user("?"), said("5"), user("!")))[:-1]  # no line feed at the end
+    )
+
+    report, rows = convert(data, max_refused="60%")
+
+    assert messages(rows) == [[turn("user", "?"), assistant("4")], [turn("user", "?"), assistant("5")]]
+    assert report.fates == Fates(
+        lines=12,
+        kept=2,
+        blank=2,
+        dropped={"below_threshold": 1, "no_reward": 1},
+        refused={
+            "bad_arguments": 1,
+            "bad_json": 1,
+            "bad_utf8": 1,
+            "not_object": 1,
+            "nothing_to_imitate": 1,
+            "reward_type": 1,
+        },
+        trimmed=1,
+    )
+    assert [shard.fates for shard in report.inputs] == [report.fates]
+
+
+def test_refused_lines_are_recorded_with_shard_line_offset_reason_and_sentence(convert, tmp_path):
+    first = b"\n" + line(good())
+    data = first + b"{\n" + line(good("5")) + line(good(reward=True))
+
+    report, _ = convert(data)
+
+    shard = str(tmp_path / "in.jsonl")
+    recorded = [json.loads(entry) for entry in (tmp_path / "out/train.refused").read_bytes().splitlines()]
+    assert report.refused_lines == "train.refused"
+    assert recorded == [
+        {
+            "shard": shard,
+            "line": 3,
+            "offset": len(first),
+            "reason": "bad_json",
+            "problem": "not a JSON object: Input data was truncated",
+        },
+        {
+            "shard": shard,
+            "line": 5,
+            "offset": len(first) + 2 + len(line(good("5"))),
+            "reason": "reward_type",
+            "problem": "reward is not a finite number, found `true`",
+        },
+    ]
+
+
+def test_bytes_and_report_do_not_depend_on_jobs_or_chunks(mixed, tmp_path):
+    results = []
+    for index, options in enumerate(
+        [
+            Options(jobs=1),
+            Options(jobs=1, chunk_nbytes=40_000),
+            Options(jobs=1, chunk_nbytes=9_000),
+            Options(jobs=2, chunk_nbytes=100_000),
+            Options(jobs=3, chunk_nbytes=700_000),
+        ]
+    ):
+        output = tmp_path / str(index)
+        run(mixed, output / "train.jsonl", options)
+        report = json.loads((output / "train.report.json").read_bytes())
+        assert report.pop("seconds") >= 0
+        results.append((report, (output / "train.jsonl").read_bytes(), (output / "train.refused").read_bytes()))
+
+    assert results[0][0]["fates"]["kept"] > 100
+    assert len(results[0][0]["fates"]["refused"]) > 4
+    assert all(result == results[0] for result in results)
+
+
+@pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
+def test_bytes_do_not_depend_on_the_backend(mixed, tmp_path, backend):
+    script = f"""
+import joblib, sys
+from fastsft import Options
+from fastsft.pipeline import run
+if __name__ == "__main__":
+    with joblib.parallel_config(backend={backend!r}):
+        run({[str(path) for path in mixed]!r}, sys.argv[1], Options(jobs=2, chunk_nbytes=300_000))
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.jsonl")], check=True, timeout=120)
+    run(mixed, tmp_path / "b.jsonl", Options(jobs=1))
+
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+def test_rows_come_in_the_order_of_the_input(tmp_path):
+    for name, answers in (("b", "34"), ("a", "12")):
+        (tmp_path / f"{name}.jsonl").write_bytes(lines(*map(good, answers)))
+
+    fastsft.convert([tmp_path / "b.jsonl", f"{tmp_path}/*.jsonl"], tmp_path / "rows.jsonl")
+
+    said_in_order = [
+        json.loads(row)["messages"][1]["content"] for row in (tmp_path / "rows.jsonl").read_bytes().splitlines()
+    ]
+    assert said_in_order == ["3", "4", "1", "2"]
+
+
+def test_the_report_says_what_was_read_decided_and_written(convert, tmp_path):
+    _, rows = convert(lines(good(), good(reward=0)), reward_threshold=0.5)
+
+    report = json.loads((tmp_path / "out/train.report.json").read_bytes())
+    fates = {"lines": 2, "kept": 1, "blank": 0, "dropped": {"below_threshold": 1}, "refused": {}, "trimmed": 0}
+    assert report.pop("seconds") >= 0
+    assert report == {
+        "version": fastsft.pipeline.version("fastsft"),
+        "options": {
+            "format": "openai",
+            "reward_threshold": 0.5,
+            "allow": [],
+            "max_refused": None,
+            "shards": None,
+            "shard_nbytes": None,
+            "name": "train",
+        },
+        "fates": fates,
+        "inputs": [
+            {"path": str(tmp_path / "in.jsonl"), "nbytes": (tmp_path / "in.jsonl").stat().st_size, "fates": fates}
+        ],
+        "notes": [],
+        "outputs": [
+            {"name": "train.jsonl", "rows": 1, "nbytes": len(rows[0]), "sha256": hashlib.sha256(rows[0]).hexdigest()}
+        ],
+        "refused_lines": None,
+    }
+    assert listed(tmp_path / "out") == ["train.jsonl", "train.report.json"]
+
+
+def test_nothing_beside_the_rows_is_found_by_a_glob_for_them(convert, tmp_path):
+    convert(line(good()) + b"{\n")
+    assert listed(tmp_path / "out") == ["train.jsonl", "train.refused", "train.report.json"]
+    assert [path.name for path in (tmp_path / "out").glob("*.jsonl*")] == ["train.jsonl"]
+
+
+def test_an_input_without_rows_gives_an_empty_file(convert):
+    assert convert(b"")[1] == []
+    assert convert(b"\n\n")[1] == []
+    report, rows = convert(line(good(reward=0)))
+    assert (rows, report.outputs[0].rows, report.outputs[0].nbytes) == ([], 0, 0)
+
+
+def test_inputs_are_not_touched(convert, tmp_path):
+    shard = tmp_path / "in.jsonl"
+    convert(lines(good(), [1]))
+    before = shard.stat()
+    shard.chmod(0o400)
+    fastsft.convert(shard, tmp_path / "rows.jsonl")
+    after = shard.stat()
+    assert (before.st_mtime_ns, before.st_size, before.st_ino) == (after.st_mtime_ns, after.st_size, after.st_ino)
+
+
+# Failing runs publish nothing.
+
+
+def test_a_run_in_which_every_line_was_refused_fails(convert, tmp_path):
+    with pytest.raises(FailedRun) as caught:
+        convert(b"\n<PLACEHOLDER ROW>\n[1]\n")
+
+    assert str(caught.value) == (
+        "every line was refused; nothing was published.\n"
+        f"  The first: {tmp_path}/in.jsonl:2: bad_json: "
+        "not a JSON object: JSON is malformed: invalid character (byte 0)."
+    )
+    assert caught.value.report.fates.refused == {"bad_json": 1, "not_object": 1}
+    assert listed(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("limit", [0, "1", "10%"])
+def test_more_refused_lines_than_allowed_fail_the_run_and_leave_what_was_there(convert, tmp_path, limit):
+    convert(lines(good("old")))
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in listed(tmp_path / "out")}
+
+    with pytest.raises(TooManyRefused):
+        convert(lines(good("new")) + b"{\n[\n", max_refused=limit)
+
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in listed(tmp_path / "out")} == before
+
+
+def test_a_later_run_replaces_all_that_an_earlier_one_wrote(convert, tmp_path):
+    convert(lines(good("old")) + b"{\n")
+    convert(lines(good("new")))
+
+    assert listed(tmp_path / "out") == ["train.jsonl", "train.report.json"]
+    assert b"new" in (tmp_path / "out/train.jsonl").read_bytes()
+
+
+def test_an_output_that_is_an_input_is_refused_before_any_work(tmp_path):
+    shard = tmp_path / "train.jsonl"
+    shard.write_bytes(lines(good()))
+    (tmp_path / "link.jsonl").symlink_to("train.jsonl")
+    for output in (shard, tmp_path / "link.jsonl", f"{tmp_path}/../{tmp_path.name}/train.jsonl"):
+        with pytest.raises(UsageError, match="is an input and would be overwritten"):
+            fastsft.convert(shard, output)
+    os.rename(shard, tmp_path / "train.refused")
+    with pytest.raises(UsageError, match="is an input and would be overwritten"):
+        fastsft.convert(tmp_path / "train.refused", tmp_path / "train.jsonl")
+
+
+def test_an_output_that_is_no_file_is_refused(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines(good()))
+    os.mkfifo(tmp_path / "pipe")
+    for output, options, problem in (
+        (tmp_path / "pipe", {}, "not a regular file"),
+        ("", {}, "path is empty"),
+        (tmp_path / "rows.jsonl", {"shards": 2}, "shards go to a folder"),
+        (f"{tmp_path}/in.jsonl/", {}, "it is a file"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            fastsft.convert(tmp_path / "in.jsonl", output, **options)
+
+
+def test_a_full_disk_publishes_nothing(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines(*[good("x" * 1000)] * 100))
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+    ignored = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    paths = f"{str(tmp_path / 'in.jsonl')!r}, {str(tmp_path / 'out/rows.jsonl')!r}"
+    script = f"{limited}{ignored}import fastsft; fastsft.convert({paths})"
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+
+    assert re.search(r"FailedRun: cannot write .*rows\.jsonl\.part: File too large; nothing was published", done.stderr)
+    assert listed(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_run_and_its_workers_and_publishes_nothing(large, tmp_path, number):
+    command = command_of(large, tmp_path)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        wait_for_workers(run, tmp_path)
+        os.killpg(run.pid, number)
+        _, said_last = run.communicate(timeout=30)
+
+    assert run.returncode == 128 + number
+    assert said_last.startswith("fastsft: ")
+    assert "nothing was published\n" in said_last
+    assert session_of(run.pid) == []
+    assert listed(tmp_path / "out") == []
+
+
+def test_workers_end_with_a_parent_that_was_killed(large, ten, tmp_path):
+    with subprocess.Popen(command_of(large, tmp_path), start_new_session=True, stderr=subprocess.DEVNULL) as run:
+        wait_for_workers(run, tmp_path)
+        run.kill()
+    deadline = time.monotonic() + 20
+    while session_of(run.pid) and time.monotonic() < deadline:
+        os.sched_yield()
+    assert session_of(run.pid) == []
+    assert "train.jsonl" not in listed(tmp_path / "out")
+
+    fastsft.convert(ten, tmp_path / "out/train.jsonl")
+    assert listed(tmp_path / "out") == ["train.jsonl", "train.report.json"]
+
+
+def test_a_killed_worker_fails_the_run_and_is_named(large, tmp_path):
+    command = command_of(large, tmp_path)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        for pid in wait_for_workers(run, tmp_path):
+            os.kill(pid, signal.SIGKILL)
+        _, problem = run.communicate(timeout=30)
+
+    assert run.returncode == 1
+    assert problem.startswith("fastsft: a worker process was killed, perhaps for lack of memory")
+    assert listed(tmp_path / "out") == []
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> Path:
+    """A shard that takes a second or more: one line, repeated to 400 MB."""
+    path = tmp_path_factory.mktemp("large") / "in.jsonl"
+    block = line(good("x" * 2000)) * 4000
+    with path.open("wb") as file:
+        for _ in range(400_000_000 // len(block)):
+            file.write(block)
+    return path
+
+
+def command_of(shard: Path, tmp_path: Path) -> list[str]:
+    output = str(tmp_path / "out/train.jsonl")
+    return [sys.executable, "-m", "fastsft", "convert", str(shard), "--output", output, "--jobs", "2"]
+
+
+def wait_for_workers(run: subprocess.Popen, tmp_path: Path) -> list[int]:
+    """Wait until workers have handed over rows; give the workers' pids."""
+    deadline = time.monotonic() + 60
+    part = tmp_path / "out/train.jsonl.part"
+    while time.monotonic() < deadline and run.poll() is None:
+        if part.exists() and part.stat().st_size:
+            return [pid for pid in session_of(run.pid) if b"popen_loky" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.sched_yield()
+    raise AssertionError(f"no rows came: {run.poll()}")
+
+
+def session_of(leader: int) -> list[int]:
+    """The pids of all living processes in a session."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == leader and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+# Shards of output.
+
+
+def shards_written(folder: Path) -> dict[str, list[str]]:
+    return {
+        path.name: [json.loads(row)["messages"][1]["content"] for row in path.read_bytes().splitlines()]
+        for path in sorted(folder.glob("*.jsonl"))
+    }
+
+
+@pytest.fixture
+def ten(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(lines(*map(good, "0123456789")))
+    return path
+
+
+@pytest.mark.parametrize("chunk_nbytes", [1, 500, 10**6])
+def test_shards_by_count_differ_by_one_row_at_most(ten, tmp_path, chunk_nbytes):
+    report = run([ten], f"{tmp_path}/out/", Options(shards=4, chunk_nbytes=chunk_nbytes, jobs=1))
+
+    assert shards_written(tmp_path / "out") == {
+        "train-00000-of-00004.jsonl": ["0", "1", "2"],
+        "train-00001-of-00004.jsonl": ["3", "4", "5"],
+        "train-00002-of-00004.jsonl": ["6", "7"],
+        "train-00003-of-00004.jsonl": ["8", "9"],
+    }
+    assert [shard.rows for shard in report.outputs] == [3, 3, 2, 2]
+    assert [shard.sha256 for shard in report.outputs] == [
+        hashlib.sha256((tmp_path / "out" / shard.name).read_bytes()).hexdigest() for shard in report.outputs
+    ]
+    assert listed(tmp_path / "out") == [*shards_written(tmp_path / "out"), "train.report.json"]
+
+
+def test_no_shard_is_empty_where_rows_are_few(ten, tmp_path):
+    fastsft.convert(ten, f"{tmp_path}/out/", shards=40)
+    assert list(shards_written(tmp_path / "out").values()) == [[digit] for digit in "0123456789"]
+
+
+@pytest.mark.parametrize("chunk_nbytes", [1, 500, 10**6])
+def test_shards_by_size_are_as_full_as_whole_rows_allow(ten, tmp_path, chunk_nbytes):
+    row = len(b'{"messages":[{"role":"user","content":"?"},{"role":"assistant","content":"0"}]}\n')
+
+    for nbytes, sizes in ((3 * row, [3, 3, 3, 1]), (3 * row + 1, [3, 3, 3, 1]), (3 * row - 1, [2] * 5), (1, [1] * 10)):
+        report = run([ten], f"{tmp_path}/{nbytes}/", Options(shard_nbytes=nbytes, chunk_nbytes=chunk_nbytes, jobs=1))
+        assert [shard.rows for shard in report.outputs] == sizes
+        assert "".join(itertools.chain(*shards_written(tmp_path / str(nbytes)).values())) == "0123456789"
+
+
+def test_a_folder_that_exists_takes_shards_of_a_gigabyte(ten, tmp_path):
+    (tmp_path / "out").mkdir()
+    report = fastsft.convert(ten, tmp_path / "out", name="math")
+    assert [shard.name for shard in report.outputs] == ["math-00000-of-00001.jsonl"]
+    assert listed(tmp_path / "out") == ["math-00000-of-00001.jsonl", "math.report.json"]
+
+
+def test_shards_of_an_earlier_run_are_replaced_and_strange_ones_refused(ten, tmp_path):
+    fastsft.convert(ten, f"{tmp_path}/out/", shards=5)
+    fastsft.convert(ten, f"{tmp_path}/out/", shards=2)
+    assert listed(tmp_path / "out") == ["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl", "train.report.json"]
+
+    strange = tmp_path / "out/train-00007-of-00009.jsonl"
+    strange.write_text("{}\n")
+    with pytest.raises(UsageError, match=r"train-00007-of-00009\.jsonl, which no report there names"):
+        fastsft.convert(ten, f"{tmp_path}/out/")
+    assert strange.exists()
+
+
+def test_two_runs_do_not_write_to_one_target_at_once(ten, tmp_path):
+    def again(_: object) -> None:
+        with pytest.raises(UsageError, match=r"another run is writing to .*out/train"):
+            fastsft.convert(ten, tmp_path / "out/train.jsonl")
+
+    report = fastsft.convert(ten, tmp_path / "out/train.jsonl", on_progress=again)
+
+    assert report.rows == 10
+    assert listed(tmp_path / "out") == ["train.jsonl", "train.report.json"]
+
+
+def test_progress_is_told_in_bytes_and_rows(ten, tmp_path):
+    told: list[fastsft.Progress] = []
+    run([ten], tmp_path / "rows.jsonl", Options(chunk_nbytes=ten.stat().st_size // 2, jobs=1), on_progress=told.append)
+
+    assert [(step.nbytes, step.rows) for step in told][-1] == (ten.stat().st_size, 10)
+    assert {step.total_nbytes for step in told} == {ten.stat().st_size}
+    assert len(told) > 1
+
+
+def test_options_and_reports_cross_processes():
+    options = Options(allow=("all",), max_refused="1%")
+    assert msgspec.json.decode(msgspec.json.encode(options), type=Options) == options

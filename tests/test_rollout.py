@@ -1,0 +1,119 @@
+"""What a line is, and why it is refused."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from builders import messages_of, rollout, said, user
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastsft.depth import flattened
+from fastsft.errors import Refused
+from fastsft.rollout import rollout_of
+
+GOOD = json.dumps(rollout(user("?"), said("4")))[1:-1]
+
+
+def refusal(line: bytes | str) -> str:
+    with pytest.raises(Refused) as caught:
+        rollout_of(line if isinstance(line, bytes) else line.encode())
+    assert "\n" not in caught.value.problem
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["<PLACEHOLDER ROW>", "{", '{"a": 1', "{}{}", '{"a": NaN}', '{"a": "\\ud800"}', '{"a": "\t"}', "[1, 2", "{'a': 1}"],
+)
+def test_malformed_lines_are_bad_json(line):
+    assert refusal(line) == "bad_json"
+
+
+@pytest.mark.parametrize("line", ["[]", "[1, 2]", '"text"', "7", "null", "true"])
+def test_other_json_is_no_object(line):
+    assert refusal(line) == "not_object"
+
+
+@pytest.mark.parametrize(
+    "params", ['"x"', "null", "{}", '{"input": null}', '{"input": 7}', '{"input": {"role": "user"}}']
+)
+def test_without_a_prompt_there_is_no_rollout(params):
+    assert refusal('{"responses_create_params": ' + params + ', "output": []}') == "no_prompt"
+
+
+@pytest.mark.parametrize(
+    "rest", ["", ', "response": null', ', "response": "x"', ', "response": {}', ', "output": {"a": 1}']
+)
+def test_without_a_list_of_items_there_is_no_output(rest):
+    assert refusal('{"responses_create_params": {"input": "?"}' + rest + "}") == "no_output"
+
+
+@pytest.mark.parametrize(
+    ("reward", "expected"), [("1", 1.0), ("0.5", 0.5), ("-100", -100.0), ("19.4", 19.4), ("1e2", 100.0), ("null", None)]
+)
+def test_rewards_are_numbers_or_null(reward, expected):
+    assert rollout_of(f"{{{GOOD[: GOOD.rindex(':')]}: {reward}}}".encode()).reward == expected
+
+
+def test_a_missing_reward_counts_as_zero():
+    line = rollout(user("?"), said("4"))
+    del line["reward"]
+    assert rollout_of(json.dumps(line).encode()).reward == 0.0
+
+
+@pytest.mark.parametrize("reward", ['"1.0"', "true", "[1]", "{}", "1e999", "-" + "9" * 400])
+def test_anything_else_is_no_reward(reward):
+    assert refusal(f"{{{GOOD[: GOOD.rindex(':')]}: {reward}}}") == "reward_type"
+
+
+def test_of_a_repeated_key_the_last_value_counts():
+    assert rollout_of(f'{{"reward": "x", "response": 3, {GOOD}}}'.encode()).reward == 1.0
+
+
+def test_what_is_not_read_is_not_judged():
+    extra = '"response_extra": {"output": 3}, "logprobs": [1e999, [[["x"]]]]'
+    assert messages_of(f"{{{extra}, {GOOD}}}".encode()) == messages_of(f"{{{GOOD}}}".encode())
+
+
+@pytest.mark.parametrize("depth", [100, 990, 1100, 1600, 5000, 9_990])
+@pytest.mark.parametrize(("start", "end"), [("[", "]"), ('{"a":', "}")])
+def test_what_is_not_read_may_nest_deep_on_every_python(depth, start, end):
+    deep = start * depth + "1" + end * depth
+    assert messages_of(f'{{"x": {deep}, {GOOD}}}'.encode()) == messages_of(f"{{{GOOD}}}".encode())
+
+
+@pytest.mark.parametrize("depth", [10_001, 300_000])
+def test_a_line_nests_at_most_10_000_levels(depth):
+    assert refusal('{"x": ' + "[" * depth + "]" * depth + f", {GOOD}}}") == "too_deep"
+
+
+@pytest.mark.parametrize("fault", ["1,", "x", '"', "\\", "}", "1 2", '"\t"'])
+def test_malformed_text_deep_inside_is_bad_json(fault):
+    assert refusal('{"x": ' + "[" * 3000 + fault + "]" * 3000 + f", {GOOD}}}") == "bad_json"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(alphabet=st.sampled_from('ab"\\[]{}\n é')),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet='a"[]{}', max_size=2), inner, max_size=3)
+    ),
+)
+
+
+@given(_JSON, st.integers(0, 200))
+def test_flattening_changes_only_what_lies_deeper_than_128_levels(value, depth):
+    line = (b"[" * depth) + json.dumps(value).encode() + (b"]" * depth)
+    flat = flattened(line)
+
+    if depth <= 100:
+        assert json.loads(flat) == json.loads(line)
+    elif depth > 128:
+        assert flat == b"[" * 128 + b"0" + b"]" * 128
+
+
+def test_everything_undeclared_is_skipped_without_being_built():
+    declared = msgspec.structs.fields(type(rollout_of(f"{{{GOOD}}}".encode()).output[0]))
+    assert "prompt_token_ids" not in {field.name for field in declared}

@@ -1,0 +1,122 @@
+"""Files, folders and globs -> shards; shards -> chunks that end at a line."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastsft.errors import FailedRun, UsageError
+from fastsft.shards import Chunk, Shard, chunks_of, find_shards, read_chunk
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.jsonl", "a.jsonl", "deep/c.jsonl", "notes.txt", ".hidden.jsonl"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}\n")
+    return tmp_path / "in"
+
+
+def names(found: tuple[list[Shard], list[str]], folder) -> list[str]:
+    return [os.path.relpath(shard.path, folder) for shard in found[0]]
+
+
+def test_a_folder_means_its_own_rollout_files_in_order(folder):
+    assert names(find_shards([folder]), folder) == ["a.jsonl", "b.jsonl"]
+
+
+def test_a_glob_with_two_stars_goes_deeper(folder):
+    assert names(find_shards([f"{folder}/**/*.jsonl"]), folder) == ["a.jsonl", "b.jsonl", "deep/c.jsonl"]
+
+
+def test_arguments_keep_their_order_and_are_sorted_within(folder):
+    found = find_shards([folder / "deep", f"{folder}/[ab].jsonl", folder / "notes.txt"])
+    assert names(found, folder) == ["deep/c.jsonl", "a.jsonl", "b.jsonl", "notes.txt"]
+
+
+def test_a_name_with_magic_characters_that_exists_is_that_file(folder):
+    (folder / "[x].jsonl").write_text("{}")
+    assert names(find_shards([folder / "[x].jsonl"]), folder) == ["[x].jsonl"]
+
+
+def test_a_file_counts_once_by_whatever_name(folder):
+    (folder / "link.jsonl").symlink_to("a.jsonl")
+    found = find_shards([folder / "a.jsonl", folder])
+    assert names(found, folder) == ["a.jsonl", "b.jsonl"]
+    assert found[1] == [
+        f"{folder}/a.jsonl counts once",
+        f"{folder}/link.jsonl is {folder}/a.jsonl again, and counts once",
+    ]
+
+
+def test_what_nemo_gym_writes_beside_rollouts_is_left_out_unless_named(folder):
+    beside = [
+        "x_aggregate_metrics.jsonl",
+        "x_failures.jsonl",
+        "x_materialized_inputs.jsonl",
+        "x_reward_profiling.jsonl",
+    ]
+    for name in beside:
+        (folder / name).write_text("{}")
+
+    by_folder, by_glob = find_shards([folder]), find_shards([f"{folder}/*.jsonl"])
+
+    assert names(by_folder, folder) == names(by_glob, folder) == ["a.jsonl", "b.jsonl"]
+    assert by_folder[1] == [f"{folder}/{name} is left out: NeMo Gym writes it beside rollouts" for name in beside]
+    assert names(find_shards([folder / beside[1]]), folder) == [beside[1]]
+
+
+def test_what_names_nothing_readable_is_said(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (folder / "a.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00")
+    os.mkfifo(tmp_path / "pipe")
+    for argument, problem in (
+        (tmp_path / "none.jsonl", "cannot read .*none.jsonl: No such file"),
+        (tmp_path / "empty", "the folder .*empty has no file named"),
+        (f"{tmp_path}/*.nothing", "no file matches"),
+        (tmp_path / "pipe", "not a regular file"),
+        (folder / "a.jsonl.gz", "compressed with gzip"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            find_shards([argument])
+
+
+@given(
+    data=st.lists(st.sampled_from([b"\n", b"a", b"bb\n", b"c" * 9, b"\r\n", b"\xe2\x80\xa8\n"]), max_size=30).map(
+        b"".join
+    ),
+    nbytes=st.integers(1, 40),
+)
+def test_every_line_lies_in_one_chunk_whatever_the_chunk_size(tmp_path_factory, data, nbytes):
+    path = tmp_path_factory.mktemp("chunks") / "in.jsonl"
+    path.write_bytes(data)
+
+    read = [read_chunk(chunk) for chunk in chunks_of(find_shards([path])[0], nbytes)]
+
+    assert b"".join(part for part, _ in read) == data
+    assert all(part.endswith(b"\n") for part, _ in read[:-1] if part and part is not read[-1][0]) or data[-1:] != b"\n"
+    for part, offset in read:
+        assert data[offset : offset + len(part)] == part
+        assert not part or offset == 0 or data[offset - 1 : offset] == b"\n"
+
+
+def test_a_byte_order_mark_at_the_start_is_no_part_of_the_line(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf{}\n\xef\xbb\xbf{}\n")
+    assert [read_chunk(chunk) for chunk in chunks_of(find_shards([path])[0], 100)] == [(b"{}\n\xef\xbb\xbf{}\n", 3)]
+
+
+def test_a_file_that_changes_stops_the_run(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"{}\n")
+    shard = find_shards([path])[0][0]
+    path.write_bytes(b"{}\n{}\n")
+    with pytest.raises(FailedRun, match=r"in\.jsonl changed while it was read"):
+        read_chunk(Chunk(shard, 0, 3))
+    path.unlink()
+    with pytest.raises(FailedRun, match=r"cannot read .*in\.jsonl: No such file"):
+        read_chunk(Chunk(shard, 0, 3))

@@ -1,0 +1,45 @@
+"""The `simple` layout: the prompt's last user text, the output's last assistant text."""
+
+from __future__ import annotations
+
+import pytest
+from builders import call, returned, rollout, row_of, said, user
+
+from fastsft.errors import Refused
+
+
+def test_the_last_user_text_and_the_last_assistant_text():
+    made = rollout([user("first"), said("hm"), user("second")], said("a"), call("f"), returned("r"), said("b", "c"))
+
+    assert row_of(made, "simple") == {"input": "second", "output": "bc"}
+
+
+def test_user_turns_inside_the_output_are_neither_asked_nor_said():
+    assert row_of(rollout(user("asked"), said("4"), user("thanks")), "simple") == {"input": "asked", "output": "4"}
+
+
+def test_string_prompt_is_what_was_asked():
+    assert row_of(rollout("2+2?", said("4")), "simple") == {"input": "2+2?", "output": "4"}
+
+
+def test_without_a_user_turn_the_input_is_empty():
+    assert row_of(rollout([], said("4")), "simple") == {"input": "", "output": "4"}
+
+
+def test_calls_after_the_last_text_are_left_out():
+    assert row_of(rollout("?", said("Let me see."), call("f")), "simple") == {"input": "?", "output": "Let me see."}
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (rollout("?", call("f"), returned("x")), "nothing_to_imitate"),
+        (rollout("?", {"role": "assistant", "content": None}), "nothing_to_imitate"),
+        (rollout(user([{"type": "input_image", "image_url": "u"}]), said("4")), "not_text"),
+        (rollout("?", {"type": "mcp_call"}, said("4")), "unknown_item"),
+    ],
+)
+def test_what_is_not_two_texts_is_refused(value, reason):
+    with pytest.raises(Refused) as caught:
+        row_of(value, "simple")
+    assert caught.value.reason == reason
