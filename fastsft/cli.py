@@ -132,7 +132,7 @@ def convert(
         )
     if not quiet:
         with _closed_pipe_is_no_error():
-            print(summary_of(report))
+            print(summary_of(report), flush=True)  # before the warning, where both go to one file
             if warning := few_rows_warning(report):
                 print(warning, file=sys.stderr)
             if report.rows:

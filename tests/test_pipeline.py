@@ -306,7 +306,7 @@ def test_a_signal_ends_the_run_and_its_workers_and_publishes_nothing(large, tmp_
     assert run.returncode == 128 + number
     assert said_last.startswith("fastsft: ")
     assert "nothing was published\n" in said_last
-    assert session_of(run.pid) == []
+    assert left_in_session(run.pid) == []
     assert listed(tmp_path / "out") == []
 
 
@@ -314,10 +314,7 @@ def test_workers_end_with_a_parent_that_was_killed(large, ten, tmp_path):
     with subprocess.Popen(command_of(large, tmp_path), start_new_session=True, stderr=subprocess.DEVNULL) as run:
         wait_for_workers(run, tmp_path)
         run.kill()
-    deadline = time.monotonic() + 20
-    while session_of(run.pid) and time.monotonic() < deadline:
-        os.sched_yield()
-    assert session_of(run.pid) == []
+    assert left_in_session(run.pid) == []
     assert "train.jsonl" not in listed(tmp_path / "out")
 
     fastsft.convert(ten, tmp_path / "out/train.jsonl")
@@ -363,6 +360,14 @@ def wait_for_workers(run: subprocess.Popen, tmp_path: Path) -> list[int]:
             return [pid for pid in session_of(run.pid) if b"popen_loky" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         os.sched_yield()
     raise AssertionError(f"no rows came: {run.poll()}")
+
+
+def left_in_session(leader: int) -> list[int]:
+    """The pids of the processes in a session that have not ended within 20 seconds."""
+    deadline = time.monotonic() + 20
+    while session_of(leader) and time.monotonic() < deadline:
+        os.sched_yield()
+    return session_of(leader)
 
 
 def session_of(leader: int) -> list[int]:
