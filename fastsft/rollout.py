@@ -68,7 +68,7 @@ class Rollout(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Params(msgspec.Struct, gc=False):
-    input: list[Item]
+    input: list[Item] | str
     tools: Raw = ABSENT
     instructions: Raw = ABSENT
 
@@ -107,47 +107,43 @@ _grammar = msgspec.json.Decoder(Raw)
 _loose_line = msgspec.json.Decoder(_LooseLine)
 _loose_params = msgspec.json.Decoder(_LooseParams)
 _loose_response = msgspec.json.Decoder(_LooseResponse)
+_encode = msgspec.json.Encoder().encode
 _number = msgspec.json.Decoder(float)
 _items = msgspec.json.Decoder(list[Item])
 _values = msgspec.json.Decoder(list[Raw])
 
 
-def rollout_of(line: bytes) -> Rollout:
-    """Decode one line, which must be valid UTF-8 and not blank.
+def rollout_of(line: bytes | memoryview) -> Rollout:
+    """Decode one line, which must be valid UTF-8.
+
+    The rollout's raw leaves refer to the memory of the line.
 
     Raises:
         Refused: The line is not a usable rollout.
     """
     try:
-        return _usual_shape(line) or _other_shape(line)
+        try:
+            found = _line.decode(line)
+        except msgspec.ValidationError:
+            return _other_shape(line)  # well-formed so far, but of another shape
+        params, output, prompt = found.params, found.output, found.params.input
+        if output is None:
+            if found.response is None or found.response.output is None:
+                return _other_shape(line)
+            output = found.response.output
+        if isinstance(prompt, str):
+            prompt = [Item(type="message", role="user", content=Raw(_encode(prompt)))]
+        return Rollout(prompt, output, found.reward, params.tools, params.instructions)
+    except msgspec.DecodeError as error:
+        raise Refused("bad_json", f"not a JSON object: {error}") from None
     except RecursionError:
         # The decoder's own limit (996 levels on Python 3.10, 1,497 on 3.12, 9,998 on 3.13) must not decide.
-        return rollout_of(flattened(line))
+        return rollout_of(flattened(bytes(line)))
 
 
-def _usual_shape(line: bytes) -> Rollout | None:
-    """Read a line in one typed pass, or give None where it has another shape."""
-    try:
-        found = _line.decode(line)
-        output = found.output
-        if output is None and found.response is not None:
-            output = found.response.output
-        if output is not None:
-            params = found.params
-            return Rollout(params.input, output, found.reward, params.tools, params.instructions)
-    except msgspec.ValidationError:
-        pass  # well-formed so far, but of another shape
-    except msgspec.DecodeError as error:
-        raise Refused("bad_json", f"not a JSON object: {error}") from None
-    return None
-
-
-def _other_shape(line: bytes) -> Rollout:
+def _other_shape(line: bytes | memoryview) -> Rollout:
     """Read a line field by field: the rare shapes, and the reason of every refusal."""
-    try:
-        _grammar.decode(line)
-    except msgspec.DecodeError as error:
-        raise Refused("bad_json", f"not a JSON object: {error}") from None
+    _grammar.decode(line)
     try:
         found = _loose_line.decode(line)
     except msgspec.ValidationError:
@@ -160,7 +156,7 @@ def _other_shape(line: bytes) -> Rollout:
 def _reward(raw: Raw) -> float | None:
     if not raw:
         return 0.0
-    if kind(raw) == "null":
+    if json_type(raw) == "null":
         return None
     try:
         return _number.decode(raw)
@@ -173,7 +169,7 @@ def _prompt(raw: Raw) -> tuple[list[Item], _LooseParams]:
         params = _loose_params.decode(raw)
     except msgspec.DecodeError:
         raise Refused("no_prompt", f"responses_create_params is not an object, found {excerpt(raw)}") from None
-    match kind(params.input):
+    match json_type(params.input):
         case "list":
             return _items_of(params.input, "prompt"), params
         case "string":
@@ -186,16 +182,16 @@ def _prompt(raw: Raw) -> tuple[list[Item], _LooseParams]:
 def _output(line: _LooseLine) -> tuple[list[Item], bool]:
     """Give the items of the output, and whether they begin by repeating the prompt."""
     raw = line.output
-    if kind(raw) != "list":  # an environment may use the name for something else
+    if json_type(raw) != "list":  # an environment may use the name for something else
         try:
             raw = _loose_response.decode(line.response).output
         except msgspec.DecodeError:
             problem = f"no list `output`, and `response` is not an object, found {excerpt(line.response)}"
             raise Refused("no_output", problem) from None
-    if kind(raw) != "list":
+    if json_type(raw) != "list":
         raise Refused("no_output", f"neither `output` nor `response.output` is a list, found {excerpt(raw)}")
     elements = _values.decode(raw)
-    if elements and all(kind(element) == "list" for element in elements):
+    if elements and all(json_type(element) == "list" for element in elements):
         return _items_of(elements[-1], "output"), True  # each repeats the prompt and extends the one before
     return _items_of(raw, "output"), False
 
@@ -207,8 +203,9 @@ def _items_of(raw: Raw, where: str) -> list[Item]:
         raise Refused("bad_item", f"an item of the {where} has the wrong type: {error}") from None
 
 
-_KINDS = {
-    ord('"'): "string",
+_QUOTE = ord('"')
+_JSON_TYPES = {
+    _QUOTE: "string",
     ord("["): "list",
     ord("{"): "object",
     ord("n"): "null",
@@ -217,10 +214,15 @@ _KINDS = {
 }
 
 
-def kind(raw: Raw) -> str:
+def json_type(raw: Raw) -> str:
     """Name the type of a well-formed JSON value without decoding it: its first byte tells.
 
-    >>> kind(Raw(b"[1, 2]")), kind(Raw(b"-1")), kind(ABSENT)
+    >>> json_type(Raw(b"[1, 2]")), json_type(Raw(b"-1")), json_type(ABSENT)
     ('list', 'number', 'absent')
     """
-    return _KINDS.get(memoryview(raw)[0], "number") if raw else "absent"
+    return _JSON_TYPES.get(memoryview(raw)[0], "number") if raw else "absent"
+
+
+def is_string(raw: Raw) -> bool:
+    """Tell whether a well-formed JSON value is a string; `json_type` for where it nearly always is."""
+    return bool(raw) and memoryview(raw)[0] == _QUOTE

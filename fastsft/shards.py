@@ -170,6 +170,29 @@ def _read(file: int, start: int, stop: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def line_starts(data: bytes) -> list[int]:
+    r"""Give where each line begins, and after the last where the next would; a line ends one byte before the next.
+
+    Slices of a `memoryview` then cost 0.1 us each; `split` copies every line, at 2.7 GB/s.
+
+    >>> line_starts(b"ab\nc")
+    [0, 3, 5]
+    """
+    starts = [0]
+    found = data.find(b"\n")
+    while found >= 0:
+        starts.append(found + 1)
+        found = data.find(b"\n", found + 1)
+    if starts[-1] < len(data):
+        starts.append(len(data) + 1)  # the last line has no line feed
+    return starts
+
+
+def is_blank(line: memoryview) -> bool:
+    """Tell whether a line is empty or white space."""
+    return not line or bytes(line).isspace()
+
+
 def is_same_file(path: str | Path, shard: Shard) -> bool:
     """Tell whether a path names the file of a shard, by whatever links."""
     try:

@@ -15,7 +15,7 @@ from fastsft.errors import Refused
 from fastsft.formats.row import Row
 from fastsft.formats.turns import Turn, conversation
 from fastsft.formats.values import plain
-from fastsft.rollout import ABSENT, Rollout, kind
+from fastsft.rollout import ABSENT, Rollout, json_type
 from fastsft.terminal import excerpt
 
 
@@ -44,6 +44,8 @@ class _Tool(msgspec.Struct, gc=False):
     parameters: Raw = Raw(b"{}")
 
 
+_NO_TOOLS = Raw(b"[]")  # what half of all rollouts have
+
 _values = msgspec.json.Decoder(list[Raw])
 _tool = msgspec.json.Decoder(_Tool)
 
@@ -61,7 +63,9 @@ def to_openai(rollout: Rollout) -> Row:
 
 
 def _tools_of(raw: Raw) -> list[Tool | Raw]:
-    match kind(raw):
+    if raw == _NO_TOOLS:
+        return []
+    match json_type(raw):
         case "absent" | "null":
             return []
         case "list" if len(raw) <= _REMEMBERED_NBYTES:
@@ -90,6 +94,6 @@ def _tool_of(raw: Raw) -> Tool | Raw:
             tool = _tool.decode(tool.function)
     except msgspec.ValidationError:
         raise Refused("bad_tool", f"a tool is not an object with a type, found {excerpt(raw)}") from None
-    if kind(tool.name) != "string":
+    if json_type(tool.name) != "string":
         raise Refused("bad_tool", f"a function among the tools has no name, found {excerpt(raw)}")
     return Tool(tool.name, plain(tool.description), plain(tool.parameters))

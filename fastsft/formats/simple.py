@@ -8,7 +8,7 @@ from msgspec import Raw
 from fastsft.errors import Refused
 from fastsft.formats.row import Row
 from fastsft.formats.turns import ASSISTANT, NO_TEXT, content_of, kind_of
-from fastsft.rollout import Item, Rollout, kind
+from fastsft.rollout import Item, Rollout, json_type
 
 
 class SimpleRow(msgspec.Struct, gc=False):
@@ -40,7 +40,7 @@ def _last(items: list[Item], role: str, *, roleless: str) -> Item | None:
     """Find the last message of a role that has content; every item must be of a known kind."""
     kinds = [kind_of(item) for item in items]
     for item, name in zip(reversed(items), reversed(kinds), strict=True):
-        if name == "message" and (item.role or roleless) == role and kind(item.content) not in ("absent", "null"):
+        if name == "message" and (item.role or roleless) == role and json_type(item.content) not in ("absent", "null"):
             return item
     return None
 

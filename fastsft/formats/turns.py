@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from fastsft.errors import Refused
 from fastsft.formats.values import joined, object_of, plain, text_of
-from fastsft.rollout import ABSENT, Item, Rollout, kind
+from fastsft.rollout import ABSENT, Item, Rollout, is_string, json_type
 from fastsft.terminal import excerpt
 
 ASSISTANT = "assistant"
@@ -114,22 +114,22 @@ def _turns(items: list[Item], *, roleless: str) -> list[Turn]:
     turns: list[Turn] = []
     calls: list[Call] = []
     for item in items:
-        match kind_of(item):
-            case "function_call":
-                calls.append(_call(item.name, item.arguments))
-                continue
-            case "reasoning":
-                continue
-            case "function_call_output":
-                turn = Turn("tool", content_of(item.output))
-            case "message":
-                turn = Turn(item.role or roleless, content_of(item.content), _chat_shaped_calls(item))
-            case other:
-                raise AssertionError(f"no turn for item kind {other}")
+        kind = kind_of(item)
+        if kind == "function_call":
+            calls.append(_call(item.name, item.arguments))
+            continue
+        if kind == "reasoning":
+            continue
         if calls:
             turns.append(Turn(ASSISTANT, NO_TEXT, calls))
             calls = []
-        turns.append(turn)
+        if kind == "message":
+            tool_calls = _chat_shaped_calls(item) if item.tool_calls else []
+            turns.append(Turn(item.role or roleless, content_of(item.content), tool_calls))
+        elif kind == "function_call_output":
+            turns.append(Turn("tool", content_of(item.output)))
+        else:
+            raise AssertionError(f"no turn for item kind {kind}")
     if calls:
         turns.append(Turn(ASSISTANT, NO_TEXT, calls))
     return turns
@@ -141,15 +141,16 @@ def kind_of(item: Item) -> str:
     Raises:
         Refused: It is of another kind.
     """
-    match item.type:
-        case "message" | "function_call" | "function_call_output" | "reasoning":
-            return item.type
-        case None if item.role is not None or item.content:
-            return "message"
-        case None:
-            raise Refused("unknown_item", "an item has neither a type nor a role")
-        case _:
-            raise Refused("unknown_item", f"item type {excerpt(item.type.encode())} has no place in a row")
+    if item.type in _ITEM_KINDS:
+        return item.type
+    if item.type is not None:
+        raise Refused("unknown_item", f"item type {excerpt(item.type.encode())} has no place in a row")
+    if item.role is None and not item.content:
+        raise Refused("unknown_item", "an item has neither a type nor a role")
+    return "message"
+
+
+_ITEM_KINDS = frozenset({"message", "function_call", "function_call_output", "reasoning"})
 
 
 def content_of(raw: Raw) -> Content:
@@ -158,9 +159,9 @@ def content_of(raw: Raw) -> Content:
     Raises:
         Refused: It is neither a string nor a list of parts that a row can hold.
     """
-    match kind(raw):
-        case "string":
-            return raw
+    if is_string(raw):
+        return raw
+    match json_type(raw):
         case "absent" | "null":
             return NO_TEXT
         case "list":
@@ -174,12 +175,12 @@ def _content_of_parts(raw: Raw) -> Content:
         parts = _parts.decode(raw)
     except msgspec.ValidationError as error:
         raise Refused("bad_content", f"a part of the content has the wrong type: {error}") from None
+    if len(parts) == 1 and parts[0].type == "output_text" and is_string(parts[0].text):
+        return parts[0].text  # nearly always
     texts = [part.text or part.refusal for part in parts if part.type in _TEXT_PARTS]
     for text in texts:
-        if kind(text) != "string":
+        if not is_string(text):
             raise Refused("bad_content", f"a text part has no text, found {excerpt(text)}")
-    if len(texts) == 1 == len(parts):
-        return texts[0]  # nearly always
     if len(texts) == len(parts):
         return joined(texts)
     kept: list[TextPart | ImagePart | Raw] = []
@@ -203,9 +204,9 @@ _TEXT_PARTS = frozenset({"text", "input_text", "output_text", "summary_text", "r
 
 
 def _image(part: _Part) -> ImagePart:
-    match kind(part.image_url):
+    match json_type(part.image_url):
         case "string":
-            detail = part.detail if kind(part.detail) == "string" else Raw(b'"auto"')
+            detail = part.detail if json_type(part.detail) == "string" else Raw(b'"auto"')
             return ImagePart(ImageUrl(part.image_url, detail))
         case "object":  # a chat-shaped image in a Responses part
             return ImagePart(plain(part.image_url))
@@ -214,7 +215,7 @@ def _image(part: _Part) -> ImagePart:
 
 
 def _instructions(rollout: Rollout) -> Raw | None:
-    match kind(rollout.instructions):
+    match json_type(rollout.instructions):
         case "string":
             return rollout.instructions
         case "absent" | "null":
@@ -224,7 +225,7 @@ def _instructions(rollout: Rollout) -> Raw | None:
 
 
 def _chat_shaped_calls(item: Item) -> list[Call]:
-    match kind(item.tool_calls):
+    match json_type(item.tool_calls):
         case "absent" | "null":
             return []
         case "list" if (item.role or ASSISTANT) == ASSISTANT:
@@ -239,22 +240,15 @@ def _chat_shaped_calls(item: Item) -> list[Call]:
 
 
 def _call(name: Raw, arguments: Raw) -> Call:
-    if kind(name) != "string":
+    if not is_string(name):
         raise Refused("bad_item", f"a call has no function name, found {excerpt(name)}")
-    value: str | Raw
-    match kind(arguments):
-        case "string":
-            value = text_of(arguments)
-        case "object":
-            value = arguments
-        case "absent":
-            return Call(name, {})  # the rule of NeMo Gym's SFT guide
-        case _:
-            raise Refused("bad_arguments", _not_an_object(name, arguments))
+    if not arguments:
+        return Call(name, {})  # the rule of NeMo Gym's SFT guide
+    value = text_of(arguments) if is_string(arguments) else arguments
     try:
         return Call(name, object_of(value))
     except msgspec.DecodeError:
-        found = arguments if isinstance(value, Raw) else value.encode()
+        found = value.encode() if isinstance(value, str) else value
         raise Refused("bad_arguments", _not_an_object(name, found)) from None
 
 

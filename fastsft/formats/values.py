@@ -13,13 +13,16 @@ from msgspec import Raw
 
 from fastsft.depth import MAX_DEPTH
 from fastsft.errors import Refused
-from fastsft.rollout import kind
+from fastsft.rollout import json_type
 
 _object = msgspec.json.Decoder(dict[str, Raw])
 _list = msgspec.json.Decoder(list[Raw])
 _string = msgspec.json.Decoder(str)
 _encode = msgspec.json.Encoder().encode
 
+_QUOTE = ord('"')
+_OPENERS_FROM = ord("[")  # `[`, `{` and the first letters of null, true and false lie above all digits and signs
+_BEYOND_FROM = len("9e999")  # no shorter number is beyond a double
 _MAX_PLAIN_DIGITS = 300  # a number no longer than this and without an exponent fits a double (1.8e308)
 
 
@@ -70,13 +73,15 @@ def _object_at(value: str | bytes | Raw, depth: int) -> dict[str, Raw]:
     except RecursionError:
         raise Refused("too_deep", f"a value for the row nests deeper than {MAX_DEPTH} levels") from None
     for key, item in pairs.items():
-        if memoryview(item)[0] != 34:  # `"`: most values are strings, which need nothing
-            pairs[key] = _plain_at(item, depth)
+        first = memoryview(item)[0]
+        if first == _QUOTE or (first < _OPENERS_FROM and len(item) < _BEYOND_FROM):
+            continue  # a string or a short number: nearly all
+        pairs[key] = _plain_at(item, depth)
     return pairs
 
 
 def _plain_at(value: Raw, depth: int) -> Raw:
-    match kind(value):
+    match json_type(value):
         case "object":
             return Raw(_encode(_object_at(value, depth + 1)))
         case "list":
