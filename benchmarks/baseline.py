@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
-TEXT_PARTS = {"text", "input_text", "output_text", "summary_text", "reasoning_text", "refusal"}
+TEXT_PARTS = {"text", "input_text", "output_text", "refusal"}
+REASONING_PARTS = {"reasoning_text", "summary_text"}
 
 
 class UnusableError(Exception):
@@ -48,12 +49,13 @@ def content_of(value: Any) -> str | list[Json]:
     if isinstance(value, str):
         return value
     need(isinstance(value, list) and all(isinstance(part, dict) for part in value), "bad_content")
-    if all(part.get("type") in TEXT_PARTS for part in value):
+    value = [part for part in value if part.get("type") not in REASONING_PARTS]
+    if all(is_text(part) for part in value):
         return "".join(text_of(part) for part in value)
     parts: list[Json] = []
     for part in value:
         kind = part.get("type")
-        if kind in TEXT_PARTS:
+        if is_text(part):
             parts.append({"type": "text", "text": text_of(part)})
         elif kind == "input_image":
             url = part.get("image_url")
@@ -65,6 +67,10 @@ def content_of(value: Any) -> str | list[Json]:
         else:
             raise UnusableError("unknown_part")
     return parts
+
+
+def is_text(part: Json) -> bool:
+    return part.get("type") in TEXT_PARTS or (part.get("type") is None and "text" in part)
 
 
 def text_of(part: Json) -> str:
@@ -104,11 +110,13 @@ def turns_of(items: list[Json], roleless: str) -> list[Json]:
         elif kind == "message":
             flush()
             turn = {"role": item.get("role", roleless), "content": content_of(item.get("content"))}
-            if item.get("tool_calls"):
-                turn["tool_calls"] = [
-                    call_of(call["function"].get("name"), call["function"].get("arguments", {}))
-                    for call in item["tool_calls"]
-                ]
+            if turn["content"] == "" and isinstance(item.get("refusal"), str):
+                turn["content"] = item["refusal"]
+            calls = [call["function"] for call in item.get("tool_calls") or []]
+            calls += [item["function_call"]] if item.get("function_call") else []
+            need(not calls or turn["role"] == "assistant", "bad_item")
+            if calls:
+                turn["tool_calls"] = [call_of(call.get("name"), call.get("arguments", {})) for call in calls]
             turns.append(turn)
         elif kind != "reasoning":
             raise UnusableError("unknown_item")
@@ -129,8 +137,8 @@ def tool_of(tool: Any) -> Json:
     }
 
 
-def parts_of(rollout: Json) -> tuple[list[Json], list[Json], bool]:
-    """Give the prompt's items, the output's items, and whether the latter begin with the former."""
+def parts_of(rollout: Json) -> tuple[list[Json], list[Json]]:
+    """Give the prompt's items and the output's items, without the prompt that a list of lists repeats."""
     params = rollout.get("responses_create_params")
     need(isinstance(params, dict), "no_prompt")
     prompt = params.get("input")
@@ -142,20 +150,32 @@ def parts_of(rollout: Json) -> tuple[list[Json], list[Json], bool]:
         response = rollout.get("response")
         output = response.get("output") if isinstance(response, dict) else None
     need(isinstance(output, list), "no_output")
-    nested = bool(output) and all(isinstance(element, list) for element in output)
-    return prompt, output[-1] if nested else output, nested
+    if not output or not all(isinstance(element, list) for element in output):
+        return prompt, output
+    output = output[-1]
+    system = [{"role": "system", "content": params.get("instructions")}]
+    for repeated in (system + prompt, prompt):
+        if list(map(essence, output[: len(repeated)])) == list(map(essence, repeated)):
+            return prompt, output[len(repeated) :]
+    return prompt, output
+
+
+def essence(item: Json) -> list[Any]:
+    content = item.get("content")
+    if isinstance(content, list) and all(isinstance(part.get("text"), str) for part in content):
+        content = "".join(part["text"] for part in content)
+    rest = [item.get(name) for name in ("name", "arguments", "output", "tool_calls")]
+    return [item.get("type", "message"), item.get("role", "user"), content, *rest]
 
 
 def to_openai(rollout: Json) -> Json:
-    prompt_items, output_items, nested = parts_of(rollout)
+    prompt_items, output_items = parts_of(rollout)
     prompt, output = turns_of(prompt_items, "user"), turns_of(output_items, "assistant")
-    if nested and [turn["role"] for turn in output[: len(prompt)]] == [turn["role"] for turn in prompt]:
-        output = output[len(prompt) :]
     while output and output[-1]["role"] != "assistant":
         output.pop()
     need(output, "nothing_to_imitate")
     params = rollout["responses_create_params"]
-    system = [{"role": "system", "content": params["instructions"]}] if params.get("instructions") is not None else []
+    system = [{"role": "system", "content": params["instructions"]}] if params.get("instructions") else []
     row: Json = {"messages": [*system, *prompt, *output]}
     if tools := [tool_of(tool) for tool in params.get("tools") or []]:
         row["tools"] = tools
@@ -163,7 +183,7 @@ def to_openai(rollout: Json) -> Json:
 
 
 def to_simple(rollout: Json) -> Json:
-    prompt, output, _ = parts_of(rollout)
+    prompt, output = parts_of(rollout)
     turns_of(
         [{**item, "arguments": {}} if item.get("type") == "function_call" else item for item in prompt + output], "user"
     )

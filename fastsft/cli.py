@@ -131,9 +131,9 @@ def convert(
             on_progress=bar.show,
         )
     if not quiet:
-        with _closed_pipe_is_no_error():
+        with _published_whatever_happens():
             print(summary_of(report), flush=True)  # before the warning, where both go to one file
-            if warning := few_rows_warning(report):
+            if sys.stderr and (warning := few_rows_warning(report)):
                 print(warning, file=sys.stderr)
             if report.rows:
                 print(example_of(Path(report.folder, report.outputs[0].name)))
@@ -141,13 +141,16 @@ def convert(
 
 def main() -> NoReturn:
     """Run the command, and exit with one of the codes that README lists."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="backslashreplace")  # a terminal of another encoding loses no summary
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves it
+            signal.signal(number, _stop)
     try:
         code = app(standalone_mode=False, prog_name="fastsft") or 0
     except FastsftError as error:
         code = error.exit_code
-        if isinstance(error, FailedRun) and error.report is not None:
+        if isinstance(error, FailedRun) and error.report is not None and sys.stderr:
             print(summary_of(error.report), file=sys.stderr)
         _complain(str(error))
     except typer.TyperException as error:
@@ -164,7 +167,8 @@ def main() -> NoReturn:
 
 
 def _complain(problem: str) -> None:
-    print(f"fastsft: {escaped(problem, keep=chr(10))}", file=sys.stderr)
+    if sys.stderr:
+        print(f"fastsft: {escaped(problem, keep=chr(10))}", file=sys.stderr)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -172,11 +176,17 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _closed_pipe_is_no_error() -> Iterator[None]:
-    """Let `fastsft ... | head` end quietly: the rows are published before anything is printed."""
+def _published_whatever_happens() -> Iterator[None]:
+    """Let nothing that happens while the summary is printed look like a failed run: the rows are there.
+
+    Not a closed pipe (`fastsft ... | head`), not a full disk behind stdout, not a signal.
+    """
     try:
         yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)  # what is left in the buffers is flushed at exit
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # what is left in the buffer is flushed at exit
         os.dup2(nowhere, sys.stdout.fileno())
+    except (KeyboardInterrupt, _Stopped):
+        pass

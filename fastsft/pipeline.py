@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 
+from fastsft.depth import flattened
 from fastsft.encoding import is_utf8, one_line_each
 from fastsft.errors import FailedRun, Refused, TooManyRefused
 from fastsft.formats import FORMATS
@@ -30,7 +31,8 @@ from fastsft.options import Options
 from fastsft.report import Converted, Fates, InputShard, RefusedLine, Report
 from fastsft.rollout import Rollout, rollout_of
 from fastsft.shards import Chunk, Shard, chunks_of, find_shards, is_blank, line_starts, read_chunk
-from fastsft.write import Output, check_target, target_of
+from fastsft.target import check_target, target_of
+from fastsft.write import Output
 
 # Starting workers and importing what they need takes about as long as one process takes for this much.
 WORKERS_PAY_FROM_NBYTES = 256 * 1024 * 1024
@@ -180,12 +182,15 @@ def convert_chunk(chunk: Chunk, options: Options) -> Converted:
         fates.refused[problem.reason] = fates.refused.get(problem.reason, 0) + 1
         refused.append(RefusedLine("", number, offset + starts[number], problem.reason, problem.problem))
 
+    def line_at(number: int) -> memoryview:
+        return view[starts[number] : starts[number + 1] - 1]
+
     view = memoryview(data)
     all_utf8 = is_utf8(data)
     numbers: list[int] = []
     rollouts: list[Rollout] = []
     for number in range(len(starts) - 1):
-        line = view[starts[number] : starts[number + 1] - 1]
+        line = line_at(number)
         try:
             if not all_utf8 and not is_utf8(bytes(line)):
                 raise Refused("bad_utf8", "the line is not valid UTF-8")
@@ -207,7 +212,10 @@ def convert_chunk(chunk: Chunk, options: Options) -> Converted:
             fates.dropped[reason] = fates.dropped.get(reason, 0) + 1
             continue
         try:
-            row = to_row(rollout)
+            try:
+                row = to_row(rollout)
+            except RecursionError:  # something that the row does not use nests too deep for a second look
+                row = to_row(rollout_of(flattened(bytes(line_at(number)))))
         except Refused as problem:
             refuse(number, problem)
             continue

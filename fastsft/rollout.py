@@ -34,6 +34,8 @@ class Item(msgspec.Struct, gc=False):
         arguments: A JSON string that holds a JSON object, for calls.
         output: What the function returned, a JSON string or a list of parts.
         tool_calls: The calls of a chat-shaped assistant turn, a list.
+        function_call: The one call of an older chat-shaped turn, an object.
+        refusal: What a chat-shaped assistant turn says instead of content, a JSON string.
     """
 
     type: str | None = None
@@ -43,6 +45,8 @@ class Item(msgspec.Struct, gc=False):
     arguments: Raw = ABSENT
     output: Raw = ABSENT
     tool_calls: Raw = ABSENT
+    function_call: Raw = ABSENT
+    refusal: Raw = ABSENT
 
 
 class Rollout(msgspec.Struct, frozen=True, gc=False):
@@ -56,7 +60,6 @@ class Rollout(msgspec.Struct, frozen=True, gc=False):
             None where the line says null, which is how a NaN arrives.
         tools: The tools on offer, a JSON list; null or `ABSENT` for none.
         instructions: A system text beside the prompt, a JSON string; null or `ABSENT` for none.
-        replayed: Whether output begins by repeating the prompt (it came as a list of lists).
     """
 
     prompt: list[Item]
@@ -64,7 +67,6 @@ class Rollout(msgspec.Struct, frozen=True, gc=False):
     reward: float | None = 0.0
     tools: Raw = ABSENT
     instructions: Raw = ABSENT
-    replayed: bool = False
 
 
 class _Params(msgspec.Struct, gc=False):
@@ -108,6 +110,7 @@ _loose_line = msgspec.json.Decoder(_LooseLine)
 _loose_params = msgspec.json.Decoder(_LooseParams)
 _loose_response = msgspec.json.Decoder(_LooseResponse)
 _encode = msgspec.json.Encoder().encode
+_any = msgspec.json.Decoder()
 _number = msgspec.json.Decoder(float)
 _items = msgspec.json.Decoder(list[Item])
 _values = msgspec.json.Decoder(list[Raw])
@@ -149,8 +152,8 @@ def _other_shape(line: bytes | memoryview) -> Rollout:
     except msgspec.ValidationError:
         raise Refused("not_object", f"the line is not a JSON object, found {excerpt(line)}") from None
     prompt, params = _prompt(found.params)
-    output, replayed = _output(found)
-    return Rollout(prompt, output, _reward(found.reward), params.tools, params.instructions, replayed)
+    output = _output(found, prompt, params.instructions)
+    return Rollout(prompt, output, _reward(found.reward), params.tools, params.instructions)
 
 
 def _reward(raw: Raw) -> float | None:
@@ -179,8 +182,8 @@ def _prompt(raw: Raw) -> tuple[list[Item], _LooseParams]:
             raise Refused("no_prompt", problem)
 
 
-def _output(line: _LooseLine) -> tuple[list[Item], bool]:
-    """Give the items of the output, and whether they begin by repeating the prompt."""
+def _output(line: _LooseLine, prompt: list[Item], instructions: Raw) -> list[Item]:
+    """Give the output's items; of a list of lists the last, as each repeats the prompt and extends the one before."""
     raw = line.output
     if json_type(raw) != "list":  # an environment may use the name for something else
         try:
@@ -192,8 +195,29 @@ def _output(line: _LooseLine) -> tuple[list[Item], bool]:
         raise Refused("no_output", f"neither `output` nor `response.output` is a list, found {excerpt(raw)}")
     elements = _values.decode(raw)
     if elements and all(json_type(element) == "list" for element in elements):
-        return _items_of(elements[-1], "output"), True  # each repeats the prompt and extends the one before
-    return _items_of(raw, "output"), False
+        return _without_prompt(_items_of(elements[-1], "output"), prompt, instructions)
+    return _items_of(raw, "output")
+
+
+def _without_prompt(items: list[Item], prompt: list[Item], instructions: Raw) -> list[Item]:
+    """Take the repeated prompt from the front of an output, with the instructions before it if they are there too."""
+    asked = [_comparable(item) for item in prompt]
+    for before in ([Item(role="system", content=instructions)], []):
+        given = [_comparable(item) for item in before] + asked
+        if [_comparable(item) for item in items[: len(given)]] == given:
+            return items[len(given) :]
+    return items
+
+
+def _comparable(item: Item) -> list[object]:
+    """Give what makes an item the same as its repetition, whatever escapes and dialect of parts it is written in."""
+    content = _any.decode(item.content) if item.content else None
+    if isinstance(content, list) and all(
+        isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
+    ):
+        content = "".join(part["text"] for part in content)
+    rest = [bytes(raw) for raw in (item.name, item.arguments, item.output, item.tool_calls)]
+    return [item.type or "message", item.role or "user", content, *rest]
 
 
 def _items_of(raw: Raw, where: str) -> list[Item]:

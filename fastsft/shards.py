@@ -69,20 +69,25 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
             _check_readable(path)
             shards.append(Shard(path, found.st_size, found.st_mtime_ns))
     if not shards:
-        raise UsageError("no input: the arguments name no file of rollouts")
+        raise UsageError("\n  ".join(["no input: the arguments name no file of rollouts", *notes]))
     return shards, notes
 
 
 def _paths(argument: str, notes: list[str]) -> list[str]:
     if os.path.isdir(argument):
-        names = [name for name in os.listdir(argument) if name.endswith(_ROLLOUT_SUFFIXES) and not name.startswith(".")]
+        try:
+            names = os.listdir(argument)
+        except OSError as error:
+            raise UsageError(f"cannot read {argument}: {error.strerror}") from None
+        names = [name for name in names if name.endswith(_ROLLOUT_SUFFIXES) and not name.startswith(".")]
         found = [os.path.join(argument, name) for name in sorted(names)]
         what = f"the folder {argument} has no file named *.jsonl, *.jsonl.gz or *.jsonl.zst"
     elif os.path.lexists(argument) or not glob.has_magic(argument):
         return [argument]
     else:
-        found = sorted(path for path in glob.glob(argument, recursive=True) if not os.path.isdir(path))
-        what = f"no file matches {argument}"
+        matching = sorted(glob.glob(argument, recursive=True))
+        found = [path for path in matching if not os.path.isdir(path)]
+        what = f"{'only folders match' if matching else 'no file matches'} {argument}"
     if not found:
         raise UsageError(what)
     kept = []

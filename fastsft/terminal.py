@@ -61,7 +61,7 @@ class ProgressBar:
     """Input bytes, rows and rate on one line of a terminal; nothing where stderr is none. Use it in a `with` block."""
 
     def __init__(self, *, hidden: bool) -> None:
-        self._hidden = hidden or not sys.stderr.isatty()
+        self._hidden = hidden or not (sys.stderr and sys.stderr.isatty())
         self._bar: Any = None
         self._started = time.monotonic()
 

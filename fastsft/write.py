@@ -4,6 +4,7 @@ Everything goes to files named *.part beside the target; they are flushed to the
 disk and closed before the first gets its final name, and the report is the last to
 get one. A run that dies leaves .part files, which the next run clears, never a short
 file that looks finished. Disk-full errors can appear at `close` alone, so that counts too.
+A lock beside them keeps a second run out until the last file has its name.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import fcntl
 import hashlib
 import itertools
 import os
-import re
 import shutil
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,111 +26,9 @@ import msgspec
 from fastsft.errors import FailedRun, UsageError
 from fastsft.options import DEFAULT_SHARD_NBYTES, Options
 from fastsft.report import OutputShard, RefusedLine, Report
-from fastsft.shards import Shard, is_same_file
+from fastsft.target import Target
 
 _ROWS_PER_COPY = 1000  # rows held at once when one file is cut into a number of shards
-
-
-class Target(msgspec.Struct, frozen=True):
-    """Where a run writes: one file of rows, or shards in a folder; the rest lies beside them.
-
-    Attributes:
-        folder: The folder, with links resolved.
-        stem: What the names of all files begin with.
-        file: The name of the one file of rows; None for shards.
-    """
-
-    folder: Path
-    stem: str
-    file: str | None
-
-    @property
-    def report(self) -> Path:
-        """The report's path. No glob for `*.jsonl` finds it, nor the refused lines."""
-        return self.folder / f"{self.stem}.report.json"
-
-    @property
-    def refused(self) -> Path:
-        """The path of the list of refused lines, JSON lines too."""
-        return self.folder / f"{self.stem}.refused"
-
-    @property
-    def spool(self) -> Path:
-        """The folder through which workers hand rows to the writer."""
-        return self.folder / f".{self.stem}.spool"
-
-    def is_shard(self, name: str) -> bool:
-        """Tell whether a file name is that of a shard with this stem."""
-        return re.fullmatch(re.escape(self.stem) + r"-\d{5,}-of-\d{5,}\.jsonl", name) is not None
-
-    def is_part(self, name: str) -> bool:
-        """Tell whether a file name is that of an unfinished file of this target."""
-        finals = {self.report.name, self.refused.name, self.file or ""}
-        return name.endswith(".part") and (
-            name.removesuffix(".part") in finals
-            or re.fullmatch(re.escape(self.stem) + r"-(\d{5,}|rows)\.part", name) is not None
-        )
-
-
-def target_of(output: str | os.PathLike[str], options: Options) -> Target:
-    """Resolve the output argument: a folder (it exists, or ends in `/`) takes shards, anything else is one file.
-
-    Raises:
-        UsageError: It is neither, or the options want shards and it is a file.
-    """
-    text = os.fspath(output)
-    if not text:
-        raise UsageError("no output: the path is empty")
-    path = Path(os.path.realpath(text))
-    if text.endswith("/") or path.is_dir():
-        if path.exists() and not path.is_dir():
-            raise UsageError(f"cannot write shards to {text}: it is a file")
-        return Target(path, options.name, None)
-    if options.shards or options.shard_nbytes:
-        raise UsageError(f"shards go to a folder; write the output as {text}/")
-    if os.path.exists(text) and not os.path.isfile(text):
-        raise UsageError(f"cannot write to {text}: it is not a regular file")
-    return Target(path.parent, path.name.removesuffix(".jsonl"), path.name)
-
-
-def check_target(target: Target, shards: Sequence[Shard]) -> set[str]:
-    """Make sure that publishing will overwrite no input and mix with no older shards.
-
-    Returns:
-        The names in the folder that an earlier run wrote and this one replaces or removes.
-
-    Raises:
-        UsageError: It would.
-    """
-    earlier = _earlier_outputs(target)
-    present = {name for name in _names(target.folder) if target.is_shard(name)} if target.file is None else set()
-    written = [target.folder / name for name in (target.file, *present) if name] + [target.report, target.refused]
-    for path in written:
-        for shard in shards:
-            if is_same_file(path, shard):
-                raise UsageError(f"{shard.path} is an input and would be overwritten; choose another output")
-    if unknown := sorted(present - earlier):
-        raise UsageError(
-            f"{target.folder} holds {unknown[0]}, which no report there names, and new shards would mix with it; "
-            "remove it, or choose another folder or --name"
-        )
-    return earlier
-
-
-def _earlier_outputs(target: Target) -> set[str]:
-    try:
-        report = msgspec.json.decode(target.report.read_bytes(), type=Report)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return set()
-    names = {output.name for output in report.outputs if target.is_shard(output.name)}
-    return names | {target.refused.name} if report.refused_lines == target.refused.name else names
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []
 
 
 class Output:
@@ -142,6 +42,7 @@ class Output:
         self._refused: _Part | None = None
         self.first_refused: RefusedLine | None = None
         self._report: _Part | None = None
+        self._lock = -1
         if target.file is not None:
             self._limit: float = float("inf")
         elif options.shards is not None:
@@ -152,12 +53,11 @@ class Output:
     def __enter__(self) -> Output:
         with _told(self.target.folder):
             self.target.folder.mkdir(parents=True, exist_ok=True)
-        self._report = _Part(self.target.report.with_name(self.target.report.name + ".part"))
-        self._report.lock(self.target)
-        for name in _names(self.target.folder):
-            if self.target.is_part(name) and name != self._report.path.name:
-                (self.target.folder / name).unlink()
-        shutil.rmtree(self.target.spool, ignore_errors=True)
+            self._lock = _locked(self.target)
+            for name in os.listdir(self.target.folder):
+                if self.target.is_part(name):
+                    (self.target.folder / name).unlink()
+            shutil.rmtree(self.target.spool, ignore_errors=True)
         return self
 
     def __exit__(
@@ -166,6 +66,8 @@ class Output:
         shutil.rmtree(self.target.spool, ignore_errors=True)
         for part in [*self._parts, *filter(None, [self._refused, self._report])]:
             part.remove()
+        self.target.lock.unlink(missing_ok=True)
+        os.close(self._lock)
 
     def write_rows(self, rows: bytes, count: int) -> None:
         """Append whole rows, each ending in a line feed, cutting them into shards where they are full."""
@@ -200,16 +102,16 @@ class Output:
             self._cut_by_count(self._options.shards)
         elif not self._parts:
             self._new_part()
-        assert self._report is not None
         names = self._final_names()
         report.folder = str(self.target.folder)
         report.outputs = [part.close(name) for part, name in zip(self._parts, names, strict=True)]
         report.refused_lines = self.target.refused.name if self._refused else None
+        self._report = _Part(self.target.report.with_name(f"{self.target.report.name}.part"))
         self._report.write(report.to_json(), 1)
         self._report.close(self.target.report.name)
         if self._refused:
             self._refused.close(self.target.refused.name)
-        with _told(self.target.folder):
+        with _signals_too_late(), _told(self.target.folder, "publishing was not finished, and no report stands there"):
             self.target.report.unlink(missing_ok=True)  # from here on no report stands beside a mixture
             for name in self._earlier - set(names):
                 (self.target.folder / name).unlink(missing_ok=True)
@@ -226,6 +128,8 @@ class Output:
             name = f"{self.target.stem}-rows.part"
         else:
             name = f"{self.target.stem}-{len(self._parts):05}.part"
+        if self._parts:
+            self._parts[-1].close("")  # a run may write more shards than a process may hold open
         self._parts.append(_Part(self.target.folder / name))
         return self._parts[-1]
 
@@ -243,6 +147,7 @@ class Output:
                     lines = list(itertools.islice(rows, min(left, _ROWS_PER_COPY)))
                     part.write(b"".join(lines), len(lines))
                     left -= len(lines)
+                part.close("")
         whole.remove()
 
     def _final_names(self) -> list[str]:
@@ -260,20 +165,9 @@ class _Part:
         self.rows = 0
         self.nbytes = 0
         self._sha256 = hashlib.sha256()
-        with _told(path):
-            # Opened without truncating, as another run may hold it; mode 0666 less the umask, as any program's.
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with _told(path):  # mode 0666 less the umask, as any program's; a link in its place is not followed
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._open = True
-
-    def lock(self, target: Target) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._file)
-            raise UsageError(f"another run is writing to {target.folder / target.stem}") from None
-        except OSError:
-            pass  # a file system without locks
-        os.truncate(self._file, 0)
 
     def write(self, data: bytes, rows: int) -> None:
         with _told(self.path):
@@ -285,10 +179,12 @@ class _Part:
         self.nbytes += len(data)
 
     def close(self, name: str) -> OutputShard:
+        """Make sure that the file is on the disk; harmless the second time."""
         with _told(self.path):
-            os.fsync(self._file)
-            self._open = False
-            os.close(self._file)
+            if self._open:
+                os.fsync(self._file)
+                self._open = False
+                os.close(self._file)
         return OutputShard(name, self.rows, self.nbytes, self._sha256.hexdigest())
 
     def rename(self, name: str) -> None:
@@ -302,13 +198,55 @@ class _Part:
         self.path.unlink(missing_ok=True)
 
 
+def _locked(target: Target) -> int:
+    """Open and lock the target's lock file; its descriptor.
+
+    The holder removes the file when it is done, so after locking it is asked
+    whether the locked file is still the one that others will find.
+
+    Raises:
+        UsageError: Another run holds it.
+    """
+    while True:
+        file = os.open(target.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UsageError(f"another run is writing to {target.folder / target.stem}") from None
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), os.stat(target.lock)):
+                    return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turn an operating system's error into one that says which path and that nothing was published."""
+def _told(path: Path, outcome: str = "nothing was published") -> Iterator[None]:
+    """Turn an operating system's error into one that says which path and what came of the run."""
     try:
         yield
     except OSError as error:
-        raise FailedRun(f"cannot write {path}: {error.strerror}; nothing was published") from None
+        raise FailedRun(f"cannot write {path}: {error.strerror}; {outcome}") from None
+
+
+@contextlib.contextmanager
+def _signals_too_late() -> Iterator[None]:
+    """Ignore signals that ask to stop while files get their names: milliseconds, after which the run is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread runs handlers
+        return
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 def write_spool(spool: Path, index: int, rows: bytes) -> None:

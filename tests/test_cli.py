@@ -219,6 +219,31 @@ def test_a_progress_bar_on_a_terminal_alone(folder):
     assert "[####" not in fastsft("convert", "rollouts.jsonl", "--output", "o.jsonl", folder=folder).stderr
 
 
+@pytest.mark.parametrize("where", [">&-", "2>&-", ">/dev/full", ">&- 2>&-"])
+def test_what_cannot_be_printed_does_not_make_a_published_run_fail(folder, where):
+    command = f"{sys.executable} -m fastsft convert rollouts.jsonl --output o.jsonl {where}"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert (folder / "o.report.json").exists()
+
+
+def test_another_encoding_shows_escapes(folder):
+    (folder / "wide.jsonl").write_bytes(lines(rollout(user("é"), said("数"))))
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "fastsft", "convert", "wide.jsonl", "--output", "o.jsonl"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "\\u6570" in done.stdout
+
+
+def test_a_run_under_nohup_goes_on_when_the_terminal_closes(folder):
+    script = "import os, signal, fastsft.cli; os.kill(os.getpid(), signal.SIGHUP); fastsft.cli.main()"
+    command = ["nohup", sys.executable, "-c", script, "convert", "rollouts.jsonl", "--output", "o.jsonl"]
+    assert subprocess.run(command, cwd=folder, capture_output=True, timeout=60).returncode == 0
+
+
 def test_a_closed_pipe_is_no_error(folder):
     (folder / "long.jsonl").write_bytes(lines(rollout([user("x" * 150)] * 500, said("4"))))
     command = (

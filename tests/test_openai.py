@@ -26,6 +26,8 @@ from fastsft.errors import Refused
 from fastsft.formats import FORMATS
 from fastsft.rollout import rollout_of
 
+CHAT_CALL = {"id": "c", "type": "function", "function": {"name": "b", "arguments": '{"y": 2}'}}
+
 
 def refusal(value: object) -> str:
     encoded = value if isinstance(value, bytes) else json.dumps(value).encode()
@@ -113,7 +115,7 @@ def test_other_kinds_of_tools_pass_through():
     ]
 
 
-@pytest.mark.parametrize("tools", [None, []])
+@pytest.mark.parametrize("tools", [None, [], {}])
 def test_no_tools_no_key(tools):
     assert row_of(rollout(user("?"), said("4"), tools=tools)) == {"messages": [turn("user", "?"), assistant("4")]}
 
@@ -179,13 +181,15 @@ def test_images_become_chat_parts():
 
 
 def test_items_and_chat_shaped_turns_in_the_prompt_are_calls_and_results():
-    chat_call = {"id": "c", "type": "function", "function": {"name": "b", "arguments": '{"y": 2}'}}
+    older_call = {"name": "c", "arguments": "{}"}
     prompt = [
         user("?"),
         call("a", x=1),
         returned("1"),
-        {"role": "assistant", "content": None, "tool_calls": [chat_call]},
+        {"role": "assistant", "content": None, "tool_calls": [CHAT_CALL]},
         {"role": "tool", "content": "2", "tool_call_id": "c"},
+        {"role": "assistant", "content": None, "function_call": older_call, "tool_calls": []},
+        {"role": "user", "content": "!", "tool_calls": []},
     ]
 
     assert messages_of(rollout(prompt, said("3"))) == [
@@ -194,6 +198,8 @@ def test_items_and_chat_shaped_turns_in_the_prompt_are_calls_and_results():
         tool("1"),
         assistant(calls=[("b", {"y": 2})]),
         tool("2"),
+        assistant(calls=[("c", {})]),
+        turn("user", "!"),
         assistant("3"),
     ]
 
@@ -229,16 +235,36 @@ def test_instructions_are_the_leading_system_turn():
 
 
 def test_of_a_list_of_lists_the_last_counts_and_its_prompt_is_not_repeated():
-    prompt = [system("s"), user("?")]
+    prompt = [system("s"), user("?"), call("a")]
 
-    assert messages_of(rollout(prompt, [*prompt, said("1")], [*prompt, said("1"), user("and?"), said("2")])) == [
+    assert messages_of(rollout(prompt, [*prompt, said("1")], [*prompt, call("b"), returned("r"), said("2")])) == [
         turn("system", "s"),
         turn("user", "?"),
-        assistant("1"),
-        turn("user", "and?"),
+        assistant(calls=[("a", {})]),
+        assistant(calls=[("b", {})]),
+        tool("r"),
         assistant("2"),
     ]
-    assert messages_of(rollout(prompt, [said("alone")])) == [turn("system", "s"), turn("user", "?"), assistant("alone")]
+
+
+def test_a_list_of_lists_may_repeat_the_prompt_in_another_dialect_and_with_the_instructions():
+    parts = {"role": "user", "content": [{"type": "input_text", "text": "?"}]}
+
+    assert messages_of(rollout("?", [system("s"), parts, said("4")], instructions="s")) == [
+        turn("system", "s"),
+        turn("user", "?"),
+        assistant("4"),
+    ]
+
+
+@pytest.mark.parametrize("first", [said("3"), user("someone else")])
+def test_a_list_of_lists_that_does_not_repeat_the_prompt_follows_it(first):
+    messages = messages_of(rollout(user("?"), [first, said("4")]))
+    assert [(message["role"], message["content"]) for message in messages] == [
+        ("user", "?"),
+        (first["role"], "someone else" if first["role"] == "user" else "3"),
+        ("assistant", "4"),
+    ]
 
 
 def test_missing_role_is_the_user_in_the_prompt_and_the_assistant_in_the_output():
@@ -256,7 +282,29 @@ def test_missing_and_null_content_are_empty_text():
     assert messages_of(made) == [turn("user", ""), assistant(calls=[("a", {})]), tool(""), assistant("")]
 
 
+def test_reasoning_parts_of_a_message_are_left_out():
+    parts = [{"type": "reasoning_text", "text": "hm"}, {"type": "output_text", "text": "4"}]
+    image = {"type": "image_url", "image_url": {"url": "u"}}
+
+    assert messages_of(rollout(user("?"), {"role": "assistant", "content": parts}))[-1] == assistant("4")
+    assert messages_of(rollout(user("?"), {"role": "assistant", "content": [*parts, image]}))[-1] == turn(
+        "assistant", [{"type": "text", "text": "4"}, image]
+    )
+
+
+def test_a_part_without_a_type_that_has_text_is_text():
+    assert messages_of(rollout(user([{"text": "?"}]), said("4"))) == [turn("user", "?"), assistant("4")]
+
+
+@pytest.mark.parametrize("empty", ["", None])
+def test_empty_instructions_are_none(empty):
+    assert messages_of(rollout(user("?"), said("4"), instructions=empty)) == [turn("user", "?"), assistant("4")]
+
+
 def test_refusals_of_the_model_are_its_text():
+    chat = {"role": "assistant", "content": None, "refusal": "I can't."}
+    assert messages_of(rollout(user("?"), chat)) == [turn("user", "?"), assistant("I can't.")]
+
     refused = {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "I won't."}]}
 
     assert messages_of(rollout(user("?"), refused)) == [turn("user", "?"), assistant("I won't.")]
@@ -333,14 +381,15 @@ def test_numbers_keep_their_written_form(number):
         (rollout(user("?"), {"type": "function_call", "arguments": "{}"}), "bad_item"),
         (rollout(user("?"), {"role": "assistant", "tool_calls": {"a": 1}}), "bad_item"),
         (rollout(user("?"), {"role": "user", "tool_calls": [1]}, said("x")), "bad_item"),
+        (rollout({"content": "x", "tool_calls": [CHAT_CALL]}, said("x")), "bad_item"),
         (rollout(user(5), said("x")), "bad_content"),
         (rollout(user(["text"]), said("x")), "bad_content"),
         (rollout(user([{"type": "input_text", "text": 5}]), said("x")), "bad_content"),
         (rollout(user([{"type": "input_image", "file_id": "f"}]), said("x")), "bad_content"),
         (rollout(user("?"), said("x"), instructions=["a"]), "bad_content"),
         (rollout(user([{"type": "video", "url": "x"}]), said("x")), "unknown_part"),
-        (rollout(user([{"text": "x"}]), said("x")), "unknown_part"),
-        (rollout(user("?"), said("x"), tools={}), "bad_tool"),
+        (rollout(user([{"id": "x"}]), said("x")), "unknown_part"),
+        (rollout(user("?"), said("x"), tools={"a": 1}), "bad_tool"),
         (rollout(user("?"), said("x"), tools=0), "bad_tool"),
         (rollout(user("?"), said("x"), tools=["a"]), "bad_tool"),
         (rollout(user("?"), said("x"), tools=[{"type": "function", "description": "no name"}]), "bad_tool"),
@@ -348,6 +397,20 @@ def test_numbers_keep_their_written_form(number):
 )
 def test_what_no_row_can_hold_refuses_the_line(value, reason):
     assert refusal(value) == reason
+
+
+@pytest.mark.parametrize("depth", [65, 500, *range(880, 1010, 7), 1490, 5000, 9_900])
+def test_too_deep_is_refused_at_any_depth_wherever_the_value_stands(convert, depth):
+    deep = "[" * depth + "]" * depth
+    parts = json.dumps(rollout(user([{"type": "file", "file": 0}]), said("4"))).replace('"file": 0', f'"file": {deep}')
+    tools = json.dumps(rollout(user("?"), said("4"), tools=0)).replace("0", f'[{{"type": "x", "y": {deep}}}]', 1)
+    ignored = json.dumps(rollout(user("?"), said("4"))).replace('"annotations": []', f'"annotations": {deep}')
+    arguments = json.dumps(rollout(user("?"), raw_call("f", f'{{"a": {deep}}}')))
+
+    report, rows = convert("\n".join([parts, tools, ignored, arguments]).encode())
+
+    assert report.fates.refused == {"too_deep": 3}
+    assert [json.loads(row)["messages"] for row in rows] == [[turn("user", "?"), assistant("4")]]
 
 
 @pytest.mark.parametrize(("depth", "fits"), [(64, True), (65, False), (2000, False), (50_000, False)])

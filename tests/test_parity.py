@@ -112,6 +112,8 @@ def well_typed(value: Any) -> bool:
     params, response = value.get("responses_create_params"), value.get("response")
     lists = [params.get("input") if isinstance(params, dict) else None, value.get("output")]
     lists.append(response.get("output") if isinstance(response, dict) else None)
+    if any(isinstance(item, list) for item in listed(lists[0])):
+        return False
     items = [item for found in lists if isinstance(found, list) for item in found]
     items += [inner for item in items if isinstance(item, list) for inner in item]
     parts = [

@@ -280,6 +280,73 @@ def test_an_output_that_is_no_file_is_refused(tmp_path):
             fastsft.convert(tmp_path / "in.jsonl", output, **options)
 
 
+def test_no_input_is_removed_as_the_leftover_of_an_earlier_run(tmp_path):
+    data = lines(good())
+    for name, output in (
+        ("train.jsonl.part", "train.jsonl"),
+        ("train-00000.part", ""),
+        ("x.report.json.part", "x.jsonl"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_bytes(data)
+        with pytest.raises(UsageError, match="is an input and would be overwritten"):
+            fastsft.convert(folder / name, f"{folder}/{output}")
+        assert (folder / name).read_bytes() == data
+
+
+def test_a_link_in_the_place_of_a_part_is_not_followed(ten, tmp_path):
+    other = tmp_path / "other"
+    other.write_bytes(b"precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/train.jsonl.part").symlink_to(other)
+    fastsft.convert(ten, tmp_path / "out/train.jsonl")
+    assert other.read_bytes() == b"precious"
+    assert listed(tmp_path / "out") == ["train.jsonl", "train.report.json"]
+
+
+def test_outputs_of_another_shape_are_not_replaced(ten, tmp_path):
+    fastsft.convert(ten, f"{tmp_path}/out/")
+    before = listed(tmp_path / "out")
+    with pytest.raises(UsageError, match=r"report\.json belongs to train-00000-of-00001\.jsonl"):
+        fastsft.convert(ten, tmp_path / "out/train.jsonl")
+    assert listed(tmp_path / "out") == before
+
+
+def test_what_is_in_the_way_is_said_before_any_work(ten, tmp_path):
+    (tmp_path / "train.refused").mkdir()
+    with pytest.raises(UsageError, match=r"train\.refused is in the way: it is not a regular file"):
+        fastsft.convert(ten, tmp_path / "train.jsonl")
+    with pytest.raises(UsageError, match=r"cannot write to .*in\.jsonl/sub: Not a directory"):
+        fastsft.convert(ten, f"{ten}/sub/")
+    with pytest.raises(UsageError, match="not valid UTF-8"):
+        fastsft.convert(ten, os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jsonl"))
+    with pytest.raises(UsageError, match="rows are not compressed"):
+        fastsft.convert(ten, tmp_path / "train.jsonl.gz")
+
+
+def test_more_shards_than_a_process_may_hold_open(ten, tmp_path):
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)); import sys, fastsft; "
+        "fastsft.convert(sys.argv[1], sys.argv[2] + '/a/', shard_size=1); "
+        "fastsft.convert(sys.argv[1], sys.argv[2] + '/b/', shards=100)"
+    )
+    many = tmp_path / "many.jsonl"
+    many.write_bytes(ten.read_bytes() * 10)
+    subprocess.run([sys.executable, "-c", script, str(many), str(tmp_path)], check=True, timeout=60)
+    assert [len(shards_written(tmp_path / name)) for name in "ab"] == [100, 100]
+
+
+def test_a_signal_while_files_get_their_names_comes_too_late(ten, tmp_path):
+    script = (
+        "import os, signal, sys, fastsft; replace = os.replace\n"
+        "def slow(*paths): os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT); replace(*paths)\n"
+        "os.replace = slow; fastsft.convert(sys.argv[1], sys.argv[2], shards=3)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(ten), f"{tmp_path}/out/"], check=True, timeout=60)
+    assert len(listed(tmp_path / "out")) == 4
+
+
 def test_a_full_disk_publishes_nothing(tmp_path):
     (tmp_path / "in.jsonl").write_bytes(lines(*[good("x" * 1000)] * 100))
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "

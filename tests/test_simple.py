@@ -35,6 +35,7 @@ def test_calls_after_the_last_text_are_left_out():
     [
         (rollout("?", call("f"), returned("x")), "nothing_to_imitate"),
         (rollout("?", {"role": "assistant", "content": None}), "nothing_to_imitate"),
+        (rollout([user("?"), said("an example")], [user("?"), said("an example"), call("f")]), "nothing_to_imitate"),
         (rollout(user([{"type": "input_image", "image_url": "u"}]), said("4")), "not_text"),
         (rollout("?", {"type": "mcp_call"}, said("4")), "unknown_item"),
     ],

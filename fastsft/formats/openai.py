@@ -44,7 +44,7 @@ class _Tool(msgspec.Struct, gc=False):
     parameters: Raw = Raw(b"{}")
 
 
-_NO_TOOLS = Raw(b"[]")  # what half of all rollouts have
+_NO_TOOLS = (Raw(b"[]"), Raw(b"{}"))  # what half of all rollouts have, and what the guide's script takes for it
 
 _values = msgspec.json.Decoder(list[Raw])
 _tool = msgspec.json.Decoder(_Tool)
@@ -63,7 +63,7 @@ def to_openai(rollout: Rollout) -> Row:
 
 
 def _tools_of(raw: Raw) -> list[Tool | Raw]:
-    if raw == _NO_TOOLS:
+    if raw in _NO_TOOLS:
         return []
     match json_type(raw):
         case "absent" | "null":

@@ -80,6 +80,7 @@ class _ChatCall(msgspec.Struct, gc=False):
 _parts = msgspec.json.Decoder(list[_Part])
 _raw_parts = msgspec.json.Decoder(list[Raw])
 _chat_calls = msgspec.json.Decoder(list[_ChatCall])
+_chat_function = msgspec.json.Decoder(_ChatFunction)
 
 
 def conversation(rollout: Rollout) -> tuple[list[Turn], int]:
@@ -92,8 +93,6 @@ def conversation(rollout: Rollout) -> tuple[list[Turn], int]:
     """
     prompt = _turns(rollout.prompt, roleless="user")
     output = _turns(rollout.output, roleless=ASSISTANT)
-    if rollout.replayed and [turn.role for turn in output[: len(prompt)]] == [turn.role for turn in prompt]:
-        output = output[len(prompt) :]
     end = len(output)
     while end and output[end - 1].role != ASSISTANT:
         end -= 1
@@ -124,8 +123,7 @@ def _turns(items: list[Item], *, roleless: str) -> list[Turn]:
             turns.append(Turn(ASSISTANT, NO_TEXT, calls))
             calls = []
         if kind == "message":
-            tool_calls = _chat_shaped_calls(item) if item.tool_calls else []
-            turns.append(Turn(item.role or roleless, content_of(item.content), tool_calls))
+            turns.append(_message(item, item.role or roleless))
         elif kind == "function_call_output":
             turns.append(Turn("tool", content_of(item.output)))
         else:
@@ -133,6 +131,15 @@ def _turns(items: list[Item], *, roleless: str) -> list[Turn]:
     if calls:
         turns.append(Turn(ASSISTANT, NO_TEXT, calls))
     return turns
+
+
+def _message(item: Item, role: str) -> Turn:
+    turn = Turn(role, content_of(item.content))
+    if item.refusal and turn.content == NO_TEXT and is_string(item.refusal):
+        turn.content = item.refusal
+    if item.tool_calls or item.function_call:
+        turn.tool_calls = _chat_shaped_calls(item, role)
+    return turn
 
 
 def kind_of(item: Item) -> str:
@@ -177,12 +184,17 @@ def _content_of_parts(raw: Raw) -> Content:
         raise Refused("bad_content", f"a part of the content has the wrong type: {error}") from None
     if len(parts) == 1 and parts[0].type == "output_text" and is_string(parts[0].text):
         return parts[0].text  # nearly always
-    texts = [part.text or part.refusal for part in parts if part.type in _TEXT_PARTS]
-    for text in texts:
-        if not is_string(text):
-            raise Refused("bad_content", f"a text part has no text, found {excerpt(text)}")
-    if len(texts) == len(parts):
-        return joined(texts)
+    texts = []
+    for part in parts:
+        if part.type in _TEXT_PARTS or (part.type is None and part.text):
+            texts.append(_text_of_part(part))
+        elif part.type not in _REASONING_PARTS:
+            return _parts_kept(raw, parts)
+    return joined(texts)
+
+
+def _parts_kept(raw: Raw, parts: list[_Part]) -> Content:
+    """Give content that is not text alone, in the parts of chat rows."""
     kept: list[TextPart | ImagePart | Raw] = []
     for part, original in zip(parts, _raw_parts.decode(raw), strict=True):
         match part.type:
@@ -190,17 +202,27 @@ def _content_of_parts(raw: Raw) -> Content:
                 kept.append(_image(part))
             case "image_url" | "input_audio" | "file":  # chat parts already
                 kept.append(plain(original))
-            case name if name in _TEXT_PARTS:
-                kept.append(TextPart(part.text or part.refusal))
+            case name if name in _REASONING_PARTS:
+                continue
+            case name if name in _TEXT_PARTS or (name is None and part.text):
+                kept.append(TextPart(_text_of_part(part)))
             case None:
-                raise Refused("unknown_part", "a part of the content has no type")
+                raise Refused("unknown_part", "a part of the content has neither a type nor text")
             case other:
                 raise Refused("unknown_part", f"content part {excerpt(other.encode())} has no place in a row")
     return kept
 
 
 # `refusal` is text too: what the model said when it would not.
-_TEXT_PARTS = frozenset({"text", "input_text", "output_text", "summary_text", "reasoning_text", "refusal"})
+_TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal"})
+_REASONING_PARTS = frozenset({"reasoning_text", "summary_text"})  # left out, as reasoning items are
+
+
+def _text_of_part(part: _Part) -> Raw:
+    text = part.text or part.refusal
+    if not is_string(text):
+        raise Refused("bad_content", f"a text part has no text, found {excerpt(text)}")
+    return text
 
 
 def _image(part: _Part) -> ImagePart:
@@ -217,26 +239,25 @@ def _image(part: _Part) -> ImagePart:
 def _instructions(rollout: Rollout) -> Raw | None:
     match json_type(rollout.instructions):
         case "string":
-            return rollout.instructions
+            return rollout.instructions if rollout.instructions != NO_TEXT else None
         case "absent" | "null":
             return None
         case _:
             raise Refused("bad_content", f"instructions are not a string, found {excerpt(rollout.instructions)}")
 
 
-def _chat_shaped_calls(item: Item) -> list[Call]:
-    match json_type(item.tool_calls):
-        case "absent" | "null":
-            return []
-        case "list" if (item.role or ASSISTANT) == ASSISTANT:
-            try:
-                calls = _chat_calls.decode(item.tool_calls)
-            except msgspec.ValidationError as error:
-                raise Refused("bad_item", f"a tool call has the wrong shape: {error}") from None
-            return [_call(call.function.name, call.function.arguments) for call in calls]
-        case _:
-            problem = f"tool_calls are not an assistant's list of calls, found {excerpt(item.tool_calls)}"
-            raise Refused("bad_item", problem)
+def _chat_shaped_calls(item: Item, role: str) -> list[Call]:
+    calls: list[_ChatFunction] = []
+    try:
+        if json_type(item.tool_calls) not in ("absent", "null"):
+            calls += [call.function for call in _chat_calls.decode(item.tool_calls)]
+        if json_type(item.function_call) not in ("absent", "null"):
+            calls.append(_chat_function.decode(item.function_call))
+    except msgspec.ValidationError as error:
+        raise Refused("bad_item", f"the calls of a chat-shaped turn have the wrong shape: {error}") from None
+    if calls and role != ASSISTANT:
+        raise Refused("bad_item", f"a turn of {excerpt(role.encode())} makes calls, which only the assistant does")
+    return [_call(call.name, call.arguments) for call in calls]
 
 
 def _call(name: Raw, arguments: Raw) -> Call:

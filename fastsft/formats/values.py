@@ -8,6 +8,8 @@ rewritten only where it must be: text and numbers keep the form they came in.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from msgspec import Raw
 
@@ -66,12 +68,7 @@ def plain(value: Raw) -> Raw:
 
 
 def _object_at(value: str | bytes | Raw, depth: int) -> dict[str, Raw]:
-    if depth > MAX_DEPTH:
-        raise Refused("too_deep", f"a value for the row nests deeper than {MAX_DEPTH} levels")
-    try:
-        pairs = _object.decode(value)
-    except RecursionError:
-        raise Refused("too_deep", f"a value for the row nests deeper than {MAX_DEPTH} levels") from None
+    pairs: dict[str, Raw] = _opened(_object, value, depth)
     for key, item in pairs.items():
         first = memoryview(item)[0]
         if first == _QUOTE or (first < _OPENERS_FROM and len(item) < _BEYOND_FROM):
@@ -80,14 +77,23 @@ def _object_at(value: str | bytes | Raw, depth: int) -> dict[str, Raw]:
     return pairs
 
 
+def _opened(decoder: msgspec.json.Decoder[Any], value: str | bytes | Raw, depth: int) -> Any:
+    """Decode one level of an object or a list that is the `depth`-th around its inside."""
+    if depth <= MAX_DEPTH:
+        try:
+            return decoder.decode(value)
+        except RecursionError:  # far deeper than `MAX_DEPTH`
+            pass
+    raise Refused("too_deep", f"a value for the row nests deeper than {MAX_DEPTH} levels")
+
+
 def _plain_at(value: Raw, depth: int) -> Raw:
     match json_type(value):
         case "object":
             return Raw(_encode(_object_at(value, depth + 1)))
         case "list":
-            if depth >= MAX_DEPTH:
-                raise Refused("too_deep", f"a value for the row nests deeper than {MAX_DEPTH} levels")
-            return Raw(_encode([_plain_at(item, depth + 1) for item in _list.decode(value)]))
+            items: list[Raw] = _opened(_list, value, depth + 1)
+            return Raw(_encode([_plain_at(item, depth + 1) for item in items]))
         case "number":
             digits = bytes(value)
             if (len(digits) > _MAX_PLAIN_DIGITS or b"e" in digits or b"E" in digits) and float(digits) in _INFINITIES:

@@ -1,0 +1,143 @@
+"""Where a run writes: the names of its files, and that they are free to be written.
+
+Everything that can be known to stand in the way is found here, before any work.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from fastsft.errors import UsageError
+from fastsft.options import Options
+from fastsft.report import Report
+from fastsft.shards import Shard, is_same_file
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where a run writes: one file of rows, or shards in a folder; the rest lies beside them.
+
+    Attributes:
+        folder: The folder, with links resolved.
+        stem: What the names of all files begin with.
+        file: The name of the one file of rows; None for shards.
+    """
+
+    folder: Path
+    stem: str
+    file: str | None
+
+    @property
+    def report(self) -> Path:
+        """The report's path. No glob for `*.jsonl` finds it, nor the refused lines."""
+        return self.folder / f"{self.stem}.report.json"
+
+    @property
+    def refused(self) -> Path:
+        """The path of the list of refused lines, JSON lines too."""
+        return self.folder / f"{self.stem}.refused"
+
+    @property
+    def spool(self) -> Path:
+        """The folder through which workers hand rows to the writer."""
+        return self.folder / f".{self.stem}.spool"
+
+    @property
+    def lock(self) -> Path:
+        """The path of the file that a run holds locked while it writes to this target."""
+        return self.folder / f".{self.stem}.lock"
+
+    def is_shard(self, name: str) -> bool:
+        """Tell whether a file name is that of a shard with this stem."""
+        return re.fullmatch(re.escape(self.stem) + r"-\d{5,}-of-\d{5,}\.jsonl", name) is not None
+
+    def is_part(self, name: str) -> bool:
+        """Tell whether a file name is that of an unfinished file of this target."""
+        finals = {self.report.name, self.refused.name, self.file or ""}
+        return name.endswith(".part") and (
+            name.removesuffix(".part") in finals
+            or re.fullmatch(re.escape(self.stem) + r"-(\d{5,}|rows)\.part", name) is not None
+        )
+
+
+def target_of(output: str | os.PathLike[str], options: Options) -> Target:
+    """Resolve the output argument: a folder (it exists, or ends in `/`) takes shards, anything else is one file.
+
+    Raises:
+        UsageError: It is neither, or the options want shards and it is a file.
+    """
+    text = os.fspath(output)
+    if not text:
+        raise UsageError("no output: the path is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the name of the output is not valid UTF-8: {text!r}") from None
+    if text.endswith((".gz", ".zst")):
+        raise UsageError(f"cannot write {text}: rows are not compressed; leave out the last suffix")
+    path = Path(os.path.realpath(text))
+    if text.endswith("/") or path.is_dir():
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"cannot write shards to {text}: it is a file")
+        return Target(path, options.name, None)
+    if options.shards or options.shard_nbytes:
+        raise UsageError(f"shards go to a folder; write the output as {text}/")
+    if os.path.exists(text) and not os.path.isfile(text):
+        raise UsageError(f"cannot write to {text}: it is not a regular file")
+    return Target(path.parent, path.name.removesuffix(".jsonl"), path.name)
+
+
+def check_target(target: Target, shards: Sequence[Shard]) -> set[str]:
+    """Make sure that this run will touch no input and mix with no other output.
+
+    Returns:
+        The names in the folder that an earlier run wrote and this one replaces or removes.
+
+    Raises:
+        UsageError: It would.
+    """
+    names = _names(target.folder)
+    earlier = _earlier_outputs(target)
+    present = {name for name in names if target.is_shard(name)} if target.file is None else set()
+    finals = {target.report.name, target.refused.name, *earlier, *present, *filter(None, [target.file])}
+    for name in finals | {name for name in names if target.is_part(name)}:
+        path = target.folder / name
+        for shard in shards:
+            if is_same_file(path, shard):
+                raise UsageError(f"{shard.path} is an input and would be overwritten; choose another output")
+        if os.path.lexists(path) and not path.is_file():
+            raise UsageError(f"{path} is in the way: it is not a regular file")
+    if unknown := sorted(present - earlier):
+        raise UsageError(
+            f"{target.folder} holds {unknown[0]}, which no report there names, and new shards would mix with it; "
+            "remove it, or choose another folder or --name"
+        )
+    return earlier
+
+
+def _earlier_outputs(target: Target) -> set[str]:
+    try:
+        report = msgspec.json.decode(target.report.read_bytes(), type=Report)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return set()
+    names = {output.name for output in report.outputs}
+    if others := sorted(
+        name for name in names if not (name == target.file or (not target.file and target.is_shard(name)))
+    ):
+        raise UsageError(f"{target.report} belongs to {others[0]}; choose another output")
+    if report.refused_lines == target.refused.name:
+        names.add(target.refused.name)
+    return names
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror}") from None
