@@ -15,7 +15,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from fastsft.errors import FailedRun, FastsftError, UsageError
-from fastsft.terminal import ProgressBar, escaped, example_of, few_rows_warning, summary_of
+from fastsft.escape import escaped
+from fastsft.terminal import ProgressBar, example_of, few_rows_warning, summary_of
 
 # Plain help and errors: the boxes of rich pass on escape characters from what the user typed.
 app = typer.Typer(

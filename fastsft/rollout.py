@@ -17,7 +17,7 @@ from msgspec import Raw
 
 from fastsft.depth import flattened
 from fastsft.errors import Refused
-from fastsft.terminal import excerpt
+from fastsft.escape import excerpt
 
 ABSENT = Raw(b"")  # a field that the line does not have; `Raw | None` cannot be decoded
 

@@ -1,20 +1,14 @@
-"""What a person sees: text made harmless, the progress bar, the summary.
-
-Rollouts hold model-written text, and file names and error messages can hold what
-they like. A terminal obeys control characters, and bidi overrides make text read
-as something else, so everything that is printed goes through `escaped`.
-"""
+"""What a person sees of a run: the progress bar, the summary, an example."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
+from fastsft.escape import escaped
 
 if TYPE_CHECKING:
     from fastsft.pipeline import Progress
@@ -24,37 +18,6 @@ FEW_ROWS = 100  # below this the page advises to lower the threshold
 
 _SHOWN_CHARACTERS = 200
 _SHOWN_ELEMENTS = 6
-# Control, format (bidi overrides, zero-width), surrogate, private, unassigned, line and paragraph separators.
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-
-
-def escaped(text: str, *, keep: str = "") -> str:
-    r"""Write every character that could steer a terminal as a Python escape, but for those in `keep`.
-
-    >>> escaped("a\x1b[31mb\u202ec")
-    'a\\x1b[31mb\\u202ec'
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        character.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(character) in _UNSAFE and character not in keep
-        else character
-        for character in text
-    )
-
-
-def excerpt(value: bytes | memoryview, *, limit: int = 60) -> str:
-    """Show the beginning of some bytes in a sentence: one line, escaped, in back quotes.
-
-    >>> excerpt(b"[1, 2]")
-    '`[1, 2]`'
-    """
-    if not value:
-        return "nothing"
-    start = bytes(memoryview(value)[: limit + 1])
-    text = start[:limit].decode("utf-8", "replace")
-    return f"`{escaped(text)}{'…' if len(start) > limit else ''}`"
 
 
 class ProgressBar:
@@ -77,6 +40,8 @@ class ProgressBar:
         if self._hidden:
             return
         if self._bar is None:
+            import typer
+
             self._bar = typer.progressbar(length=max(progress.total_nbytes, 1), file=sys.stderr, width=16)
         seconds = max(time.monotonic() - self._started, 0.001)
         rate = f"{size_of(progress.nbytes / seconds)}/s"

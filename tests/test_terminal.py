@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fastsft.terminal import escaped, example_of, excerpt, size_of
+from fastsft.escape import escaped, excerpt
+from fastsft.terminal import example_of, size_of
 
 
 @pytest.mark.parametrize(

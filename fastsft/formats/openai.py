@@ -12,11 +12,11 @@ import msgspec
 from msgspec import Raw
 
 from fastsft.errors import Refused
+from fastsft.escape import excerpt
 from fastsft.formats.row import Row
 from fastsft.formats.turns import Turn, conversation
 from fastsft.formats.values import plain
 from fastsft.rollout import ABSENT, Rollout, json_type
-from fastsft.terminal import excerpt
 
 
 class OpenaiRow(msgspec.Struct, omit_defaults=True, gc=False):

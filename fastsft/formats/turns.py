@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Raw
 
 from fastsft.errors import Refused
+from fastsft.escape import excerpt
 from fastsft.formats.values import joined, object_of, plain, text_of
 from fastsft.rollout import ABSENT, Item, Rollout, is_string, json_type
-from fastsft.terminal import excerpt
 
 ASSISTANT = "assistant"
 NO_TEXT = Raw(b'""')
