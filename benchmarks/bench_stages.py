@@ -1,0 +1,111 @@
+"""Where does the time of one process go, and how far is each stage from its floor?
+
+usage: python benchmarks/bench_stages.py [--size 100MB] [--pairs 5] [--shapes real short ...] [--results FOLDER]
+
+In one process, no start-up: reading the page cache, finding lines, checking UTF-8, decoding, selecting, formatting,
+encoding, writing. Each stage is timed over the whole corpus, chunk by chunk, as the pipeline does it; the floor
+beside decoding is msgspec reading `reward` alone.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import corpora
+import msgspec
+from timing import Results, arguments
+
+from fastsft.encoding import is_utf8, one_line_each
+from fastsft.errors import Refused
+from fastsft.formats import FORMATS
+from fastsft.options import Options, nbytes_of
+from fastsft.rollout import Rollout, rollout_of
+from fastsft.selection import drop_reasons, table
+from fastsft.shards import Chunk, chunks_of, find_shards, line_starts, read_chunk
+
+
+class _Header(msgspec.Struct):
+    reward: Any = 0.0
+
+
+def main() -> None:
+    parser = arguments(__doc__, size="100MB")
+    parser.add_argument("--shapes", nargs="+", choices=corpora.SHAPES, default=corpora.SHAPES)
+    chosen = parser.parse_args()
+    results = Results(chosen.results)
+    gc.disable()  # as the pipeline does during a chunk
+    with tempfile.TemporaryDirectory() as scratch:
+        for shape in chosen.shapes:
+            paths = corpora.write(Path(scratch, shape), shape, nbytes_of(chosen.size))
+            chunks = list(chunks_of(find_shards(paths)[0], Options().chunk_nbytes))
+            measured: dict[str, list[float]] = defaultdict(list)
+            for _ in range(chosen.pairs):
+                for name, seconds in stages(chunks, Path(scratch, "rows")).items():
+                    measured[name].append(seconds)
+            size = corpora.size_of(paths)
+            total = sum(statistics.median(values) for name, values in measured.items() if name != "floor of decode")
+            parts = ", ".join(
+                f"{name} {size / statistics.median(values) / 1e9:.2f}" for name, values in measured.items()
+            )
+            results.add(f"{shape}: {size / total / 1e9:.2f} GB/s in all; GB/s of input by stage: {parts}", {})
+            for path in paths:
+                path.unlink()
+
+
+def stages(chunks: list[Chunk], output: Path) -> dict[str, float]:
+    """Seconds of each stage over all chunks."""
+    spent: dict[str, float] = defaultdict(float)
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        result = work()
+        spent[name] += time.perf_counter() - started
+        return result
+
+    header = msgspec.json.Decoder(_Header)
+    encoder = msgspec.json.Encoder()
+    digest = hashlib.sha256()
+    with output.open("wb", buffering=0) as file:
+        for chunk in chunks:
+            data, _ = timed("read", lambda chunk=chunk: read_chunk(chunk))
+            starts = timed("lines", lambda data=data: line_starts(data))
+            timed("utf-8", lambda data=data: is_utf8(data))
+            view = memoryview(data)
+            lines = [view[start : stop - 1] for start, stop in itertools.pairwise(starts)]
+            timed("floor of decode", lambda lines=lines: [_tried(header.decode, line) for line in lines])
+            decoded = timed("decode", lambda lines=lines: [_tried(rollout_of, line) for line in lines])
+            rollouts: list[Rollout] = [rollout for rollout in decoded if rollout is not None]
+            reasons = timed("select", lambda rollouts=rollouts: _reasons(rollouts))
+            wanted = [rollout for rollout, reason in zip(rollouts, reasons, strict=True) if reason is None]
+            made = timed("format", lambda wanted=wanted: [_tried(FORMATS["openai"], rollout) for rollout in wanted])
+            rows = timed(
+                "encode", lambda made=made: one_line_each(encoder.encode_lines([row.body for row in made if row]))
+            )
+            timed("hash", lambda rows=rows: digest.update(rows))
+            timed("write", lambda rows=rows: os.write(file.fileno(), rows))
+    return spent
+
+
+def _reasons(rollouts: list[Rollout]) -> list[str | None]:
+    return drop_reasons(table(range(len(rollouts)), [rollout.reward for rollout in rollouts]).lazy(), Options())
+
+
+def _tried(work: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return work(value)
+    except (Refused, msgspec.DecodeError):
+        return None
+
+
+if __name__ == "__main__":
+    main()
