@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 
-from fastsft.options import Options, nbytes_of
+from fastsft.options import DEFAULT_MAX_LINE_NBYTES, Options, nbytes_of
 from fastsft.pipeline import Progress, run
 from fastsft.report import Report
 
@@ -21,6 +21,8 @@ def convert(
     shards: int | None = None,
     shard_size: int | str | None = None,
     name: str = "train",
+    compress: str | None = None,
+    max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
     jobs: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
@@ -39,6 +41,8 @@ def convert(
         shards: Write this many shards of nearly equal row counts.
         shard_size: Write shards of at most this size, in bytes or as in `"500MB"`.
         name: What the names of shards begin with.
+        compress: Compress the rows: `gz` or `zst`; for one file its suffix says it.
+        max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
         on_progress: Called in this process after each chunk of input.
 
@@ -58,6 +62,8 @@ def convert(
         shards=shards,
         shard_nbytes=nbytes_of(shard_size) if isinstance(shard_size, str) else shard_size,
         name=name,
+        compress=compress,
+        max_line_nbytes=nbytes_of(max_line) if isinstance(max_line, str) else max_line,
         jobs=jobs,
     )
     paths = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)

@@ -94,6 +94,13 @@ def convert(
     name: Annotated[
         str, typer.Option(metavar="NAME", help="Begin the names of shards with NAME: NAME-00000-of-00004.jsonl.")
     ] = "train",
+    compress: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Compress shards: gz or zst. For one file, its suffix .gz or .zst says it."),
+    ] = None,
+    max_line: Annotated[
+        str, typer.Option(metavar="SIZE", help="Refuse lines longer than SIZE, without holding them in memory.")
+    ] = "256MB",
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -128,6 +135,8 @@ def convert(
             shards=shards,
             shard_size=shard_size,
             name=name,
+            compress=compress,
+            max_line=max_line,
             jobs=jobs,
             on_progress=bar.show,
         )

@@ -4,6 +4,7 @@
     ├── UsageError        the command or the call was wrong; nothing was read        exit 2
     ├── FailedRun         the run could not be finished; nothing was published       exit 1
     │   └── TooManyRefused    more lines were refused than --max-refused allows      exit 3
+    ├── DamagedShard      a compressed shard cannot be read to its end; it is refused whole, the run goes on
     └── Refused           one line is not a usable rollout; the run goes on
 
 Each error hands all its arguments to `super().__init__`, because an error that
@@ -50,6 +51,10 @@ class TooManyRefused(FailedRun):
     """More lines were refused than `max_refused` allows."""
 
     exit_code = 3
+
+
+class DamagedShard(FastsftError):
+    """A compressed shard is damaged or ends early, so nothing of it can be trusted."""
 
 
 class Refused(FastsftError):

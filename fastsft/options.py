@@ -8,10 +8,12 @@ from fractions import Fraction
 
 import msgspec
 
+from fastsft.compression import SUFFIXES
 from fastsft.errors import UsageError
 from fastsft.formats import FORMATS
 
 DEFAULT_SHARD_NBYTES = 1_000_000_000
+DEFAULT_MAX_LINE_NBYTES = 256_000_000
 
 _UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", 1):
@@ -36,6 +38,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         shards: Write this many shards of nearly equal row counts.
         shard_nbytes: Write shards of at most this many bytes; a longer row has one of its own.
         name: What the names of shards begin with.
+        compress: Compress the rows: `gz` or `zst`. None leaves it to the suffix of the output.
+        max_line_nbytes: Refuse longer lines unread, in bytes.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
             Never changes a byte of what is written.
         chunk_nbytes: Bytes of input that are converted at once. Never changes a byte of what is written.
@@ -48,6 +52,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     shards: int | None = None
     shard_nbytes: int | None = None
     name: str = "train"
+    compress: str | None = None
+    max_line_nbytes: int = DEFAULT_MAX_LINE_NBYTES
     jobs: int | None = None
     chunk_nbytes: int = 16 * 1024 * 1024
 
@@ -68,11 +74,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(
                 f"the limit of refused lines is a count or a share, as 100 or 1%, not {self.max_refused!r}"
             )
+        if self.compress not in (None, *SUFFIXES):
+            raise UsageError(f"no compression named {self.compress!r}; there are: {', '.join(SUFFIXES)}")
         if self.shards is not None and self.shard_nbytes is not None:
             raise UsageError("shards are cut by count or by size, not by both")
         for value, what in (
             (self.shards, "number of shards"),
             (self.shard_nbytes, "shard size"),
+            (self.max_line_nbytes, "longest line"),
             (self.jobs, "number of jobs"),
             (self.chunk_nbytes, "chunk size"),
         ):
@@ -91,6 +100,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             "shards": self.shards,
             "shard_nbytes": self.shard_nbytes,
             "name": self.name,
+            "compress": self.compress,
+            "max_line_nbytes": self.max_line_nbytes,
         }
 
     def refuses_too_many(self, refused: int, lines: int | None) -> bool:

@@ -25,17 +25,18 @@ import msgspec
 
 from fastsft.depth import flattened
 from fastsft.encoding import is_utf8, one_line_each
-from fastsft.errors import FailedRun, Refused, TooManyRefused
+from fastsft.errors import DamagedShard, FailedRun, Refused, TooManyRefused
 from fastsft.formats import FORMATS
 from fastsft.options import Options
 from fastsft.report import Converted, Fates, InputShard, RefusedLine, Report
 from fastsft.rollout import Rollout, rollout_of
-from fastsft.shards import Chunk, Shard, chunks_of, find_shards, is_blank, line_starts, read_chunk
+from fastsft.shards import Chunk, Lines, Shard, chunks_of, find_shards, is_blank, line_starts, lines_in
 from fastsft.target import check_target, target_of
-from fastsft.write import Output
+from fastsft.write import Output, spooled, take_spool
 
 # Starting workers and importing what they need takes about as long as one process takes for this much.
 WORKERS_PAY_FROM_NBYTES = 256 * 1024 * 1024
+_EXPANSION = 5  # how many times larger compressed rollouts are taken to be
 
 _encoder = msgspec.json.Encoder()  # built once per process; cannot be pickled, so never passed around
 
@@ -95,12 +96,14 @@ def _convert_all(
     by_path = {shard.path: entry for shard, entry in zip(shards, report.inputs, strict=True)}
     total_nbytes = sum(shard.nbytes for shard in shards)
     done_nbytes = 0
-    for converted in _converted(shards, options, out.target.spool):
+    for index, converted in enumerate(_converted(shards, options, out.target.spool)):
         entry = by_path[converted.chunk.shard.path]
+        entry.problem = converted.problem
         for line in converted.refused:
             line.shard = entry.path
             line.line += entry.fates.lines + 1
-        out.write_rows(converted.rows, converted.fates.kept)
+        for rows in take_spool(out.target.spool, index) if converted.rows is None else [converted.rows]:
+            out.write_rows(rows)
         out.record_refused(converted.refused)
         entry.fates += converted.fates
         report.fates += converted.fates
@@ -119,38 +122,73 @@ def _judge(report: Report, options: Options, out: Output) -> None:
     if sum((entry.fates for entry in report.inputs), Fates()) != report.fates:
         raise AssertionError("the shards do not add up to the whole, please report this")
     fates = report.fates
-    if options.refuses_too_many(fates.all_refused, fates.lines - fates.blank):
+    limited = options.max_refused is not None
+    if options.refuses_too_many(fates.all_refused, fates.lines - fates.blank) or (limited and report.damaged):
         raise TooManyRefused(_refusals(report, options, out), report)
-    if fates.all_refused and fates.all_refused == fates.lines - fates.blank:
+    if (fates.all_refused or report.damaged) and fates.all_refused == fates.lines - fates.blank:
         raise FailedRun(_refusals(report, None, out), report)
 
 
 def _refusals(report: Report, limit: Options | None, out: Output) -> str:
-    """Say in sentences that too many lines were refused, and show the first of them."""
-    count = (
-        f"{report.fates.all_refused:,} lines were refused, more than --max-refused {limit.max_refused}" if limit else ""
-    )
-    first = out.first_refused
-    example = f"  The first: {first.shard}:{first.line}: {first.reason}: {first.problem}." if first else ""
-    return f"{count or 'every line was refused'}; nothing was published.\n{example}"
+    """Say in sentences that too much was refused, and show the first of it."""
+    if limit is None:
+        what = "every line was refused"
+    elif report.damaged:
+        what = f"{len(report.damaged):,} compressed shards are damaged, and --max-refused allows none such"
+    else:
+        what = f"{report.fates.all_refused:,} lines were refused, more than --max-refused {limit.max_refused}"
+    if report.damaged:
+        example = f"{report.damaged[0].problem}."
+    elif first := out.first_refused:
+        example = f"The first: {first.shard}:{first.line}: {first.reason}: {first.problem}."
+    else:
+        example = ""
+    return f"{what}; nothing was published.\n  {example}"
 
 
 def _converted(shards: Sequence[Shard], options: Options, spool: Path) -> Iterator[Converted]:
     """Convert the chunks of all shards, in as many processes as asked for or as pay, in input order."""
     chunks = chunks_of(shards, options.chunk_nbytes)
     jobs = _jobs(shards, options)
+    if any(shard.compression for shard in shards) or jobs > 1:
+        spool.mkdir(parents=True, exist_ok=True)
     if jobs == 1:
-        return (convert_chunk(chunk, options) for chunk in chunks)
+        return _converted_here(chunks, options, spool)
     from fastsft.workers import in_order  # joblib, 0.1 s, which a small run does not need to spend
 
-    return in_order(partial(convert_chunk, options=options), chunks, jobs=jobs, spool=spool)
+    return in_order(partial(convert_to_spool, options=options, spool=spool), chunks, jobs=jobs)
+
+
+def _converted_here(chunks: Iterator[Chunk], options: Options, spool: Path) -> Iterator[Converted]:
+    for index, chunk in enumerate(chunks):
+        if chunk.shard.compression:  # that it is whole is known at its end alone
+            yield convert_to_spool(index, chunk, options=options, spool=spool)
+        else:
+            yield from convert_chunk(chunk, options)
+
+
+def convert_to_spool(index: int, chunk: Chunk, *, options: Options, spool: Path) -> Converted:
+    """Convert a chunk whole; its rows go to the spool under its index."""
+    whole = Converted(chunk, Fates(), [], None)
+    try:
+        with spooled(spool, index) as write:
+            for part in convert_chunk(chunk, options):
+                write(part.rows or b"")
+                for line in part.refused:
+                    line.line += whole.fates.lines
+                whole.refused += part.refused
+                whole.fates += part.fates
+    except DamagedShard as damaged:
+        return Converted(chunk, Fates(), [], b"", str(damaged))
+    return whole
 
 
 def _jobs(shards: Sequence[Shard], options: Options) -> int:
     chunks = sum(-(-shard.nbytes // options.chunk_nbytes) for shard in shards)
     if options.jobs is not None:
         return max(1, min(options.jobs, chunks))
-    if sum(shard.nbytes for shard in shards) < WORKERS_PAY_FROM_NBYTES:
+    nbytes = sum(shard.nbytes * (_EXPANSION if shard.compression else 1) for shard in shards)
+    if nbytes < WORKERS_PAY_FROM_NBYTES:
         return 1
     from fastsft.workers import cores
 
@@ -169,12 +207,17 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+def convert_chunk(chunk: Chunk, options: Options) -> Iterator[Converted]:
+    """Give every line of a chunk its fate, and the kept ones their rows, as much at once as is in memory at once."""
+    for lines in lines_in(chunk, nbytes=options.chunk_nbytes, max_line=options.max_line_nbytes):
+        yield _convert(lines, chunk, options)
+
+
 @_no_garbage_collection()
-def convert_chunk(chunk: Chunk, options: Options) -> Converted:
-    """Give every line of a chunk its fate, and the kept ones their rows."""
+def _convert(lines: Lines, chunk: Chunk, options: Options) -> Converted:
     from fastsft.selection import drop_reasons, table  # polars, 0.2 s: not before a run has begun
 
-    data, offset = read_chunk(chunk)
+    data, offset = lines.data, lines.offset
     starts = line_starts(data)
     fates, refused = Fates(lines=len(starts) - 1), list[RefusedLine]()
 
@@ -189,9 +232,12 @@ def convert_chunk(chunk: Chunk, options: Options) -> Converted:
     all_utf8 = is_utf8(data)
     numbers: list[int] = []
     rollouts: list[Rollout] = []
+    may_be_too_long = len(data) > options.max_line_nbytes
     for number in range(len(starts) - 1):
         line = line_at(number)
         try:
+            if may_be_too_long and len(line) > options.max_line_nbytes:
+                raise _too_long(len(line), options)
             if not all_utf8 and not is_utf8(bytes(line)):
                 raise Refused("bad_utf8", "the line is not valid UTF-8")
             rollouts.append(rollout_of(line))
@@ -201,13 +247,16 @@ def convert_chunk(chunk: Chunk, options: Options) -> Converted:
                 fates.blank += 1
             else:
                 refuse(number, problem)
+    if lines.too_long_nbytes is not None:
+        refuse(fates.lines, _too_long(lines.too_long_nbytes, options))
+        fates.lines += 1
     if not rollouts:
         return Converted(chunk, fates, refused, b"")
 
-    lines = table(numbers, [rollout.reward for rollout in rollouts]).lazy()
+    known = table(numbers, [rollout.reward for rollout in rollouts]).lazy()
     to_row = FORMATS[options.format]
     rows: list[msgspec.Struct] = []
-    for number, rollout, reason in zip(numbers, rollouts, drop_reasons(lines, options), strict=True):
+    for number, rollout, reason in zip(numbers, rollouts, drop_reasons(known, options), strict=True):
         if reason is not None:
             fates.dropped[reason] = fates.dropped.get(reason, 0) + 1
             continue
@@ -224,3 +273,8 @@ def convert_chunk(chunk: Chunk, options: Options) -> Converted:
     fates.kept = len(rows)
     refused.sort(key=lambda entry: entry.line)
     return Converted(chunk, fates, refused, one_line_each(_encoder.encode_lines(rows)))
+
+
+def _too_long(nbytes: int, options: Options) -> Refused:
+    limit = options.max_line_nbytes
+    return Refused("line_too_long", f"the line has {nbytes:,} bytes, more than --max-line allows ({limit:,})")

@@ -70,7 +70,7 @@ class RefusedLine(msgspec.Struct, gc=False):
     Attributes:
         shard: The path of the input shard.
         line: Its number from 1, blank lines counted, as editors count.
-        offset: Bytes before it in the shard.
+        offset: Bytes before it in the shard, decompressed.
         reason: The code it is counted under.
         problem: What was expected and what was found, in one sentence.
     """
@@ -83,27 +83,33 @@ class RefusedLine(msgspec.Struct, gc=False):
 
 
 class Converted(msgspec.Struct):
-    """What a chunk gave, before it is known where its lines stand in the shard.
+    """What a chunk gave, or a part of it, before it is known where its lines stand in the shard.
 
     Attributes:
         chunk: The chunk.
         fates: The fates of its lines.
         refused: Its refused lines; `line` counts from 0 at the chunk's first line.
-        rows: Its rows, JSON lines, as many as lines were kept.
+        rows: Its rows, JSON lines, as many as lines were kept; None where they lie in the spool.
+        problem: Why a compressed shard was refused whole; None where it was not.
     """
 
     chunk: Chunk
     fates: Fates
     refused: list[RefusedLine]
-    rows: bytes
+    rows: bytes | None
+    problem: str | None = None
 
 
 class InputShard(msgspec.Struct):
-    """One file that was read: its path as found, its size, and the fates of its lines."""
+    """One file that was read: its path as found, its size on disk, and the fates of its lines.
+
+    `problem` says why a compressed shard was refused whole: it is damaged, so none of its lines counts.
+    """
 
     path: str
     nbytes: int
     fates: Fates
+    problem: str | None = None
 
 
 class OutputShard(msgspec.Struct):
@@ -139,6 +145,11 @@ class Report(msgspec.Struct, kw_only=True):
     refused_lines: str | None = None
     folder: str = ""
     seconds: float = 0.0
+
+    @property
+    def damaged(self) -> list[InputShard]:
+        """The compressed shards that were refused whole."""
+        return [shard for shard in self.inputs if shard.problem]
 
     @property
     def rows(self) -> int:

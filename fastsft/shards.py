@@ -12,33 +12,56 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
-from fastsft.errors import FailedRun, UsageError
+from fastsft.compression import compression_of, damages, opened
+from fastsft.errors import DamagedShard, FailedRun, UsageError
 
 _ROLLOUT_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 # What NeMo Gym writes beside rollouts, by the end of its stem.
 _NOT_ROLLOUTS = ("_materialized_inputs", "_failures", "_reward_profiling")
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "Zstandard"}
 _BOM = b"\xef\xbb\xbf"
 _SEARCH_NBYTES = 64 * 1024  # read at a time to find the end of a line
 
 
 class Shard(msgspec.Struct, frozen=True):
-    """One input file as it was found; a file that differs when it is read stops the run."""
+    """One input file as it was found; a file that differs when it is read stops the run.
+
+    Attributes:
+        path: Where it is.
+        nbytes: Its size on disk.
+        modified_ns: When it was modified last, in nanoseconds.
+        compression: `gz`, `zst` or None, by its first bytes.
+    """
 
     path: str
     nbytes: int
     modified_ns: int
+    compression: str | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """The lines of a shard whose first byte lies in [start, stop)."""
+    """The lines of a shard whose first byte lies in [start, stop); a compressed shard is one chunk."""
 
     shard: Shard
     start: int
     stop: int
+
+
+class Lines(msgspec.Struct):
+    """Whole lines that are in memory at once.
+
+    Attributes:
+        data: Their bytes, line feeds included; only the last line may have none.
+        offset: Where they begin in the shard, in the bytes that it holds when decompressed.
+        too_long_nbytes: The length of one more line behind them that is longer than it may be; None without one.
+    """
+
+    data: bytes
+    offset: int
+    too_long_nbytes: int | None = None
 
 
 def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], list[str]]:
@@ -66,8 +89,7 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
                 notes.append(f"{path} counts once" if path == before else f"{path} is {before} again, and counts once")
                 continue
             seen[found.st_dev, found.st_ino] = path
-            _check_readable(path)
-            shards.append(Shard(path, found.st_size, found.st_mtime_ns))
+            shards.append(Shard(path, found.st_size, found.st_mtime_ns, _compression_of(path)))
     if not shards:
         raise UsageError("\n  ".join(["no input: the arguments name no file of rollouts", *notes]))
     return shards, notes
@@ -105,48 +127,98 @@ def _is_rollouts(path: str) -> bool:
     return not stem.endswith(_NOT_ROLLOUTS) and "_aggregate_metrics" not in name
 
 
-def _check_readable(path: str) -> None:
+def _compression_of(path: str) -> str | None:
     try:
         with open(path, "rb") as file:
-            start = file.read(4)
+            compression = compression_of(file.read(4))
+            if compression:
+                opened(path, compression).close()  # says now which extra is missing
+            return compression
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    for magic, name in _MAGIC.items():
-        if start.startswith(magic):
-            raise UsageError(f"cannot read {path}: it is compressed with {name}; decompress it first")
 
 
 def chunks_of(shards: Sequence[Shard], nbytes: int) -> Iterator[Chunk]:
     """Cut shards into chunks of about `nbytes`, in order."""
     for shard in shards:
-        for start in range(0, shard.nbytes, nbytes):
-            yield Chunk(shard, start, min(start + nbytes, shard.nbytes))
+        step = nbytes if shard.compression is None else max(shard.nbytes, 1)
+        for start in range(0, shard.nbytes, step):
+            yield Chunk(shard, start, min(start + step, shard.nbytes))
 
 
-def read_chunk(chunk: Chunk) -> tuple[bytes, int]:
-    """Read the lines of a chunk, and the offset of the first of them in the shard.
+def lines_in(chunk: Chunk, *, nbytes: int, max_line: int) -> Iterator[Lines]:
+    """Read the lines of a chunk: at once, or about `nbytes` at a time where it is compressed.
+
+    A line longer than `max_line` bytes is passed over without being held in memory.
 
     Raises:
         FailedRun: The file is not what it was when it was found.
+        DamagedShard: A compressed stream is damaged or ends early.
     """
     try:
         with open(chunk.shard.path, "rb", buffering=0) as file:
-            return _lines_from(file.fileno(), chunk)
+            found = os.fstat(file.fileno())
+            if (found.st_size, found.st_mtime_ns) != (chunk.shard.nbytes, chunk.shard.modified_ns):
+                raise FailedRun(f"{chunk.shard.path} changed while it was read")
+            if chunk.shard.compression is None:
+                yield _lines_from(file.fileno(), chunk, max_line)
+                return
+        with opened(chunk.shard.path, chunk.shard.compression) as stream:
+            yield from _lines_of_stream(stream, chunk.shard, nbytes, max_line)
     except OSError as error:
+        if error.strerror is None:  # a damaged stream, told as an OSError without a number
+            raise DamagedShard(f"{chunk.shard.path} is damaged: {error}") from None
         raise FailedRun(f"cannot read {chunk.shard.path}: {error.strerror}") from None
 
 
-def _lines_from(file: int, chunk: Chunk) -> tuple[bytes, int]:
-    found = os.fstat(file)
-    if (found.st_size, found.st_mtime_ns) != (chunk.shard.nbytes, chunk.shard.modified_ns):
-        raise FailedRun(f"{chunk.shard.path} changed while it was read")
+def _lines_from(file: int, chunk: Chunk, max_line: int) -> Lines:
     start = _line_start(file, chunk.start, chunk.stop)
     if start >= chunk.stop:
-        return b"", chunk.stop  # one line runs through, or the next begins with the next chunk
-    data = _read(file, start, _line_start(file, chunk.stop, chunk.shard.nbytes))
-    if start == 0 and data.startswith(_BOM):
-        return data[len(_BOM) :], len(_BOM)
-    return data, start
+        return Lines(b"", chunk.stop)  # one line runs through, or the next begins with the next chunk
+    stop = _line_start(file, chunk.stop, chunk.shard.nbytes)
+    if stop - start > max_line and stop > chunk.stop:  # only the last line reaches beyond the chunk
+        data = _read(file, start, chunk.stop)
+        last = data.rfind(b"\n") + 1
+        if stop - start - last > max_line:
+            return _without_mark(Lines(data[:last], start, stop - start - last))
+    return _without_mark(Lines(_read(file, start, stop), start))
+
+
+def _lines_of_stream(stream: IO[bytes], shard: Shard, nbytes: int, max_line: int) -> Iterator[Lines]:
+    """Cut a stream into pieces that end at a line, holding at most one piece and one line."""
+    offset = 0
+    held = b""  # the beginning of a line that goes on
+    passed = 0  # bytes of a line that is too long, and is not held
+    while True:
+        try:
+            block = stream.read(nbytes)
+        except damages(shard.compression or "") as error:
+            raise DamagedShard(f"{shard.path} is damaged: {error}") from None
+        ended = not block
+        if passed:
+            line_end = block.find(b"\n") + 1
+            passed += line_end or len(block)
+            if not line_end and not ended:
+                continue
+            yield Lines(b"", offset, passed)
+            offset += passed
+            passed, block = 0, block[line_end:]
+        end = len(block) if ended else block.rfind(b"\n") + 1
+        if end or ended:
+            yield _without_mark(Lines(held + block[:end], offset))
+            offset, held = offset + len(held) + end, block[end:]
+        else:
+            held += block
+        if ended:
+            return
+        if len(held) > max_line:
+            passed, held = len(held), b""
+
+
+def _without_mark(lines: Lines) -> Lines:
+    if lines.offset == 0 and lines.data.startswith(_BOM):
+        return Lines(lines.data[len(_BOM) :], len(_BOM), lines.too_long_nbytes)
+    return lines
 
 
 def _line_start(file: int, position: int, limit: int) -> int:

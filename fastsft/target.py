@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from fastsft.compression import SUFFIXES, compressor
 from fastsft.errors import UsageError
 from fastsft.options import Options
 from fastsft.report import Report
@@ -25,11 +26,18 @@ class Target(msgspec.Struct, frozen=True):
         folder: The folder, with links resolved.
         stem: What the names of all files begin with.
         file: The name of the one file of rows; None for shards.
+        compression: `gz` or `zst` where the rows are compressed.
     """
 
     folder: Path
     stem: str
     file: str | None
+    compression: str | None = None
+
+    @property
+    def suffix(self) -> str:
+        """What the names of shards end with."""
+        return f".jsonl.{self.compression}" if self.compression else ".jsonl"
 
     @property
     def report(self) -> Path:
@@ -53,7 +61,7 @@ class Target(msgspec.Struct, frozen=True):
 
     def is_shard(self, name: str) -> bool:
         """Tell whether a file name is that of a shard with this stem."""
-        return re.fullmatch(re.escape(self.stem) + r"-\d{5,}-of-\d{5,}\.jsonl", name) is not None
+        return re.fullmatch(re.escape(self.stem) + r"-\d{5,}-of-\d{5,}\.jsonl(\.gz|\.zst)?", name) is not None
 
     def is_part(self, name: str) -> bool:
         """Tell whether a file name is that of an unfinished file of this target."""
@@ -77,18 +85,20 @@ def target_of(output: str | os.PathLike[str], options: Options) -> Target:
         text.encode()
     except UnicodeEncodeError:
         raise UsageError(f"the name of the output is not valid UTF-8: {text!r}") from None
-    if text.endswith((".gz", ".zst")):
-        raise UsageError(f"cannot write {text}: rows are not compressed; leave out the last suffix")
     path = Path(os.path.realpath(text))
     if text.endswith("/") or path.is_dir():
         if path.exists() and not path.is_dir():
             raise UsageError(f"cannot write shards to {text}: it is a file")
-        return Target(path, options.name, None)
+        return Target(path, options.name, None, options.compress)
     if options.shards or options.shard_nbytes:
         raise UsageError(f"shards go to a folder; write the output as {text}/")
     if os.path.exists(text) and not os.path.isfile(text):
         raise UsageError(f"cannot write to {text}: it is not a regular file")
-    return Target(path.parent, path.name.removesuffix(".jsonl"), path.name)
+    suffix = path.suffix[1:] if path.suffix[1:] in SUFFIXES else None
+    if options.compress and options.compress != suffix:
+        raise UsageError(f"rows compressed as {options.compress} go to a file that says so: {text}.{options.compress}")
+    stem = path.name.removesuffix(f".{suffix}").removesuffix(".jsonl")
+    return Target(path.parent, stem, path.name, suffix)
 
 
 def check_target(target: Target, shards: Sequence[Shard]) -> set[str]:
@@ -100,6 +110,8 @@ def check_target(target: Target, shards: Sequence[Shard]) -> set[str]:
     Raises:
         UsageError: It would.
     """
+    if target.compression:
+        compressor(target.compression)  # says now which extra is missing
     names = _names(target.folder)
     earlier = _earlier_outputs(target)
     present = {name for name in names if target.is_shard(name)} if target.file is None else set()

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastsft.compression import SUFFIXES, opened
 from fastsft.escape import escaped
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def summary_of(report: Report) -> str:
     fates = report.fates
     nbytes = sum(shard.nbytes for shard in report.inputs)
     lines = [f"{escaped(note)}" for note in report.notes]
+    lines.extend(f"Refused whole: {escaped(shard.problem or '')}" for shard in report.damaged)
     if report.outputs:
         lines.append(f"Read {_many(fates.lines, 'line')} of {_many(len(report.inputs), 'shard')}, {size_of(nbytes)}.")
     else:
@@ -106,7 +108,8 @@ def few_rows_warning(report: Report) -> str | None:
 
 def example_of(rows: Path) -> str:
     """Show the first row of a file as indented JSON, long texts and lists cut, everything escaped."""
-    with rows.open("rb") as file:
+    compression = rows.suffix[1:]
+    with opened(str(rows), compression) if compression in SUFFIXES else rows.open("rb") as file:
         row = json.loads(file.readline())
     text = json.dumps(_shortened(row), indent=2, ensure_ascii=False)
     return f"\nAn example, the first row, long texts and lists cut:\n{escaped(text, keep=chr(10))}"

@@ -15,7 +15,6 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
-from pathlib import Path
 from typing import Any
 
 import joblib
@@ -23,7 +22,6 @@ import joblib
 from fastsft.errors import FailedRun
 from fastsft.report import Converted
 from fastsft.shards import Chunk
-from fastsft.write import take_spool, write_spool
 
 _WAVE_TASKS_PER_JOB = 16
 
@@ -33,20 +31,16 @@ def cores() -> int:
     return int(joblib.cpu_count())
 
 
-def in_order(
-    convert: Callable[[Chunk], Converted], chunks: Iterable[Chunk], *, jobs: int, spool: Path
-) -> Iterator[Converted]:
-    """Convert chunks in worker processes and give the results in the order of the chunks.
+def in_order(convert: Callable[[int, Chunk], Converted], chunks: Iterable[Chunk], *, jobs: int) -> Iterator[Converted]:
+    """Convert chunks, each with its index, in worker processes, and give the results in the order of the chunks.
 
     Raises:
         FailedRun: A worker was killed.
     """
-    spool.mkdir(parents=True, exist_ok=True)
-    work = joblib.delayed(_convert_in_worker)
-    results = _results((work(convert, chunk, spool, index, os.getpid()) for index, chunk in enumerate(chunks)), jobs)
+    work = joblib.delayed(_in_worker)
+    results = _results((work(convert, index, chunk, os.getpid()) for index, chunk in enumerate(chunks)), jobs)
     try:
-        for index, converted in enumerate(results):
-            converted.rows = take_spool(spool, index)
+        for converted in results:  # noqa: UP028 - `yield from` would close them outside the `finally` below
             yield converted
     except BrokenExecutor:
         problem = "a worker process was killed, perhaps for lack of memory (fewer --jobs need less)"
@@ -69,15 +63,9 @@ def _results(tasks: Iterator[Any], jobs: int) -> Generator[Converted, None, None
     yield from parallel(tasks)
 
 
-def _convert_in_worker(
-    convert: Callable[[Chunk], Converted], chunk: Chunk, spool: Path, index: int, parent: int
-) -> Converted:
-    """Convert a chunk in a worker process; its rows go to the spool under its index."""
+def _in_worker(convert: Callable[[int, Chunk], Converted], index: int, chunk: Chunk, parent: int) -> Converted:
     _settle_in(parent)
-    converted = convert(chunk)
-    write_spool(spool, index, converted.rows)
-    converted.rows = b""
-    return converted
+    return convert(index, chunk)
 
 
 _settled = False

@@ -17,18 +17,20 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import msgspec
 
+from fastsft.compression import compressor
 from fastsft.errors import FailedRun, UsageError
 from fastsft.options import DEFAULT_SHARD_NBYTES, Options
 from fastsft.report import OutputShard, RefusedLine, Report
 from fastsft.target import Target
 
 _ROWS_PER_COPY = 1000  # rows held at once when one file is cut into a number of shards
+_COPY_NBYTES = 16 * 1024 * 1024  # bytes held at once when rows are taken from the spool
 
 
 class Output:
@@ -69,23 +71,20 @@ class Output:
         self.target.lock.unlink(missing_ok=True)
         os.close(self._lock)
 
-    def write_rows(self, rows: bytes, count: int) -> None:
+    def write_rows(self, rows: bytes) -> None:
         """Append whole rows, each ending in a line feed, cutting them into shards where they are full."""
-        while count:
+        while rows:
             part = self._parts[-1] if self._parts else self._new_part()
             room = self._limit - part.nbytes
             if len(rows) <= room:
-                part.write(rows, count)
+                part.write(rows)
                 return
             cut = rows.rfind(b"\n", 0, max(int(room), 0)) + 1
             if cut == 0 and part.nbytes == 0:
                 cut = rows.find(b"\n") + 1  # one row longer than a shard
-            if cut:
-                head = rows[:cut]
-                head_count = head.count(b"\n")
-                part.write(head, head_count)
-                rows, count = rows[cut:], count - head_count
-            if count:
+            part.write(rows[:cut])
+            rows = rows[cut:]
+            if rows:
                 self._new_part()
 
     def record_refused(self, lines: Sequence[RefusedLine]) -> None:
@@ -94,7 +93,7 @@ class Output:
             if self._refused is None:
                 self.first_refused = lines[0]
                 self._refused = _Part(self.target.refused.with_name(self.target.refused.name + ".part"))
-            self._refused.write(msgspec.json.Encoder().encode_lines(lines), len(lines))
+            self._refused.write(msgspec.json.Encoder().encode_lines(lines))
 
     def publish(self, report: Report) -> None:
         """Close everything, fill in what the report says of the files, and give all their final names."""
@@ -107,7 +106,7 @@ class Output:
         report.outputs = [part.close(name) for part, name in zip(self._parts, names, strict=True)]
         report.refused_lines = self.target.refused.name if self._refused else None
         self._report = _Part(self.target.report.with_name(f"{self.target.report.name}.part"))
-        self._report.write(report.to_json(), 1)
+        self._report.write(report.to_json())
         self._report.close(self.target.report.name)
         if self._refused:
             self._refused.close(self.target.refused.name)
@@ -130,7 +129,8 @@ class Output:
             name = f"{self.target.stem}-{len(self._parts):05}.part"
         if self._parts:
             self._parts[-1].close("")  # a run may write more shards than a process may hold open
-        self._parts.append(_Part(self.target.folder / name))
+        staged = self._options.shards is not None and self.target.file is None
+        self._parts.append(_Part(self.target.folder / name, None if staged else self.target.compression))
         return self._parts[-1]
 
     def _cut_by_count(self, count: int) -> None:
@@ -141,11 +141,11 @@ class Output:
         with _told(whole.path), open(whole.path, "rb") as rows:
             for index in range(count):
                 left = whole.rows // count + (index < whole.rows % count)
-                part = _Part(self.target.folder / f"{self.target.stem}-{index:05}.part")
+                part = _Part(self.target.folder / f"{self.target.stem}-{index:05}.part", self.target.compression)
                 self._parts.append(part)
                 while left:
                     lines = list(itertools.islice(rows, min(left, _ROWS_PER_COPY)))
-                    part.write(b"".join(lines), len(lines))
+                    part.write(b"".join(lines))
                     left -= len(lines)
                 part.close("")
         whole.remove()
@@ -154,38 +154,46 @@ class Output:
         if self.target.file is not None:
             return [self.target.file]
         total = len(self._parts)
-        return [f"{self.target.stem}-{index:05}-of-{total:05}.jsonl" for index in range(total)]
+        return [f"{self.target.stem}-{index:05}-of-{total:05}{self.target.suffix}" for index in range(total)]
 
 
 class _Part:
     """One file that is being written under a name that says so."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, compression: str | None = None) -> None:
         self.path = path
         self.rows = 0
-        self.nbytes = 0
+        self.nbytes = 0  # before compression, so that what a shard holds does not depend on a library's version
+        self._written_nbytes = 0
         self._sha256 = hashlib.sha256()
+        self._compressor = compressor(compression) if compression else None
         with _told(path):  # mode 0666 less the umask, as any program's; a link in its place is not followed
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._open = True
 
-    def write(self, data: bytes, rows: int) -> None:
+    def write(self, data: bytes) -> None:
+        self.rows += data.count(b"\n")
+        self.nbytes += len(data)
+        self._write(self._compressor.compress(data) if self._compressor else data)
+
+    def _write(self, data: bytes) -> None:
         with _told(self.path):
             left = memoryview(data)
             while left:
                 left = left[os.write(self._file, left) :]
         self._sha256.update(data)
-        self.rows += rows
-        self.nbytes += len(data)
+        self._written_nbytes += len(data)
 
     def close(self, name: str) -> OutputShard:
         """Make sure that the file is on the disk; harmless the second time."""
-        with _told(self.path):
-            if self._open:
+        if self._open:
+            if self._compressor:
+                self._write(self._compressor.flush())
+            with _told(self.path):
                 os.fsync(self._file)
                 self._open = False
                 os.close(self._file)
-        return OutputShard(name, self.rows, self.nbytes, self._sha256.hexdigest())
+        return OutputShard(name, self.rows, self._written_nbytes, self._sha256.hexdigest())
 
     def rename(self, name: str) -> None:
         os.replace(self.path, self.path.with_name(name))
@@ -249,18 +257,25 @@ def _signals_too_late() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def write_spool(spool: Path, index: int, rows: bytes) -> None:
+@contextlib.contextmanager
+def spooled(spool: Path, index: int) -> Iterator[Callable[[bytes], object]]:
     """Hand rows from a worker to the writer: a file that is whole or absent, the same whoever writes it."""
-    part = spool / f"{index:08}.{os.getpid()}.part"
+    part = spool / f"{index:08}.{os.getpid()}.{threading.get_ident()}.part"
     with _told(part):
-        part.write_bytes(rows)
-        os.replace(part, spool / f"{index:08}")
+        try:
+            with part.open("wb", buffering=0) as file:
+                yield file.write
+            os.replace(part, spool / f"{index:08}")
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
 
-def take_spool(spool: Path, index: int) -> bytes:
-    """Read what a worker handed over, and remove it."""
+def take_spool(spool: Path, index: int) -> Iterator[bytes]:
+    """Read what a worker handed over, whole rows at a time, and remove it."""
     path = spool / f"{index:08}"
     with _told(path):
-        rows = path.read_bytes()
+        with path.open("rb") as file:
+            while rows := file.read(_COPY_NBYTES):
+                yield rows if rows.endswith(b"\n") else rows + file.readline()
         path.unlink()
-    return rows

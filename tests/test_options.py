@@ -20,6 +20,8 @@ from fastsft.options import nbytes_of
         ({"shards": 2, "shard_nbytes": 5}, "shards are cut by count or by size, not by both"),
         ({"shards": 0}, "the number of shards must be at least 1, not 0"),
         ({"shard_nbytes": 0}, "the shard size must be at least 1, not 0"),
+        ({"compress": "lz4"}, "no compression named 'lz4'; there are: gz, zst"),
+        ({"max_line_nbytes": 0}, "the longest line must be at least 1, not 0"),
         ({"jobs": 0}, "the number of jobs must be at least 1, not 0"),
         ({"name": "../x"}, "a shard name has letters, digits, '.', '_' and '-' alone, not '../x'"),
         ({"name": ""}, "a shard name has letters, digits, '.', '_' and '-' alone, not ''"),

@@ -114,6 +114,8 @@ def well_typed(value: Any) -> bool:
     lists.append(response.get("output") if isinstance(response, dict) else None)
     if any(isinstance(item, list) for item in listed(lists[0])):
         return False
+    if any(len({isinstance(item, list) for item in listed(found)}) > 1 for found in lists):
+        return False
     items = [item for found in lists if isinstance(found, list) for item in found]
     items += [inner for item in items if isinstance(item, list) for inner in item]
     parts = [

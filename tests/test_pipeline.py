@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import itertools
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 import generate
 import msgspec
 import pytest
+from backports import zstd
 from builders import assistant, line, lines, raw_call, rollout, said, turn, user
 
 import fastsft
@@ -170,6 +172,7 @@ def test_rows_come_in_the_order_of_the_input(tmp_path):
 def test_the_report_says_what_was_read_decided_and_written(convert, tmp_path):
     _, rows = convert(lines(good(), good(reward=0)), reward_threshold=0.5)
 
+    shard = tmp_path / "in.jsonl"
     report = json.loads((tmp_path / "out/train.report.json").read_bytes())
     fates = {"lines": 2, "kept": 1, "blank": 0, "dropped": {"below_threshold": 1}, "refused": {}, "trimmed": 0}
     assert report.pop("seconds") >= 0
@@ -183,10 +186,17 @@ def test_the_report_says_what_was_read_decided_and_written(convert, tmp_path):
             "shards": None,
             "shard_nbytes": None,
             "name": "train",
+            "compress": None,
+            "max_line_nbytes": 256_000_000,
         },
         "fates": fates,
         "inputs": [
-            {"path": str(tmp_path / "in.jsonl"), "nbytes": (tmp_path / "in.jsonl").stat().st_size, "fates": fates}
+            {
+                "path": str(shard),
+                "nbytes": shard.stat().st_size,
+                "fates": fates,
+                "problem": None,
+            }
         ],
         "notes": [],
         "outputs": [
@@ -321,8 +331,6 @@ def test_what_is_in_the_way_is_said_before_any_work(ten, tmp_path):
         fastsft.convert(ten, f"{ten}/sub/")
     with pytest.raises(UsageError, match="not valid UTF-8"):
         fastsft.convert(ten, os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jsonl"))
-    with pytest.raises(UsageError, match="rows are not compressed"):
-        fastsft.convert(ten, tmp_path / "train.jsonl.gz")
 
 
 def test_more_shards_than_a_process_may_hold_open(ten, tmp_path):
@@ -542,3 +550,113 @@ def test_progress_is_told_in_bytes_and_rows(ten, tmp_path):
 def test_options_and_reports_cross_processes():
     options = Options(allow=("all",), max_refused="1%")
     assert msgspec.json.decode(msgspec.json.encode(options), type=Options) == options
+
+
+# Compressed shards.
+
+PACKED = {"gz": gzip.compress, "zst": zstd.compress}
+UNPACKED = {"gz": gzip.decompress, "zst": zstd.decompress}
+
+
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_compressed_shards_give_the_same_rows_whatever_their_names(mixed, tmp_path, kind, jobs):
+    packed = []
+    for path in mixed:
+        packed.append(tmp_path / f"{path.name}.bin")
+        packed[-1].write_bytes(PACKED[kind](path.read_bytes()))
+    options = Options(jobs=jobs, chunk_nbytes=200_000)
+
+    plain = run(mixed, tmp_path / "plain.jsonl", Options(jobs=1))
+    report = run([packed[0], mixed[1], packed[2]], tmp_path / "rows.jsonl", options)
+
+    assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "plain.jsonl").read_bytes()
+    assert report.fates == plain.fates
+    refused = [(tmp_path / name).read_text().replace(".bin", "") for name in ("rows.refused", "plain.refused")]
+    for path in mixed:
+        refused = [text.replace(str(path), path.name).replace(str(tmp_path / path.name), path.name) for text in refused]
+    assert refused[0] == refused[1]
+
+
+def damaged(packed: bytes) -> dict[str, bytes]:
+    return {"ends early": packed[: len(packed) // 2], "flipped": packed[:-30] + b"\xff" * 20 + packed[-10:]}
+
+
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("fault", ["ends early", "flipped"])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_damaged_shard_is_refused_whole_and_the_run_goes_on(ten, tmp_path, kind, fault, jobs):
+    broken = tmp_path / "broken.jsonl"
+    noise = lines(*(good(hashlib.sha256(b"%d" % number).hexdigest() * 20) for number in range(50)))
+    broken.write_bytes(damaged(PACKED[kind](noise))[fault])
+
+    report = run([ten, broken], tmp_path / "rows.jsonl", Options(jobs=jobs, chunk_nbytes=5000))
+
+    assert report.rows == 10
+    assert [(shard.fates.lines, shard.problem is None) for shard in report.inputs] == [(10, True), (0, False)]
+    assert (report.inputs[1].problem or "").startswith(f"{broken} is damaged: ")
+    for options, error in (({"max_refused": "50%"}, TooManyRefused), ({}, FailedRun)):
+        with pytest.raises(error, match=r"broken\.jsonl is damaged"):
+            fastsft.convert([ten, broken] if options else broken, tmp_path / "none.jsonl", **options)
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_rows_are_compressed_into_a_file_whose_name_says_so(ten, tmp_path, kind):
+    fastsft.convert(ten, tmp_path / "plain.jsonl")
+    report = fastsft.convert(ten, tmp_path / f"rows.jsonl.{kind}")
+    written = (tmp_path / f"rows.jsonl.{kind}").read_bytes()
+
+    assert UNPACKED[kind](written) == (tmp_path / "plain.jsonl").read_bytes()
+    assert (report.outputs[0].nbytes, report.outputs[0].sha256) == (len(written), hashlib.sha256(written).hexdigest())
+    assert (tmp_path / "rows.report.json").exists()
+    with pytest.raises(UsageError, match=f"a file that says so: .*rows.jsonl.{kind}"):
+        fastsft.convert(ten, tmp_path / "rows.jsonl", compress=kind)
+
+
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("cut", [{"shards": 3}, {"shard_size": 170}])
+def test_compressed_shards_are_cut_as_plain_ones(ten, tmp_path, kind, cut):
+    fastsft.convert(ten, f"{tmp_path}/plain/", **cut)
+    fastsft.convert(ten, f"{tmp_path}/packed/", compress=kind, **cut)
+    fastsft.convert(ten, f"{tmp_path}/packed/", compress=kind, **cut)
+
+    plain = {path.name: path.read_bytes() for path in (tmp_path / "plain").glob("*.jsonl")}
+    packed = {path.name: UNPACKED[kind](path.read_bytes()) for path in (tmp_path / "packed").glob("*.jsonl.*")}
+    assert packed == {f"{name}.{kind}": rows for name, rows in plain.items()}
+    assert len(packed) == 3 if "shards" in cut else len(packed) > 3
+
+
+@pytest.mark.parametrize("kind", [None, *PACKED])
+@pytest.mark.parametrize("chunk_nbytes", [100, 10**6])
+def test_a_line_that_is_too_long_is_refused_and_the_next_is_read(tmp_path, kind, chunk_nbytes):
+    path = tmp_path / "in.jsonl"
+    long = line(good("x" * 3000))
+    data = line(good("1")) + long + line(good("2")) + long[:-1]
+    path.write_bytes(PACKED[kind](data) if kind else data)
+
+    report = run([path], tmp_path / "rows.jsonl", Options(max_line_nbytes=2000, chunk_nbytes=chunk_nbytes))
+
+    assert report.fates == Fates(lines=4, kept=2, refused={"line_too_long": 2})
+    recorded = [json.loads(entry) for entry in (tmp_path / "rows.refused").read_bytes().splitlines()]
+    assert [(entry["line"], entry["offset"]) for entry in recorded] == [
+        (2, data.index(long)),
+        (4, data.rindex(long[:-1])),
+    ]
+
+
+def test_a_bomb_costs_time_and_not_memory(tmp_path):
+    path = tmp_path / "bomb.zst"
+    compressor = zstd.ZstdCompressor()
+    with path.open("wb") as file:
+        for _ in range(30):
+            file.write(compressor.compress(b" " * 50_000_000))
+        file.write(compressor.compress(b"\n" + line(good())) + compressor.flush())
+    assert path.stat().st_size < 1_000_000
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_DATA, (1_200_000_000, 1_200_000_000)); "
+    script = f"{limited}import sys, fastsft; print(fastsft.convert(sys.argv[1], sys.argv[2], max_line='64MB').fates)"
+    command = [sys.executable, "-c", script, str(path), str(tmp_path / "rows.jsonl")]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    assert "kept=1" in done.stdout, done.stderr
+    assert "'line_too_long': 1" in done.stdout

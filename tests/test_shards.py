@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 
 import pytest
+from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastsft.errors import FailedRun, UsageError
-from fastsft.shards import Chunk, Shard, chunks_of, find_shards, read_chunk
+from fastsft.shards import Chunk, Lines, Shard, chunks_of, find_shards, lines_in
 
 
 @pytest.fixture
@@ -72,51 +74,75 @@ def test_what_nemo_gym_writes_beside_rollouts_is_left_out_unless_named(folder):
 
 def test_what_names_nothing_readable_is_said(folder, tmp_path):
     (tmp_path / "empty").mkdir()
-    (folder / "a.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00")
     os.mkfifo(tmp_path / "pipe")
     for argument, problem in (
         (tmp_path / "none.jsonl", "cannot read .*none.jsonl: No such file"),
         (tmp_path / "empty", "the folder .*empty has no file named"),
         (f"{tmp_path}/*.nothing", "no file matches"),
         (tmp_path / "pipe", "not a regular file"),
-        (folder / "a.jsonl.gz", "compressed with gzip"),
     ):
         with pytest.raises(UsageError, match=problem):
             find_shards([argument])
 
 
-@given(
-    data=st.lists(st.sampled_from([b"\n", b"a", b"bb\n", b"c" * 9, b"\r\n", b"\xe2\x80\xa8\n"]), max_size=30).map(
-        b"".join
-    ),
-    nbytes=st.integers(1, 40),
-)
-def test_every_line_lies_in_one_chunk_whatever_the_chunk_size(tmp_path_factory, data, nbytes):
+def read(path, nbytes: int, max_line: int = 10**9) -> list[Lines]:
+    return [
+        lines
+        for chunk in chunks_of(find_shards([path])[0], nbytes)
+        for lines in lines_in(chunk, nbytes=nbytes, max_line=max_line)
+    ]
+
+
+PIECES = st.sampled_from([b"\n", b"a", b"bb\n", b"c" * 9, b"\r\n", b"\xe2\x80\xa8\n"])
+DATA = st.lists(PIECES, max_size=30).map(b"".join)
+SHORT = DATA.filter(lambda data: max(map(len, data.split(b"\n"))) < 40)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress], ids=["plain", "gz", "zst"])
+@given(data=DATA, nbytes=st.integers(1, 40))
+def test_every_line_is_read_once_whatever_the_chunk_size(tmp_path_factory, pack, data, nbytes):
     path = tmp_path_factory.mktemp("chunks") / "in.jsonl"
-    path.write_bytes(data)
+    path.write_bytes(pack(data))
 
-    read = [read_chunk(chunk) for chunk in chunks_of(find_shards([path])[0], nbytes)]
+    pieces = read(path, nbytes)
 
-    assert b"".join(part for part, _ in read) == data
-    assert all(part.endswith(b"\n") for part, _ in read[:-1] if part and part is not read[-1][0]) or data[-1:] != b"\n"
-    for part, offset in read:
-        assert data[offset : offset + len(part)] == part
-        assert not part or offset == 0 or data[offset - 1 : offset] == b"\n"
+    assert b"".join(piece.data for piece in pieces) == data
+    whole = [piece for piece in pieces if piece.data]
+    assert all(piece.data.endswith(b"\n") for piece in whole[:-1])
+    for piece in whole:
+        assert data[piece.offset : piece.offset + len(piece.data)] == piece.data
+        assert piece.too_long_nbytes is None
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress], ids=["plain", "gz", "zst"])
+@given(data=SHORT, nbytes=st.integers(1, 40), max_line=st.integers(40, 60))
+def test_lines_that_are_too_long_are_passed_over(tmp_path_factory, pack, data, nbytes, max_line):
+    long = b"x" * (max_line + 2 * nbytes)
+    path = tmp_path_factory.mktemp("long") / "in.jsonl"
+    data = data.rstrip(b"ac")
+    path.write_bytes(pack(data + long + b"\n" + data + long))
+
+    pieces = read(path, nbytes, max_line)
+
+    assert b"".join(piece.data for piece in pieces) == data + data
+    found = [(piece.offset + len(piece.data), piece.too_long_nbytes) for piece in pieces if piece.too_long_nbytes]
+    assert found == [(len(data), len(long) + 1), (2 * len(data) + len(long) + 1, len(long))]
 
 
 def test_a_byte_order_mark_at_the_start_is_no_part_of_the_line(tmp_path):
     path = tmp_path / "in.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf{}\n\xef\xbb\xbf{}\n")
-    assert [read_chunk(chunk) for chunk in chunks_of(find_shards([path])[0], 100)] == [(b"{}\n\xef\xbb\xbf{}\n", 3)]
+    for pack in (bytes, gzip.compress):
+        path.write_bytes(pack(b"\xef\xbb\xbf{}\n\xef\xbb\xbf{}\n"))
+        assert [lines for lines in read(path, 100) if lines.data] == [Lines(b"{}\n\xef\xbb\xbf{}\n", 3)]
 
 
 def test_a_file_that_changes_stops_the_run(tmp_path):
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"{}\n")
-    shard = find_shards([path])[0][0]
+    chunk = Chunk(find_shards([path])[0][0], 0, 3)
     path.write_bytes(b"{}\n{}\n")
     with pytest.raises(FailedRun, match=r"in\.jsonl changed while it was read"):
-        read_chunk(Chunk(shard, 0, 3))
+        next(lines_in(chunk, nbytes=9, max_line=9))
     path.unlink()
     with pytest.raises(FailedRun, match=r"cannot read .*in\.jsonl: No such file"):
-        read_chunk(Chunk(shard, 0, 3))
+        next(lines_in(chunk, nbytes=9, max_line=9))
