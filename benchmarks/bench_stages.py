@@ -31,7 +31,7 @@ from fastsft.formats import FORMATS
 from fastsft.options import Options, nbytes_of
 from fastsft.rollout import Rollout, rollout_of
 from fastsft.selection import drop_reasons, table
-from fastsft.shards import Chunk, chunks_of, find_shards, line_starts, read_chunk
+from fastsft.shards import Chunk, chunks_of, find_shards, line_starts, lines_in
 
 
 class _Header(msgspec.Struct):
@@ -77,7 +77,8 @@ def stages(chunks: list[Chunk], output: Path) -> dict[str, float]:
     digest = hashlib.sha256()
     with output.open("wb", buffering=0) as file:
         for chunk in chunks:
-            data, _ = timed("read", lambda chunk=chunk: read_chunk(chunk))
+            (read,) = timed("read", lambda chunk=chunk: list(lines_in(chunk, nbytes=1 << 24, max_line=1 << 28)))
+            data = read.data
             starts = timed("lines", lambda data=data: line_starts(data))
             timed("utf-8", lambda data=data: is_utf8(data))
             view = memoryview(data)

@@ -134,7 +134,10 @@ class Results:
 
     def __init__(self, folder: Path | None) -> None:
         self._path = folder and folder / f"{Path(sys.argv[0]).stem}.json"
-        self._kept: dict[str, object] = {"command": " ".join(sys.argv), "machine": provenance(), "results": []}
+        words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        if folder:  # where it was kept is of no interest to others
+            del words[words.index("--results") : words.index("--results") + 2]
+        self._kept: dict[str, object] = {"command": " ".join(words), "machine": provenance(), "results": []}
         print(provenance(), flush=True)
 
     def add(self, line: str, raw: dict[str, list[Run]]) -> None:
