@@ -355,6 +355,21 @@ def test_a_signal_while_files_get_their_names_comes_too_late(ten, tmp_path):
     assert len(listed(tmp_path / "out")) == 4
 
 
+def test_no_report_stands_beside_a_mixture_of_old_and_new(ten, tmp_path, monkeypatch):
+    fastsft.convert(ten, f"{tmp_path}/out/", shards=2)
+    replace, calls = os.replace, itertools.count()
+
+    def fails_at_the_second(*paths: object) -> None:
+        if next(calls) == 1:
+            raise OSError(5, "Input/output error")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", fails_at_the_second)
+    with pytest.raises(FailedRun, match="publishing was not finished, and no report stands there"):
+        fastsft.convert(ten, f"{tmp_path}/out/", shards=3)
+    assert listed(tmp_path / "out") == ["train-00000-of-00003.jsonl"]
+
+
 def test_a_full_disk_publishes_nothing(tmp_path):
     (tmp_path / "in.jsonl").write_bytes(lines(*[good("x" * 1000)] * 100))
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
