@@ -16,6 +16,7 @@ import typer
 
 from fastsft.errors import FailedRun, FastsftError, UsageError
 from fastsft.escape import escaped
+from fastsft.formats import FORMATS
 from fastsft.terminal import ProgressBar, example_of, few_rows_warning, summary_of
 
 # Plain help and errors: the boxes of rich pass on escape characters from what the user typed.
@@ -62,7 +63,7 @@ def convert(
         typer.Option(metavar="OUT", help="Write one file OUT, or, where OUT is a folder or ends in /, shards in it."),
     ] = "",
     format: Annotated[
-        str, typer.Option(metavar="NAME", help="Lay rows out as NAME: openai (conversations) or simple (text pairs).")
+        str, typer.Option(metavar="NAME", help=f"Lay rows out as NAME: {' or '.join(FORMATS)}.")
     ] = "openai",
     reward_threshold: Annotated[
         float,

@@ -1,6 +1,7 @@
 """Compressed shards: told by their first bytes, not by their names; streamed both ways.
 
-gzip is Python's own, or isal's where it is installed (two to three times as fast);
+gzip is Python's own, or isal's where it is installed (it reads 2.3 times as fast, 2.2 to
+2.4 over 5 pairs on 60 MB of real rollouts);
 Zstandard is Python 3.14's own, or backports.zstd. Both raise where a stream ends early,
 which not all bindings do, and both give no more than is asked for, so that a
 stream which expands ten thousand times costs time and not memory.
@@ -47,8 +48,10 @@ def opened(path: str, compression: str) -> IO[bytes]:
 
 def damages(compression: str) -> tuple[type[Exception], ...]:
     """List what reading raises where a stream is damaged or ends early."""
-    common = (EOFError, gzip.BadGzipFile, zlib.error)
-    return common if compression == "gz" else (*common, _zstd().ZstdError)
+    if compression == "zst":
+        return (EOFError, _zstd().ZstdError)
+    # isal's own error is none of zlib's; Python's gzip has no such attribute.
+    return (EOFError, gzip.BadGzipFile, zlib.error, getattr(_gzip(), "isal_zlib", zlib).error)
 
 
 def compressor(compression: str) -> Compressor:

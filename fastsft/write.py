@@ -56,10 +56,14 @@ class Output:
         with _told(self.target.folder):
             self.target.folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.target)
-            for name in os.listdir(self.target.folder):
-                if self.target.is_part(name):
-                    (self.target.folder / name).unlink()
-            shutil.rmtree(self.target.spool, ignore_errors=True)
+            try:
+                for name in os.listdir(self.target.folder):
+                    if self.target.is_part(name):
+                        (self.target.folder / name).unlink()
+            except OSError:
+                self._unlock()
+                raise
+        shutil.rmtree(self.target.spool, ignore_errors=True)
         return self
 
     def __exit__(
@@ -68,6 +72,9 @@ class Output:
         shutil.rmtree(self.target.spool, ignore_errors=True)
         for part in [*self._parts, *filter(None, [self._refused, self._report])]:
             part.remove()
+        self._unlock()
+
+    def _unlock(self) -> None:
         self.target.lock.unlink(missing_ok=True)
         os.close(self._lock)
 

@@ -1,0 +1,64 @@
+"""Compressed streams: told by their bytes, and every kind of damage is told too."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+
+import pytest
+from backports import zstd
+
+from fastsft.compression import compression_of, compressor, damages, opened
+
+DATA = b"".join(b"line %d\n" % (number * 7919) for number in range(5000))
+PACKED = {"gz": gzip.compress(DATA), "zst": zstd.compress(DATA)}
+
+
+@pytest.fixture(params=["isal", "no isal"])
+def _reader(request, monkeypatch):
+    """Read gzip with isal, and with Python's own where isal is not installed."""
+    if request.param == "no isal":
+        monkeypatch.setitem(sys.modules, "isal.igzip", None)
+
+
+def read(path, kind: str) -> bytes:
+    with opened(str(path), kind) as stream:
+        return b"".join(iter(lambda: stream.read(1000), b""))
+
+
+@pytest.mark.usefixtures("_reader")
+@pytest.mark.parametrize("kind", PACKED)
+def test_what_is_compressed_is_read_back_streams_end_to_end_too(tmp_path, kind):
+    for packed, data in ((PACKED[kind], DATA), (PACKED[kind] * 2, DATA * 2)):
+        (tmp_path / "in").write_bytes(packed)
+        assert compression_of(packed[:4]) == kind
+        assert read(tmp_path / "in", kind) == data
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_compressing_depends_on_the_data_alone(kind):
+    def packed() -> bytes:
+        packer = compressor(kind)
+        return packer.compress(DATA[:999]) + packer.compress(DATA[999:]) + packer.flush()
+
+    assert packed() == packed()
+    assert {"gz": gzip.decompress, "zst": zstd.decompress}[kind](packed()) == DATA
+
+
+@pytest.mark.usefixtures("_reader")
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize(
+    "fault", ["ends early", "garbage inside", "flipped at the end", "header alone", "trailing garbage"]
+)
+def test_every_damage_is_told(tmp_path, kind, fault):
+    packed = PACKED[kind]
+    damaged = {
+        "ends early": packed[: len(packed) // 2],
+        "garbage inside": packed[:12] + b"\xff" * 300,
+        "flipped at the end": packed[:-12] + bytes(byte ^ 0x55 for byte in packed[-12:]),
+        "header alone": packed[:10],
+        "trailing garbage": packed + b"garbage",
+    }
+    (tmp_path / "in").write_bytes(damaged[fault])
+    with pytest.raises(damages(kind)):
+        read(tmp_path / "in", kind)
