@@ -184,9 +184,14 @@ def to_openai(rollout: Json) -> Json:
 
 def to_simple(rollout: Json) -> Json:
     prompt, output = parts_of(rollout)
-    turns_of(
-        [{**item, "arguments": {}} if item.get("type") == "function_call" else item for item in prompt + output], "user"
-    )
+    for item in prompt + output:
+        kind = item.get("type") or ("message" if "role" in item or "content" in item else None)
+        need(kind in ("message", "reasoning", "function_call", "function_call_output"), "unknown_item")
+
+    def text_of(content: Any) -> str:
+        text = content_of(content)
+        need(isinstance(text, str), "not_text")
+        return str(text)
 
     def last(items: list[Json], role: str) -> Any:
         for item in reversed(items):
@@ -195,20 +200,38 @@ def to_simple(rollout: Json) -> Json:
                 and item.get("role", role) == role
                 and item.get("content") is not None
             ):
-                content = content_of(item["content"])
-                need(isinstance(content, str), "not_text")
-                return content
+                return item["content"]
         return None
 
-    said = last(output, "assistant")
+    asked, said = last(prompt, "user"), last(output, "assistant")
     need(said is not None, "nothing_to_imitate")
-    return {"input": last(prompt, "user") or "", "output": said}
+    return {"input": text_of(asked) if asked is not None else "", "output": text_of(said)}
 
 
 FORMATS = {"openai": to_openai, "simple": to_simple}
 
 
-def row_of(line: bytes, *, layout: str = "openai", reward_threshold: float = 0.95) -> Json | str:
+def gate_of(rollout: Json) -> str | None:
+    """Give what a rollout says of itself that keeps it out of training, whatever its reward."""
+
+    def is_set(value: Any) -> bool:
+        return value is not None and value is not False
+
+    config, response = rollout.get("instance_config"), rollout.get("response")
+    response = response if isinstance(response, dict) else {}
+    if rollout.get("mask_sample") is True or (isinstance(config, dict) and config.get("mask_sample") is True):
+        return "masked"
+    if is_set(rollout.get("_ng_failure_class")):
+        return "failed"
+    if rollout.get("verification_skipped") is True:
+        return "unverified"
+    cut = is_set(response.get("incomplete_details")) or rollout.get("truncated") is True
+    if cut or (is_set(response.get("status")) and response["status"] != "completed"):
+        return "incomplete"
+    return None
+
+
+def row_of(line: bytes, *, layout: str = "openai", reward_threshold: float = 0.95, gated: bool = True) -> Json | str:
     """Give the row of a line, or the reason why it has none; an empty string for a blank line."""
     if not line.strip():
         return ""
@@ -223,9 +246,12 @@ def row_of(line: bytes, *, layout: str = "openai", reward_threshold: float = 0.9
     try:
         parts_of(rollout)
         reward = rollout.get("reward", 0.0)
+        is_number = isinstance(reward, (int, float)) and not isinstance(reward, bool)
+        need(reward is None or is_number, "reward_type")
+        if gated and (gate := gate_of(rollout)):
+            return gate
         if reward is None:
             return "no_reward"
-        need(isinstance(reward, (int, float)) and not isinstance(reward, bool), "reward_type")
         if reward < reward_threshold:
             return "below_threshold"
         return FORMATS[layout](rollout)
@@ -234,13 +260,13 @@ def row_of(line: bytes, *, layout: str = "openai", reward_threshold: float = 0.9
 
 
 def convert(inputs: list[Path], output: Path, *, layout: str = "openai", reward_threshold: float = 0.95) -> int:
-    """Write the rows of all inputs to one file, and give their number."""
+    """Write the rows of all inputs to one file, and give their number; as on the page, no gate is closed."""
     count = 0
     with output.open("w", encoding="utf-8", newline="\n") as rows:
         for path in inputs:
             with path.open("rb") as lines:
                 for line in lines:
-                    row = row_of(line, layout=layout, reward_threshold=reward_threshold)
+                    row = row_of(line, layout=layout, reward_threshold=reward_threshold, gated=False)
                     if isinstance(row, dict):
                         rows.write(json.dumps(row, ensure_ascii=False) + "\n")
                         count += 1

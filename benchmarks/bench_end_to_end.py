@@ -16,6 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import corpora
+import generate
 import peers
 from timing import Results, Run, arguments, in_turns, peaks_of, ratios, run, seconds_of, spread
 
@@ -33,10 +34,8 @@ def main() -> None:
     results = Results(chosen.results)
     with tempfile.TemporaryDirectory() as scratch:
         for shape in chosen.shapes:
-            for kept in chosen.kept if shape != "real" else chosen.kept[:1]:
-                names = [name for name in chosen.peers if peers.installed(name)]
-                if shape in ("real", "mixed"):
-                    names = [name for name in names if name != "jq"]
+            for kept in chosen.kept if shape in generate.SHAPES else chosen.kept[:1]:
+                names = [name for name in chosen.peers if peers.can_do(name, shape)]
                 compare(Path(scratch), shape, nbytes_of(chosen.size), kept, names, chosen.pairs, results)
 
 
@@ -49,7 +48,18 @@ def compare(
     outputs["fastsft"].parent.mkdir(exist_ok=True)
     works = {
         "fastsft": lambda: run(
-            [sys.executable, "-m", "fastsft", "convert", *shards, "--output", outputs["fastsft"], "-q"]
+            [
+                sys.executable,
+                "-m",
+                "fastsft",
+                "convert",
+                *shards,
+                "--output",
+                outputs["fastsft"],
+                "-q",
+                "--allow",
+                "all",
+            ]
         )
     }
 
@@ -65,7 +75,7 @@ def compare(
         same_rows(outputs[name], outputs["fastsft"])
     raw = in_turns(works, pairs=pairs)
     size = corpora.size_of(shards)
-    head = f"{shape}, {size / 1e6:,.0f} MB" + (f", {kept:.0%} kept" if shape != "real" else "")
+    head = f"{shape}, {size / 1e6:,.0f} MB" + (f", {kept:.0%} kept" if shape in generate.SHAPES else "")
     ours = seconds_of(raw["fastsft"])
     results.add(
         f"{head}: fastsft {ours:.2f} s, {size / ours / 1e6:,.0f} MB/s, {rows / ours:,.0f} rows/s, "

@@ -28,10 +28,12 @@ from timing import Results, arguments
 from fastsft.encoding import is_utf8, one_line_each
 from fastsft.errors import Refused
 from fastsft.formats import FORMATS
+from fastsft.lines import line_starts, lines_in
 from fastsft.options import Options, nbytes_of
 from fastsft.rollout import Rollout, rollout_of
-from fastsft.selection import drop_reasons, table
-from fastsft.shards import Chunk, chunks_of, find_shards, line_starts, lines_in
+from fastsft.selection import columns_of_each, drop_reasons
+from fastsft.shards import Chunk, chunks_of, find_shards
+from fastsft.table import Place, table
 
 
 class _Header(msgspec.Struct):
@@ -98,7 +100,9 @@ def stages(chunks: list[Chunk], output: Path) -> dict[str, float]:
 
 
 def _reasons(rollouts: list[Rollout]) -> list[str | None]:
-    return drop_reasons(table(range(len(rollouts)), [rollout.reward for rollout in rollouts]).lazy(), Options())
+    options = Options()
+    known = table(columns_of_each(options), rollouts, place=Place("", 0), lines=range(len(rollouts)), offsets=[])
+    return drop_reasons(known, options)
 
 
 def _tried(work: Callable[[Any], Any], value: Any) -> Any:

@@ -31,6 +31,16 @@ _WORDS = (
     "reward rollout shard agent token answer therefore value compute function return result user model query"
 ).split()
 _WIDE = list("数据模型训练结果答案问题因此函数返回计算用户任务奖励行данныемодельответзадачафункцияéü✓🙂…")
+# What keeps a rollout out of training, and what only looks as if it did.
+_MARKS: list[Json] = [
+    {"mask_sample": True},
+    {"instance_config": {"problem": "p", "mask_sample": True}},
+    {"_ng_failure_class": "timeout"},
+    {"verification_skipped": True},
+    {"truncated": True},
+    {"mask_sample": "yes", "instance_config": [1], "_ng_failure_class": False, "truncated": None, "agent_ref": 3},
+    {"mask_sample": False, "instance_config": {"mask_sample": 1}, "verification_skipped": 1, "_ng_task_index": "0"},
+]
 _TOOLS = ["search", "read_file", "run_code", "get_weather", "submit"]
 
 
@@ -287,6 +297,7 @@ class Maker:
             lambda: self.rollout(prompt, [{"type": "web_search_call", "id": "ws"}, self.said(20)]),
             lambda: {**self.rollout(prompt, [self.said(60)]), "reward": None},
             lambda: {**self.rollout(prompt, []), "response": None},
+            lambda: {**self.rollout(prompt, [self.said(60)]), **self.random.choice(_MARKS)},
         ]
         return self.random.choice(choices)()
 

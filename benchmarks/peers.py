@@ -13,6 +13,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import baseline
+import corpora
 
 THRESHOLD = 0.95
 CORES = len(os.sched_getaffinity(0))
@@ -165,19 +167,83 @@ def _jq_shard(shard: Path, part: Path) -> None:
         subprocess.run(["jq", "-c", JQ], stdin=lines, stdout=rows, check=True)
 
 
+def polars(shards: list[Path], output: Path) -> None:
+    """Polars, streaming from one schema for all lines: single-turn text alone, as content has one type."""
+    import polars as pl
+
+    part = pl.Struct({"text": pl.String})
+    said = pl.Struct({"role": pl.String, "content": pl.List(part)})
+    asked = pl.Struct({"role": pl.String, "content": pl.String})
+    schema = {
+        "reward": pl.Float64,
+        "responses_create_params": pl.Struct({"input": pl.List(asked)}),
+        "response": pl.Struct({"output": pl.List(said)}),
+    }
+    item = pl.element().struct
+    text = item.field("content").list.eval(pl.element().struct.field("text")).list.join("")
+    prompt = pl.col("responses_create_params").struct.field("input")
+    answer = pl.col("response").struct.field("output").list.eval(pl.struct(item.field("role"), text.alias("content")))
+    lines = pl.scan_ndjson(shards, schema=schema).filter(pl.col("reward") >= THRESHOLD)
+    lines.select(pl.concat_list(prompt, answer).alias("messages")).sink_ndjson(output)
+
+
+def duckdb(shards: list[Path], output: Path) -> None:
+    """DuckDB, from one schema for all lines: single-turn text alone, as content has one type."""
+    import duckdb as db
+
+    db.execute(f"SET threads = {CORES}")
+    db.execute(
+        f"""
+        COPY (
+            SELECT list_concat(
+                responses_create_params.input,
+                list_transform(response."output", lambda item: {{
+                    'role': item.role,
+                    'content': array_to_string(list_transform(item.content, lambda part: part.text), '')
+                }})
+            ) AS messages
+            FROM read_json({[str(path) for path in shards]}, format = 'newline_delimited', columns = {{
+                reward: 'DOUBLE',
+                responses_create_params: 'STRUCT(input STRUCT(role VARCHAR, content VARCHAR)[])',
+                response: 'STRUCT("output" STRUCT(role VARCHAR, content STRUCT(text VARCHAR)[])[])'
+            }})
+            WHERE reward >= {THRESHOLD}
+        ) TO '{output}' (FORMAT json)
+        """
+    )
+
+
+def reference(shards: list[Path], output: Path) -> None:
+    """The script of NeMo Gym's SFT guide itself, where it lies beside the project."""
+    sys.argv = [str(corpora.REFERENCE), "--input", str(shards[0]), "--output", str(output)]
+    runpy.run_path(str(corpora.REFERENCE), run_name="__main__")
+
+
 PEERS: dict[str, Callable[[list[Path], Path], None]] = {
     "json": json_loop,
     "orjson-pool": orjson_pool,
     "datasets": datasets,
     "datatrove": datatrove,
     "jq": jq,
+    "polars": polars,
+    "duckdb": duckdb,
+    "reference": reference,
+}
+
+_SHAPES = {  # that a peer can do; the others can do all
+    "jq": {"short", "tools", "tokens", "unicode"},
+    "polars": {"short", "tokens", "unicode"},
+    "duckdb": {"short", "tokens", "unicode"},
+    "reference": {"page"},
 }
 
 
-def installed(name: str) -> bool:
-    """Tell whether what a peer needs is there: packages of the extra `bench`, and jq from the system."""
+def can_do(name: str, shape: str) -> bool:
+    """Tell whether a peer is there, packages of the extra `bench` or jq from the system, and can do a shape at all."""
+    if shape not in _SHAPES.get(name, {shape}):
+        return False
     match name:
-        case "json":
+        case "json" | "reference":
             return True
         case "jq":
             return shutil.which("jq") is not None

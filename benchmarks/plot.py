@@ -13,6 +13,7 @@ from pathlib import Path
 
 from matplotlib import pyplot
 
+_LARGE = 900  # MB; smaller runs are mostly start-up
 _HEAD = re.compile(r"(\w+), ([\d,]+) MB")
 
 
@@ -60,7 +61,10 @@ def plot_growth(results: list[tuple[str, float, dict[str, float]]], path: Path) 
 def main() -> None:
     folder = Path(sys.argv[1])
     pyplot.rcParams["svg.hashsalt"] = "fastsft"  # the same numbers give the same file
-    plot_throughput(results_of(folder / "bench_end_to_end.json"), folder / "throughput.svg")
+    end_to_end = [
+        one for path in sorted(folder.glob("bench_end_to_end*.json")) for one in results_of(path) if one[1] >= _LARGE
+    ]
+    plot_throughput(end_to_end, folder / "throughput.svg")
     plot_growth(results_of(folder / "bench_growth.json"), folder / "growth.svg")
 
 

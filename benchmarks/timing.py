@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-PACKAGES = ("fastsft", "msgspec", "polars", "joblib", "orjson", "datasets", "datatrove")
+PACKAGES = ("fastsft", "msgspec", "polars", "joblib", "orjson", "datasets", "datatrove", "duckdb")
 
 
 class Run(NamedTuple):

@@ -8,7 +8,9 @@ The library is the same door as the command:
     (185, {'bad_json': 5, 'no_output': 5, 'nothing_to_imitate': 1})
 """
 
-from fastsft.api import convert
+__version__ = "0.2.0"  # above the imports, as the report names it
+
+from fastsft.api import convert, index, stats
 from fastsft.errors import FailedRun, FastsftError, TooManyRefused, UsageError
 from fastsft.formats import FORMATS
 from fastsft.options import Options
@@ -25,5 +27,8 @@ __all__ = [
     "Report",
     "TooManyRefused",
     "UsageError",
+    "__version__",
     "convert",
+    "index",
+    "stats",
 ]

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from fastsft.options import DEFAULT_MAX_LINE_NBYTES, Options, nbytes_of
+import msgspec
+
+from fastsft.errors import UsageError
+from fastsft.options import DEFAULT_MAX_LINE_NBYTES, Options, Split, nbytes_of, pass_rate_of, share_of
 from fastsft.pipeline import Progress, run
 from fastsft.report import Report
+
+if TYPE_CHECKING:
+    from fastsft.distribution import Stats
 
 
 def convert(
@@ -16,7 +23,18 @@ def convert(
     *,
     format: str = "openai",
     reward_threshold: float = 0.95,
+    max_reward: float | None = None,
     allow: Iterable[str] = (),
+    where: str | None = None,
+    pass_rate: tuple[float, float] | str | None = None,
+    dedup: bool = False,
+    best_of: int | None = None,
+    per_task: int | None = None,
+    per_agent: int | None = None,
+    sample: int | str | None = None,
+    seed: int = 0,
+    splits: Mapping[str, float | str] | None = None,
+    index: str | os.PathLike[str] | None = None,
     max_refused: int | str | None = None,
     shards: int | None = None,
     shard_size: int | str | None = None,
@@ -36,7 +54,18 @@ def convert(
         output: A file for all rows, or a folder (it exists, or ends in `/`) for shards.
         format: The layout of the rows, a name in `fastsft.FORMATS`.
         reward_threshold: Keep rollouts with reward >= this; no unit, usually 0 to 1.
-        allow: Gates to lift, or `["all"]`.
+        max_reward: Keep rollouts with reward <= this.
+        allow: Gates to lift, from `masked`, `failed`, `unverified`, `incomplete`, or `["all"]`.
+        where: Keep lines of which this SQL expression over the table's columns is true.
+        pass_rate: Keep tasks whose share of rollouts at or above the threshold lies in this band.
+        dedup: Keep the first of rows with the same content.
+        best_of: Keep this many of a task, the best.
+        per_task: Keep at most this many of a task, at random.
+        per_agent: Keep at most this many of an agent, at random.
+        sample: Keep so many lines, or a share as in `"10%"`, at random.
+        seed: What the random choices depend on, beside the input.
+        splits: More outputs, and the share of the tasks that goes to each instead of to `output`.
+        index: An index of the inputs, which `index` wrote, to use instead of a scan.
         max_refused: Fail if more lines are refused: a count, or a share as in `"1%"`.
         shards: Write this many shards of nearly equal row counts.
         shard_size: Write shards of at most this size, in bytes or as in `"500MB"`.
@@ -54,10 +83,19 @@ def convert(
         TooManyRefused: More lines were refused than `max_refused` allows; nothing was published.
         FailedRun: The run could not be finished, or every line was refused; nothing was published.
     """
-    options = Options(
+    options = _options(
         format=format,
         reward_threshold=reward_threshold,
-        allow=tuple(allow),
+        max_reward=max_reward,
+        allow=tuple(allow.split(",") if isinstance(allow, str) else allow),
+        where=where,
+        pass_rate=pass_rate_of(pass_rate) if isinstance(pass_rate, str) else pass_rate,
+        dedup=dedup,
+        best_of=best_of,
+        per_task=per_task,
+        per_agent=per_agent,
+        sample=sample,
+        seed=seed,
         max_refused=max_refused,
         shards=shards,
         shard_nbytes=nbytes_of(shard_size) if isinstance(shard_size, str) else shard_size,
@@ -66,5 +104,83 @@ def convert(
         max_line_nbytes=nbytes_of(max_line) if isinstance(max_line, str) else max_line,
         jobs=jobs,
     )
-    paths = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    return run(paths, output, options, on_progress=on_progress)
+    shares = {path: share_of(share) if isinstance(share, str) else share for path, share in (splits or {}).items()}
+    several = [Split(os.fspath(path), share) for path, share in shares.items()]
+    return run(_paths(inputs), output, options, splits=several, index=index, on_progress=on_progress)
+
+
+def index(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    dedup: bool = False,
+    format: str = "openai",
+    max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
+    jobs: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Write the table of lines of NeMo Gym rollouts, so that choosing again reads only the chosen lines.
+
+    Args:
+        inputs: Files, folders or globs of rollouts, one or several.
+        output: The Parquet file to write; in a folder, `fastsft.index.parquet`.
+        dedup: Hash the rows too, so that the index serves `dedup`.
+        format: The layout of the rows that are hashed.
+        max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
+        jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
+        on_progress: Called in this process after each chunk of input.
+
+    Returns:
+        What is known of every line: the refused and blank ones; rollouts have no fate yet.
+
+    Raises:
+        UsageError: The arguments are wrong; nothing was read or written.
+        FailedRun: The scan could not be finished; nothing was written.
+    """
+    from fastsft.index_file import write_index  # Polars, 0.2 s
+
+    nbytes = nbytes_of(max_line) if isinstance(max_line, str) else max_line
+    options = _options(format=format, dedup=dedup, max_line_nbytes=nbytes, jobs=jobs)
+    return write_index(_paths(inputs), output, options, on_progress=on_progress)
+
+
+def stats(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    reward_threshold: float = 0.95,
+    allow: Iterable[str] = (),
+    max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
+    jobs: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Stats:
+    """Tell how NeMo Gym rollouts are distributed: rewards, tasks, lengths.
+
+    Args:
+        inputs: Files, folders or globs of rollouts, one or several.
+        reward_threshold: What counts as a success of a task.
+        allow: Gates to lift, as in `convert`.
+        max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
+        jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
+        on_progress: Called in this process after each chunk of input.
+
+    Raises:
+        UsageError: The arguments are wrong; nothing was read.
+        FailedRun: The scan could not be finished.
+    """
+    from fastsft.distribution import stats_of  # Polars, 0.2 s
+
+    nbytes = nbytes_of(max_line) if isinstance(max_line, str) else max_line
+    options = _options(reward_threshold=reward_threshold, allow=tuple(allow), max_line_nbytes=nbytes, jobs=jobs)
+    return stats_of(_paths(inputs), options, on_progress=on_progress)
+
+
+def _options(**settings: object) -> Options:
+    """Build the settings; a value of the wrong type is told as any other wrong value."""
+    try:
+        return msgspec.convert(settings, Options)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"a setting has the wrong type: {error}") from None
+
+
+def _paths(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
+    return [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)

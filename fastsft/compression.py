@@ -12,7 +12,11 @@ from __future__ import annotations
 import gzip
 import importlib
 import zlib
-from typing import IO, Any, Protocol, cast
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from functools import partial
+from typing import IO, Any, cast
 
 from fastsft.errors import UsageError
 
@@ -20,16 +24,48 @@ MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst"}
 SUFFIXES = tuple(MAGIC.values())
 _GZIP_LEVEL = 6
 _ZSTD_LEVEL = 3
+_BLOCK_NBYTES = 1024 * 1024
 
 
-class Compressor(Protocol):
-    """Turns rows into compressed bytes; `flush` ends the stream."""
+class Compressor:
+    """Turns rows into compressed bytes, in threads, a block at once each; `flush` ends the file.
 
-    def compress(self, data: bytes, /) -> bytes:
-        """Give what is ready of the compressed data."""
+    Each block is a stream of its own, which readers take end to end for one. What comes
+    out depends on what went in alone: blocks are cut by size, and have no name and no time.
+    """
+
+    def __init__(self, compression: str, threads: Executor, *, ahead: int) -> None:
+        self._packed = packer_of(compression)
+        self._threads = threads
+        self._ahead = ahead
+        self._held = bytearray()
+        self._packing: deque[Future[bytes]] = deque()
+        self._is_empty = True
+
+    def compress(self, data: bytes | memoryview) -> bytes:
+        """Give what is ready of the compressed data, once more than `ahead` blocks are on their way."""
+        self._held += data
+        whole = len(self._held) - len(self._held) % _BLOCK_NBYTES
+        for start in range(0, whole, _BLOCK_NBYTES):
+            self._begin(bytes(self._held[start : start + _BLOCK_NBYTES]))
+        del self._held[:whole]
+        return self._taken(self._ahead)
 
     def flush(self) -> bytes:
         """Give the rest of it."""
+        if self._held or self._is_empty:
+            self._begin(bytes(self._held))
+        return self._taken(0)
+
+    def _begin(self, block: bytes) -> None:
+        self._is_empty = False
+        self._packing.append(self._threads.submit(self._packed, block))
+
+    def _taken(self, ahead: int) -> bytes:
+        done = []
+        while len(self._packing) > ahead:
+            done.append(self._packing.popleft().result())
+        return b"".join(done)
 
 
 def compression_of(start: bytes) -> str | None:
@@ -54,11 +90,20 @@ def damages(compression: str) -> tuple[type[Exception], ...]:
     return (EOFError, gzip.BadGzipFile, zlib.error, getattr(_gzip(), "isal_zlib", zlib).error)
 
 
-def compressor(compression: str) -> Compressor:
-    """Build a compressor whose output depends on its input alone: no name, no time."""
+def packer_of(compression: str) -> Callable[[bytes], bytes]:
+    """Give the function that compresses a block.
+
+    Raises:
+        UsageError: The extra that does it is not installed.
+    """
     if compression == "gz":
-        return zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    return cast("Compressor", _zstd().ZstdCompressor(_ZSTD_LEVEL))
+        return _gzip_packed
+    return partial(_zstd().compress, level=_ZSTD_LEVEL)
+
+
+def _gzip_packed(block: bytes) -> bytes:
+    packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    return packer.compress(block) + packer.flush()
 
 
 def _gzip() -> Any:

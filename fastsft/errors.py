@@ -7,12 +7,17 @@
     ├── DamagedShard      a compressed shard cannot be read to its end; it is refused whole, the run goes on
     └── Refused           one line is not a usable rollout; the run goes on
 
+    Stopped (a BaseException)   a signal asked the run to end              exit 128 + its number
+
 Each error hands all its arguments to `super().__init__`, because an error that
 is raised in a worker process crosses to the parent pickled, and is rebuilt from them.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -72,3 +77,20 @@ class Refused(FastsftError):
 
     def __str__(self) -> str:
         return self.problem
+
+
+class Stopped(BaseException):
+    """A signal asked the run to end; raised where it was, so that everything is cleaned up on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def told(path: Path, outcome: str = "nothing was published") -> Iterator[None]:
+    """Turn an operating system's error into one that says which path and what came of the run."""
+    try:
+        yield
+    except OSError as error:
+        raise FailedRun(f"cannot write {path}: {error.strerror}; {outcome}") from None

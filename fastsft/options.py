@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
+from typing import Any
 
 import msgspec
 
@@ -22,8 +23,16 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 _REFUSED_LIMIT = re.compile(r"(\d+)|(\d+(?:\.\d+)?)%")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-# The gates that `allow` lifts. None closes anything yet, so for now the words are only checked.
+_SAMPLE = re.compile(r"(\d{1,18})|(\d{1,3}(?:\.\d{1,6})?)%")  # so that no product goes beyond 64 bits
+# What a line can say of itself that keeps it out; `allow` lets it in. The order is that of asking.
 GATES = ("masked", "failed", "unverified", "incomplete")
+
+
+class Split(msgspec.Struct, frozen=True):
+    """One more output of a run: where, and the share of the tasks that goes there instead of to the main one."""
+
+    output: str
+    share: float
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +41,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         format: The layout of the rows, a name in `fastsft.FORMATS`.
         reward_threshold: Keep rollouts with reward >= this; no unit, any finite number.
+        max_reward: Keep rollouts with reward <= this; None for no limit.
         allow: Gates to lift, from `GATES`, or `all`.
+        where: Keep lines of which this SQL expression over the table's columns is true.
+        pass_rate: Keep tasks whose share of rollouts at or above the threshold lies between these two, both included.
+        dedup: Keep the first of rows with the same content, within and across tasks.
+        best_of: Keep this many of a task: the highest rewards, then fewer tokens, then fewer bytes, then the earlier.
+        per_task: Keep at most this many of a task, at random.
+        per_agent: Keep at most this many of an agent, at random.
+        sample: Keep a number of lines, or a share as in `10%`, at random.
+        seed: What the random choices depend on, beside the input.
         max_refused: Fail if more lines are refused: a count, or a share of the
             lines that are not blank, as in `1%`. None for no limit.
         shards: Write this many shards of nearly equal row counts.
@@ -47,7 +65,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     format: str = "openai"
     reward_threshold: float = 0.95
+    max_reward: float | None = None
     allow: tuple[str, ...] = ()
+    where: str | None = None
+    pass_rate: tuple[float, float] | None = None
+    dedup: bool = False
+    best_of: int | None = None
+    per_task: int | None = None
+    per_agent: int | None = None
+    sample: int | str | None = None
+    seed: int = 0
     max_refused: int | str | None = None
     shards: int | None = None
     shard_nbytes: int | None = None
@@ -67,6 +94,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(f"no format named {self.format!r}; there are: {', '.join(FORMATS)}")
         if not math.isfinite(self.reward_threshold):
             raise UsageError(f"the reward threshold must be a finite number, not {self.reward_threshold}")
+        if self.max_reward is not None and not self.max_reward >= self.reward_threshold:
+            raise UsageError(
+                f"no reward lies between the threshold {self.reward_threshold} and the maximum {self.max_reward}"
+            )
+        if self.pass_rate is not None and not 0 <= self.pass_rate[0] <= self.pass_rate[1] <= 1:
+            raise UsageError("a pass rate lies between two shares of 0 to 1, the smaller first, as 0.1:0.9")
+        if self.sample is not None:
+            sample_of(self.sample)
         for gate in self.allow:
             if gate not in (*GATES, "all"):
                 raise UsageError(f"nothing to allow named {gate!r}; there are: {', '.join(GATES)}, all")
@@ -83,6 +118,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             (self.shard_nbytes, "shard size"),
             (self.max_line_nbytes, "longest line"),
             (self.jobs, "number of jobs"),
+            (self.best_of, "number of the best"),
+            (self.per_task, "most of a task"),
+            (self.per_agent, "most of an agent"),
             (self.chunk_nbytes, "chunk size"),
         ):
             if value is not None and value < 1:
@@ -90,12 +128,21 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         if not _NAME.fullmatch(self.name):
             raise UsageError(f"a shard name has letters, digits, '.', '_' and '-' alone, not {self.name!r}")
 
-    def shown(self) -> dict[str, str | int | float | list[str] | None]:
+    def shown(self) -> dict[str, Any]:
         """Give the settings that what is written depends on, by name, for the report."""
         return {
             "format": self.format,
             "reward_threshold": self.reward_threshold,
+            "max_reward": self.max_reward,
             "allow": sorted(self.allow),
+            "where": self.where,
+            "pass_rate": list(self.pass_rate) if self.pass_rate else None,
+            "dedup": self.dedup,
+            "best_of": self.best_of,
+            "per_task": self.per_task,
+            "per_agent": self.per_agent,
+            "sample": self.sample,
+            "seed": self.seed,
             "max_refused": self.max_refused,
             "shards": self.shards,
             "shard_nbytes": self.shard_nbytes,
@@ -103,6 +150,17 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             "compress": self.compress,
             "max_line_nbytes": self.max_line_nbytes,
         }
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """List the gates that are closed, in the order of asking."""
+        return tuple(gate for gate in GATES if not {gate, "all"} & set(self.allow))
+
+    @property
+    def may_compare(self) -> bool:
+        """Tell whether a criterion is asked for that may compare lines; which do, `selection.criteria` says."""
+        asked = (self.where, self.pass_rate, self.best_of, self.per_task, self.per_agent, self.sample)
+        return self.dedup or any(value is not None for value in asked)
 
     def refuses_too_many(self, refused: int, lines: int | None) -> bool:
         """Tell whether so many refused among so many lines that are not blank exceed `max_refused`.
@@ -116,6 +174,46 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
                 return refused > int(limit[1])
             case limit:
                 return lines is not None and refused > Fraction(limit[2]) / 100 * lines
+
+
+def sample_of(sample: int | str) -> tuple[int, Fraction | None]:
+    """Read a sample: a number of lines and None, or 0 and a share of them.
+
+    >>> sample_of("1000"), sample_of("2.5%")
+    ((1000, None), (0, Fraction(1, 40)))
+
+    Raises:
+        UsageError: It is neither.
+    """
+    match = _SAMPLE.fullmatch(str(sample))
+    if match is None or (match[2] and Fraction(match[2]) > 100):
+        raise UsageError(f"a sample is a number of lines or a share of them, as 10000 or 10%, not {sample!r}")
+    return (int(match[1]), None) if match[1] else (0, Fraction(match[2]) / 100)
+
+
+def share_of(text: str) -> float:
+    """Read a share: `0.05` or `5%`.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise UsageError(f"a share is a number between 0 and 1 or a percentage, as 0.05 or 5%, not {text!r}") from None
+
+
+def pass_rate_of(text: str) -> tuple[float, float]:
+    """Read a band of pass rates, as `0.1:0.9`.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        raise UsageError(f"a pass rate is two shares of 0 to 1, as 0.1:0.9, not {text!r}") from None
+    return low, high
 
 
 def nbytes_of(size: str) -> int:

@@ -91,12 +91,32 @@ class Converted(msgspec.Struct):
         refused: Its refused lines; `line` counts from 0 at the chunk's first line.
         rows: Its rows, JSON lines, as many as lines were kept; None where they lie in the spool.
         problem: Why a compressed shard was refused whole; None where it was not.
+        split: Which output its rows go to.
     """
 
     chunk: Chunk
     fates: Fates
     refused: list[RefusedLine]
     rows: bytes | None
+    problem: str | None = None
+    split: int = 0
+
+
+class Scanned(msgspec.Struct):
+    """What a chunk is known to hold, before it is known where its lines stand in the shard.
+
+    Attributes:
+        chunk: The chunk.
+        fates: The fates of the lines that are no rollout; the others have none yet.
+        refused: Its refused lines; `line` counts from 0 at the chunk's first line.
+        tables: The table of its rollouts, in parts, packed; `line` counts from 1 at the chunk's first line.
+        problem: Why a compressed shard was refused whole; None where it was not.
+    """
+
+    chunk: Chunk
+    fates: Fates
+    refused: list[RefusedLine]
+    tables: list[bytes]
     problem: str | None = None
 
 
@@ -110,6 +130,18 @@ class InputShard(msgspec.Struct):
     nbytes: int
     fates: Fates
     problem: str | None = None
+
+
+class SplitRows(msgspec.Struct):
+    """What went to one output of a run that has several: where it is from the main one, rows, and tasks they come from.
+
+    `tasks_elsewhere` counts the tasks that are in another split too: none, and the run proves it.
+    """
+
+    name: str
+    rows: int
+    tasks: int
+    tasks_elsewhere: int = 0
 
 
 class OutputShard(msgspec.Struct):
@@ -130,6 +162,7 @@ class Report(msgspec.Struct, kw_only=True):
         fates: What became of all lines together.
         inputs: The same for each shard, in the order of reading.
         notes: Files that were left out, and why, as sentences.
+        splits: What went where, in a run with several outputs.
         outputs: The files of rows, in order; empty where nothing was published.
         refused_lines: The name of the file beside them that lists the refused lines; None without any.
         folder: Where the outputs are; not in the file.
@@ -141,6 +174,7 @@ class Report(msgspec.Struct, kw_only=True):
     fates: Fates = msgspec.field(default_factory=Fates)
     inputs: list[InputShard] = []
     notes: list[str] = []
+    splits: list[SplitRows] = []
     outputs: list[OutputShard] = []
     refused_lines: str | None = None
     folder: str = ""

@@ -36,6 +36,8 @@ class Item(msgspec.Struct, gc=False):
         tool_calls: The calls of a chat-shaped assistant turn, a list.
         function_call: The one call of an older chat-shaped turn, an object.
         refusal: What a chat-shaped assistant turn says instead of content, a JSON string.
+        prompt_token_ids: The tokens that the model saw before it sampled this item, a list.
+        generation_token_ids: The tokens that it sampled, a list.
     """
 
     type: str | None = None
@@ -47,6 +49,28 @@ class Item(msgspec.Struct, gc=False):
     tool_calls: Raw = ABSENT
     function_call: Raw = ABSENT
     refusal: Raw = ABSENT
+    prompt_token_ids: Raw = ABSENT
+    generation_token_ids: Raw = ABSENT
+
+
+class Marks(msgspec.Struct, gc=False):
+    """What a line says of itself on top, beside the conversation; whatever stands there, the line is usable."""
+
+    mask_sample: Raw = ABSENT
+    instance_config: Raw = ABSENT
+    failure_class: Raw = msgspec.field(name="_ng_failure_class", default=ABSENT)
+    verification_skipped: Raw = ABSENT
+    truncated: Raw = ABSENT
+    agent_ref: Raw = ABSENT
+    task_index: Raw = msgspec.field(name="_ng_task_index", default=ABSENT)
+
+
+class ResponseMarks(msgspec.Struct, gc=False):
+    """What the response says of itself beside the output."""
+
+    status: Raw = ABSENT
+    incomplete_details: Raw = ABSENT
+    usage: Raw = ABSENT
 
 
 class Rollout(msgspec.Struct, frozen=True, gc=False):
@@ -60,6 +84,8 @@ class Rollout(msgspec.Struct, frozen=True, gc=False):
             None where the line says null, which is how a NaN arrives.
         tools: The tools on offer, a JSON list; null or `ABSENT` for none.
         instructions: A system text beside the prompt, a JSON string; null or `ABSENT` for none.
+        marks: What the line says of itself.
+        response: What the response says of itself; None without a response.
     """
 
     prompt: list[Item]
@@ -67,6 +93,8 @@ class Rollout(msgspec.Struct, frozen=True, gc=False):
     reward: float | None = 0.0
     tools: Raw = ABSENT
     instructions: Raw = ABSENT
+    marks: Marks = msgspec.field(default_factory=Marks)
+    response: ResponseMarks | None = None
 
 
 class _Params(msgspec.Struct, gc=False):
@@ -75,11 +103,11 @@ class _Params(msgspec.Struct, gc=False):
     instructions: Raw = ABSENT
 
 
-class _Response(msgspec.Struct, gc=False):
+class _Response(ResponseMarks, gc=False):
     output: list[Item] | None = None
 
 
-class _Line(msgspec.Struct, gc=False):
+class _Line(Marks, kw_only=True, gc=False):
     params: _Params = msgspec.field(name="responses_create_params")
     response: _Response | None = None
     output: list[Item] | None = None
@@ -92,11 +120,11 @@ class _LooseParams(msgspec.Struct, gc=False):
     instructions: Raw = ABSENT
 
 
-class _LooseResponse(msgspec.Struct, gc=False):
+class _LooseResponse(ResponseMarks, gc=False):
     output: Raw = ABSENT
 
 
-class _LooseLine(msgspec.Struct, gc=False):
+class _LooseLine(Marks, gc=False):
     params: Raw = msgspec.field(name="responses_create_params", default=ABSENT)
     response: Raw = ABSENT
     output: Raw = ABSENT
@@ -136,7 +164,7 @@ def rollout_of(line: bytes | memoryview) -> Rollout:
             output = found.response.output
         if isinstance(prompt, str):
             prompt = [Item(type="message", role="user", content=Raw(_encode(prompt)))]
-        return Rollout(prompt, output, found.reward, params.tools, params.instructions)
+        return Rollout(prompt, output, found.reward, params.tools, params.instructions, found, found.response)
     except msgspec.DecodeError as error:
         raise Refused("bad_json", f"not a JSON object: {error}") from None
     except RecursionError:
@@ -152,8 +180,16 @@ def _other_shape(line: bytes | memoryview) -> Rollout:
     except msgspec.ValidationError:
         raise Refused("not_object", f"the line is not a JSON object, found {excerpt(line)}") from None
     prompt, params = _prompt(found.params)
-    output = _output(found, prompt, params.instructions)
-    return Rollout(prompt, output, _reward(found.reward), params.tools, params.instructions)
+    response = _response_of(found)
+    output = _output(found, response, prompt, params.instructions)
+    return Rollout(prompt, output, _reward(found.reward), params.tools, params.instructions, found, response)
+
+
+def _response_of(line: _LooseLine) -> _LooseResponse | None:
+    try:
+        return _loose_response.decode(line.response)
+    except msgspec.DecodeError:
+        return None
 
 
 def _reward(raw: Raw) -> float | None:
@@ -182,15 +218,14 @@ def _prompt(raw: Raw) -> tuple[list[Item], _LooseParams]:
             raise Refused("no_prompt", problem)
 
 
-def _output(line: _LooseLine, prompt: list[Item], instructions: Raw) -> list[Item]:
+def _output(line: _LooseLine, response: _LooseResponse | None, prompt: list[Item], instructions: Raw) -> list[Item]:
     """Give the output's items; of a list of lists the last, as each repeats the prompt and extends the one before."""
     raw = line.output
     if json_type(raw) != "list":  # an environment may use the name for something else
-        try:
-            raw = _loose_response.decode(line.response).output
-        except msgspec.DecodeError:
+        if response is None:
             problem = f"no list `output`, and `response` is not an object, found {excerpt(line.response)}"
-            raise Refused("no_output", problem) from None
+            raise Refused("no_output", problem)
+        raw = response.output
     if json_type(raw) != "list":
         raise Refused("no_output", f"neither `output` nor `response.output` is a list, found {excerpt(raw)}")
     elements = _values.decode(raw)
@@ -201,23 +236,31 @@ def _output(line: _LooseLine, prompt: list[Item], instructions: Raw) -> list[Ite
 
 def _without_prompt(items: list[Item], prompt: list[Item], instructions: Raw) -> list[Item]:
     """Take the repeated prompt from the front of an output, with the instructions before it if they are there too."""
-    asked = [_comparable(item) for item in prompt]
+    asked = [comparable(item) for item in prompt]
     for before in ([Item(role="system", content=instructions)], []):
-        given = [_comparable(item) for item in before] + asked
-        if [_comparable(item) for item in items[: len(given)]] == given:
+        given = [comparable(item) for item in before] + asked
+        if [comparable(item) for item in items[: len(given)]] == given:
             return items[len(given) :]
     return items
 
 
-def _comparable(item: Item) -> list[object]:
+def comparable(item: Item) -> list[object]:
     """Give what makes an item the same as its repetition, whatever escapes and dialect of parts it is written in."""
-    content = _any.decode(item.content) if item.content else None
+    content = decoded(item.content)
     if isinstance(content, list) and all(
         isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
     ):
         content = "".join(part["text"] for part in content)
-    rest = [bytes(raw) for raw in (item.name, item.arguments, item.output, item.tool_calls)]
+    rest = [decoded(raw) for raw in (item.name, item.arguments, item.output, item.tool_calls)]
     return [item.type or "message", item.role or "user", content, *rest]
+
+
+def decoded(raw: Raw) -> object:
+    """Decode a value; what cannot be decoded is given as its bytes, and what is absent as None."""
+    try:
+        return _any.decode(raw) if raw else None
+    except (msgspec.DecodeError, RecursionError):  # a number beyond a double, or too deep
+        return bytes(raw)
 
 
 def _items_of(raw: Raw, where: str) -> list[Item]:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from fastsft.compression import SUFFIXES, compressor
+from fastsft.compression import SUFFIXES, packer_of
 from fastsft.errors import UsageError
-from fastsft.options import Options
+from fastsft.options import Options, Split
 from fastsft.report import Report
 from fastsft.shards import Shard, is_same_file
 
@@ -101,7 +101,32 @@ def target_of(output: str | os.PathLike[str], options: Options) -> Target:
     return Target(path.parent, stem, path.name, suffix)
 
 
-def check_target(target: Target, shards: Sequence[Shard]) -> set[str]:
+def targets_of(output: str | os.PathLike[str], splits: Sequence[Split], options: Options) -> list[Target]:
+    """Resolve the main output and those of the splits, all of them apart.
+
+    A split in a folder is named as the folder: `sft/val/` holds `val-00000-of-00001.jsonl`.
+
+    Raises:
+        UsageError: Two are the same, or one cannot be written, or the shares leave nothing.
+    """
+    targets = [target_of(output, options)]
+    for split in splits:
+        if not 0 < split.share < 1:
+            raise UsageError(f"the share of a split lies between 0 and 1, not {split.share}")
+        if split.output.endswith("/") or os.path.isdir(split.output):
+            name = os.path.basename(os.path.realpath(split.output))
+            targets.append(target_of(split.output, msgspec.structs.replace(options, name=name)))
+        else:
+            one_file = msgspec.structs.replace(options, shards=None, shard_nbytes=None, compress=None)
+            targets.append(target_of(split.output, one_file))
+    if sum(split.share for split in splits) >= 1:
+        raise UsageError("the splits take all tasks, and leave none for the main output")
+    if len({(target.folder, target.stem) for target in targets}) < len(targets):
+        raise UsageError("two outputs have the same folder and name; choose others")
+    return targets
+
+
+def check_target(target: Target, shards: Sequence[Shard], inputs: Sequence[str] = ()) -> set[str]:
     """Make sure that this run will touch no input and mix with no other output.
 
     Returns:
@@ -111,7 +136,11 @@ def check_target(target: Target, shards: Sequence[Shard]) -> set[str]:
         UsageError: It would.
     """
     if target.compression:
-        compressor(target.compression)  # says now which extra is missing
+        packer_of(target.compression)  # says now which extra is missing
+    for argument in inputs:
+        if os.path.isdir(argument) and os.path.realpath(argument) == str(target.folder):
+            problem = "is an input folder, and rows in it would be taken for rollouts the next time"
+            raise UsageError(f"{argument} {problem}; choose another output")
     names = _names(target.folder)
     earlier = _earlier_outputs(target)
     present = {name for name in names if target.is_shard(name)} if target.file is None else set()

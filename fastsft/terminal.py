@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 FEW_ROWS = 100  # below this the page advises to lower the threshold
 
+_LOWEST_ADVISED = 0.85  # threshold
+
 _SHOWN_CHARACTERS = 200
 _SHOWN_ELEMENTS = 6
 
@@ -70,9 +72,9 @@ def summary_of(report: Report) -> str:
     lines = [f"{escaped(note)}" for note in report.notes]
     lines.extend(f"Refused whole: {escaped(shard.problem or '')}" for shard in report.damaged)
     if report.outputs:
-        lines.append(f"Read {_many(fates.lines, 'line')} of {_many(len(report.inputs), 'shard')}, {size_of(nbytes)}.")
+        lines.append(f"Read {many(fates.lines, 'line')} of {many(len(report.inputs), 'shard')}, {size_of(nbytes)}.")
     else:
-        lines.append(f"Read {_many(fates.lines, 'line')} when the run ended.")
+        lines.append(f"Read {many(fates.lines, 'line')} when the run ended.")
     lines.append("")
     for fate, count, reasons in (
         ("kept", fates.kept, {"trimmed": fates.trimmed} if fates.trimmed else {}),
@@ -84,15 +86,35 @@ def summary_of(report: Report) -> str:
         lines.extend(f"    {reason:<20} {number:>14,}" for reason, number in reasons.items())
     if report.outputs:
         first = escaped(str(Path(report.folder, report.outputs[0].name)))
-        more = f" and {_many(len(report.outputs) - 1, 'more shard')}" if len(report.outputs) > 1 else ""
-        lines += ["", f"Wrote {_many(report.rows, 'row')}, {size_of(report.nbytes)}, in {report.seconds:.1f} s:"]
+        more = f" and {many(len(report.outputs) - 1, 'more shard')}" if len(report.outputs) > 1 else ""
+        lines += ["", f"Wrote {many(report.rows, 'row')}, {size_of(report.nbytes)}, in {report.seconds:.1f} s:"]
         lines.append(f"  {first}{more}")
+        lines.extend(
+            f"  {escaped(split.name)}: {many(split.rows, 'row')} of {many(split.tasks, 'task')}, "
+            f"{split.tasks_elsewhere} of them in another output"
+            for split in report.splits
+        )
         if report.refused_lines:
             lines.append(f"The refused lines are listed in {escaped(report.refused_lines)} beside it.")
     return "\n".join(lines)
 
 
-def _many(count: int, what: str) -> str:
+def indexed(report: Report, path: Path) -> str:
+    """Write what an index holds and where it is."""
+    fates = report.fates
+    rollouts = fates.lines - fates.all_refused - fates.blank
+    lines = [escaped(note) for note in report.notes]
+    lines.extend(f"Refused whole: {escaped(shard.problem or '')}" for shard in report.damaged)
+    lines.append(
+        f"Read {many(fates.lines, 'line')} of {many(len(report.inputs), 'shard')}: {many(rollouts, 'rollout')}, "
+        f"{fates.all_refused:,} refused, {fates.blank:,} blank."
+    )
+    lines.append(f"Wrote their table: {escaped(str(path))}")
+    return "\n".join(lines)
+
+
+def many(count: int, what: str) -> str:
+    """Write a number of things, one or several."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
@@ -100,6 +122,8 @@ def few_rows_warning(report: Report) -> str | None:
     """Warn of too few rows to train on, with the advice of NeMo Gym's SFT guide."""
     if report.rows >= FEW_ROWS:
         return None
+    if report.options["reward_threshold"] <= _LOWEST_ADVISED or not report.fates.dropped.get("below_threshold"):
+        return f"Warning: fewer than {FEW_ROWS} rows. Consider collecting more rollouts."
     return (
         f"Warning: fewer than {FEW_ROWS} rows. Consider lowering --reward-threshold\n"
         "(try 0.90 or 0.85), or collect more rollouts."

@@ -1,12 +1,16 @@
-"""Chunks through joblib's worker processes, results in input order.
+"""Tasks through joblib's worker processes, results in input order.
 
 Rows come back through files, not through the pipe: results that wait for a slow
 chunk before them stay small, and the parent's memory flat. A task may run twice
 (Ray and Dask do that), so what it leaves behind is the same whoever leaves it, and how often.
+
+The processes are forked from this one where it may be forked, else joblib's: loky's, or
+those of the backend that `joblib.parallel_config` chose.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -15,57 +19,111 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
-from typing import Any
-
-import joblib
+from functools import partial
+from typing import Any, TypeVar
 
 from fastsft.errors import FailedRun
-from fastsft.report import Converted
-from fastsft.shards import Chunk
+from fastsft.forked import ASKING_TO_STOP, ForkedPool, may_fork
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _WAVE_TASKS_PER_JOB = 16
+_CGROUP_LIMIT = "/sys/fs/cgroup/cpu.max"
+_SECONDS_BETWEEN_LOOKS = 0.5  # at whether the parent still lives
 
 
 def cores() -> int:
-    """Count the cores that this process may use, as its affinity and its container say."""
-    return int(joblib.cpu_count())
+    """Count the cores that this process may use, as its affinity and its container say.
 
-
-def in_order(convert: Callable[[int, Chunk], Converted], chunks: Iterable[Chunk], *, jobs: int) -> Iterator[Converted]:
-    """Convert chunks, each with its index, in worker processes, and give the results in the order of the chunks.
-
-    Raises:
-        FailedRun: A worker was killed.
+    Not `joblib.cpu_count`: importing joblib takes 0.1 s, and with numpy beside it starts a thread.
     """
-    work = joblib.delayed(_in_worker)
-    results = _results((work(convert, index, chunk, os.getpid()) for index, chunk in enumerate(chunks)), jobs)
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        for converted in results:  # noqa: UP028 - `yield from` would close them outside the `finally` below
-            yield converted
-    except BrokenExecutor:
-        problem = "a worker process was killed, perhaps for lack of memory (fewer --jobs need less)"
-        raise FailedRun(f"{problem}; nothing was published") from None
+        with open(_CGROUP_LIMIT, encoding="ascii") as file:
+            quota, period = file.read().split()
+        return max(1, min(count, -(-int(quota) // int(period))))
+    except (OSError, ValueError):  # no container, or "max": no limit
+        return count
+
+
+class Workers:
+    """So many worker processes, for as many rounds of tasks as a run has. Use it in a `with` block."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        self._forked = ForkedPool(jobs, _begin) if jobs > 1 and may_fork() else None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._forked:
+            self._forked.end()
+
+    def in_order(self, work: Callable[[int, T], R], items: Iterable[T]) -> Iterator[R]:
+        """Do work on items, each with its index, and give the results in the order of the items.
+
+        Raises:
+            FailedRun: A worker was killed.
+        """
+        if self.jobs == 1:
+            for index, item in enumerate(items):
+                yield work(index, item)
+            return
+        tasks = (partial(_in_worker, work, index, item, os.getpid()) for index, item in enumerate(items))
+        try:
+            with _closed(self._results(tasks)) as results:
+                for result in results:  # noqa: UP028 - `yield from` would close them outside this block
+                    yield result
+        except BrokenExecutor:
+            problem = "a worker process was killed, perhaps for lack of memory (fewer --jobs need less)"
+            raise FailedRun(f"{problem}; nothing was published") from None
+
+    def _results(self, tasks: Iterator[Callable[[], R]]) -> Generator[R, None, None]:
+        """Run tasks on joblib's backend: the forked workers, loky, or what `joblib.parallel_config` chose."""
+        # The first tasks begin while joblib is imported, which takes 0.1 s, and with numpy beside it 0.2.
+        first = [self._forked.submit(task) for task in itertools.islice(tasks, 2 * self.jobs)] if self._forked else []
+        import joblib
+
+        calls = (joblib.delayed(task)() for task in tasks)
+        settings: dict[str, Any] = {"n_jobs": self.jobs, "batch_size": 1, "max_nbytes": None}
+        if self._forked:
+            from fastsft.backend import ForkedBackend
+
+            settings["backend"] = ForkedBackend(self._forked)
+        try:
+            parallel = joblib.Parallel(return_as="generator", **settings)
+        except ValueError:  # Ray and multiprocessing give whole lists alone, so the work is cut into waves
+            parallel = joblib.Parallel(**settings)
+            while wave := list(itertools.islice(calls, _WAVE_TASKS_PER_JOB * self.jobs)):
+                yield from parallel(wave)
+            return
+        with _closed(parallel(calls)) as rest:
+            for future in first:
+                yield future.result()
+            yield from rest
+
+
+@contextlib.contextmanager
+def _closed(results: Generator[R, None, None]) -> Iterator[Generator[R, None, None]]:
+    """Close results at the end, which stops the workers if the run ends early; joblib warns of tasks without an end."""
+    try:
+        yield results
     finally:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that tasks are cancelled is what is meant
-            results.close()  # stops the workers if the run ends early
+            warnings.simplefilter("ignore")
+            results.close()
 
 
-def _results(tasks: Iterator[Any], jobs: int) -> Generator[Converted, None, None]:
-    """Run tasks on joblib's backend: loky, or what `joblib.parallel_config` chose."""
-    try:
-        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size=1, max_nbytes=None)
-    except ValueError:  # Ray and multiprocessing give whole lists alone, so the work is cut into waves
-        parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, max_nbytes=None)
-        while wave := list(itertools.islice(tasks, _WAVE_TASKS_PER_JOB * jobs)):
-            yield from parallel(wave)
-        return
-    yield from parallel(tasks)
-
-
-def _in_worker(convert: Callable[[int, Chunk], Converted], index: int, chunk: Chunk, parent: int) -> Converted:
+def _begin(parent: int) -> None:
     _settle_in(parent)
-    return convert(index, chunk)
+    import fastsft.selection  # noqa: F401 - Polars, 0.15 s, while the parent imports joblib
+
+
+def _in_worker(work: Callable[[int, T], R], index: int, item: T, parent: int) -> R:
+    _settle_in(parent)
+    return work(index, item)
 
 
 _settled = False
@@ -79,10 +137,14 @@ def _settle_in(parent: int) -> None:
     _settled = True
     os.environ.setdefault("POLARS_MAX_THREADS", "1")  # read when polars is imported; the workers are the threads
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent answers it
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)  # a forked process has its parent's handlers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING_TO_STOP)
 
     def end_with_parent() -> None:
         while os.getppid() == parent:  # a killed parent cannot say so, and joblib's workers would go on
-            time.sleep(1)
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()

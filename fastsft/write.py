@@ -17,34 +17,38 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
 import msgspec
 
-from fastsft.compression import compressor
-from fastsft.errors import FailedRun, UsageError
+from fastsft.compression import Compressor
+from fastsft.errors import UsageError, told
 from fastsft.options import DEFAULT_SHARD_NBYTES, Options
 from fastsft.report import OutputShard, RefusedLine, Report
 from fastsft.target import Target
+from fastsft.workers import cores
 
+_MAX_THREADS = 16  # that compress, each a block of 1 MiB with another waiting
 _ROWS_PER_COPY = 1000  # rows held at once when one file is cut into a number of shards
-_COPY_NBYTES = 16 * 1024 * 1024  # bytes held at once when rows are taken from the spool
 
 
 class Output:
     """The files of one run, from its first row to their final names. Use it in a `with` block."""
 
-    def __init__(self, target: Target, options: Options, earlier: set[str]) -> None:
+    def __init__(self, target: Target, earlier: set[str], options: Options) -> None:
         self.target = target
         self._options = options
         self._earlier = earlier
         self._parts: list[_Part] = []
         self._refused: _Part | None = None
-        self.first_refused: RefusedLine | None = None
+        self._names: list[str] = []
         self._report: _Part | None = None
         self._lock = -1
+        self._made: list[Path] = []
+        self._threads: ThreadPoolExecutor | None = None
         if target.file is not None:
             self._limit: float = float("inf")
         elif options.shards is not None:
@@ -53,7 +57,8 @@ class Output:
             self._limit = options.shard_nbytes or DEFAULT_SHARD_NBYTES
 
     def __enter__(self) -> Output:
-        with _told(self.target.folder):
+        with told(self.target.folder):
+            self._made = [folder for folder in (self.target.folder, *self.target.folder.parents) if not folder.exists()]
             self.target.folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.target)
             try:
@@ -69,28 +74,43 @@ class Output:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self.target.spool, ignore_errors=True)
-        for part in [*self._parts, *filter(None, [self._refused, self._report])]:
-            part.remove()
-        self._unlock()
+        self.clean()
+
+    def clean(self) -> None:
+        """Remove what has no final name, and let go of the target; harmless the second time."""
+        if self._lock < 0:
+            return
+        with signals_too_late():  # a second one finds the work done
+            if self._threads:
+                self._threads.shutdown(cancel_futures=True)
+            shutil.rmtree(self.target.spool, ignore_errors=True)
+            for part in [*self._parts, *filter(None, [self._refused, self._report])]:
+                part.remove()
+            self._unlock()
+            with contextlib.suppress(OSError):
+                for folder in self._made:  # those that are empty still: nothing was published
+                    folder.rmdir()
 
     def _unlock(self) -> None:
         self.target.lock.unlink(missing_ok=True)
         os.close(self._lock)
+        self._lock = -1
 
-    def write_rows(self, rows: bytes) -> None:
+    def write_rows(self, rows: bytes | memoryview, count: int) -> None:
         """Append whole rows, each ending in a line feed, cutting them into shards where they are full."""
         while rows:
             part = self._parts[-1] if self._parts else self._new_part()
             room = self._limit - part.nbytes
             if len(rows) <= room:
-                part.write(rows)
+                part.write(rows, count)
                 return
+            rows = bytes(rows)
             cut = rows.rfind(b"\n", 0, max(int(room), 0)) + 1
             if cut == 0 and part.nbytes == 0:
                 cut = rows.find(b"\n") + 1  # one row longer than a shard
-            part.write(rows[:cut])
-            rows = rows[cut:]
+            fitting = rows.count(b"\n", 0, cut)
+            part.write(rows[:cut], fitting)
+            rows, count = rows[cut:], count - fitting
             if rows:
                 self._new_part()
 
@@ -98,26 +118,30 @@ class Output:
         """Append to the list of refused lines."""
         if lines:
             if self._refused is None:
-                self.first_refused = lines[0]
                 self._refused = _Part(self.target.refused.with_name(self.target.refused.name + ".part"))
-            self._refused.write(msgspec.json.Encoder().encode_lines(lines))
+            self._refused.write(msgspec.json.Encoder().encode_lines(lines), len(lines))
 
-    def publish(self, report: Report) -> None:
-        """Close everything, fill in what the report says of the files, and give all their final names."""
+    def close(self, report: Report) -> None:
+        """Make sure that everything is on the disk, and fill in what the report says of the files."""
         if self._options.shards is not None and self.target.file is None:
             self._cut_by_count(self._options.shards)
         elif not self._parts:
             self._new_part()
-        names = self._final_names()
+        self._names = names = self._final_names()
         report.folder = str(self.target.folder)
         report.outputs = [part.close(name) for part, name in zip(self._parts, names, strict=True)]
         report.refused_lines = self.target.refused.name if self._refused else None
         self._report = _Part(self.target.report.with_name(f"{self.target.report.name}.part"))
-        self._report.write(report.to_json())
+        self._report.write(report.to_json(), 0)
         self._report.close(self.target.report.name)
         if self._refused:
             self._refused.close(self.target.refused.name)
-        with _signals_too_late(), _told(self.target.folder, "publishing was not finished, and no report stands there"):
+
+    def publish(self) -> None:
+        """Give all files their final names, what `close` has closed."""
+        assert self._report, "not closed"
+        names = self._names
+        with told(self.target.folder, "publishing was not finished, and no report stands there"):
             self.target.report.unlink(missing_ok=True)  # from here on no report stands beside a mixture
             for name in self._earlier - set(names):
                 (self.target.folder / name).unlink(missing_ok=True)
@@ -137,22 +161,30 @@ class Output:
         if self._parts:
             self._parts[-1].close("")  # a run may write more shards than a process may hold open
         staged = self._options.shards is not None and self.target.file is None
-        self._parts.append(_Part(self.target.folder / name, None if staged else self.target.compression))
+        self._parts.append(_Part(self.target.folder / name, None if staged else self._compressor()))
         return self._parts[-1]
+
+    def _compressor(self) -> Compressor | None:
+        if self.target.compression is None:
+            return None
+        if self._threads is None:
+            count = min(self._options.jobs or cores(), _MAX_THREADS)
+            self._threads = ThreadPoolExecutor(count)
+        return Compressor(self.target.compression, self._threads, ahead=2 * _MAX_THREADS)
 
     def _cut_by_count(self, count: int) -> None:
         """Cut the one file of rows into shards whose row counts differ by one at most; none is empty if rows allow."""
         whole = self._parts.pop() if self._parts else _Part(self.target.folder / f"{self.target.stem}-rows.part")
         whole.close("")
         count = max(1, min(count, whole.rows))
-        with _told(whole.path), open(whole.path, "rb") as rows:
+        with told(whole.path), open(whole.path, "rb") as rows:
             for index in range(count):
                 left = whole.rows // count + (index < whole.rows % count)
-                part = _Part(self.target.folder / f"{self.target.stem}-{index:05}.part", self.target.compression)
+                part = _Part(self.target.folder / f"{self.target.stem}-{index:05}.part", self._compressor())
                 self._parts.append(part)
                 while left:
                     lines = list(itertools.islice(rows, min(left, _ROWS_PER_COPY)))
-                    part.write(b"".join(lines))
+                    part.write(b"".join(lines), len(lines))
                     left -= len(lines)
                 part.close("")
         whole.remove()
@@ -167,27 +199,30 @@ class Output:
 class _Part:
     """One file that is being written under a name that says so."""
 
-    def __init__(self, path: Path, compression: str | None = None) -> None:
+    def __init__(self, path: Path, compressor: Compressor | None = None) -> None:
         self.path = path
         self.rows = 0
         self.nbytes = 0  # before compression, so that what a shard holds does not depend on a library's version
         self._written_nbytes = 0
         self._sha256 = hashlib.sha256()
-        self._compressor = compressor(compression) if compression else None
-        with _told(path):  # mode 0666 less the umask, as any program's; a link in its place is not followed
+        self._compressor = compressor
+        with told(path):  # mode 0666 less the umask, as any program's; a link in its place is not followed
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._open = True
 
-    def write(self, data: bytes) -> None:
-        self.rows += data.count(b"\n")
+    def write(self, data: bytes | memoryview, rows: int) -> None:
+        """Append bytes that hold so many rows; who made them knows, and counting again costs as much as a hash."""
+        self.rows += rows
         self.nbytes += len(data)
         self._write(self._compressor.compress(data) if self._compressor else data)
 
-    def _write(self, data: bytes) -> None:
-        with _told(self.path):
+    def _write(self, data: bytes | memoryview) -> None:
+        with told(self.path):
             left = memoryview(data)
             while left:
                 left = left[os.write(self._file, left) :]
+        if hasattr(os, "posix_fadvise"):  # lets Linux begin to write, so that fsync waits for less: 1.04 times as fast
+            os.posix_fadvise(self._file, self._written_nbytes, len(data), os.POSIX_FADV_DONTNEED)
         self._sha256.update(data)
         self._written_nbytes += len(data)
 
@@ -196,7 +231,7 @@ class _Part:
         if self._open:
             if self._compressor:
                 self._write(self._compressor.flush())
-            with _told(self.path):
+            with told(self.path):
                 os.fsync(self._file)
                 self._open = False
                 os.close(self._file)
@@ -240,16 +275,7 @@ def _locked(target: Target) -> int:
 
 
 @contextlib.contextmanager
-def _told(path: Path, outcome: str = "nothing was published") -> Iterator[None]:
-    """Turn an operating system's error into one that says which path and what came of the run."""
-    try:
-        yield
-    except OSError as error:
-        raise FailedRun(f"cannot write {path}: {error.strerror}; {outcome}") from None
-
-
-@contextlib.contextmanager
-def _signals_too_late() -> Iterator[None]:
+def signals_too_late() -> Iterator[None]:
     """Ignore signals that ask to stop while files get their names: milliseconds, after which the run is done."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread runs handlers
@@ -262,27 +288,3 @@ def _signals_too_late() -> Iterator[None]:
         for number, handler in handlers.items():
             if handler is not None:
                 signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def spooled(spool: Path, index: int) -> Iterator[Callable[[bytes], object]]:
-    """Hand rows from a worker to the writer: a file that is whole or absent, the same whoever writes it."""
-    part = spool / f"{index:08}.{os.getpid()}.{threading.get_ident()}.part"
-    with _told(part):
-        try:
-            with part.open("wb", buffering=0) as file:
-                yield file.write
-            os.replace(part, spool / f"{index:08}")
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-
-
-def take_spool(spool: Path, index: int) -> Iterator[bytes]:
-    """Read what a worker handed over, whole rows at a time, and remove it."""
-    path = spool / f"{index:08}"
-    with _told(path):
-        with path.open("rb") as file:
-            while rows := file.read(_COPY_NBYTES):
-                yield rows if rows.endswith(b"\n") else rows + file.readline()
-        path.unlink()

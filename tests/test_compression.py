@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from backports import zstd
 
-from fastsft.compression import compression_of, compressor, damages, opened
+from fastsft import compression
+from fastsft.compression import Compressor, compression_of, damages, opened
 
 DATA = b"".join(b"line %d\n" % (number * 7919) for number in range(5000))
 PACKED = {"gz": gzip.compress(DATA), "zst": zstd.compress(DATA)}
@@ -36,13 +38,19 @@ def test_what_is_compressed_is_read_back_streams_end_to_end_too(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", PACKED)
-def test_compressing_depends_on_the_data_alone(kind):
-    def packed() -> bytes:
-        packer = compressor(kind)
-        return packer.compress(DATA[:999]) + packer.compress(DATA[999:]) + packer.flush()
+@pytest.mark.parametrize("size", [0, 1, 1000, 2000, len(DATA)])
+def test_compressing_depends_on_the_data_alone(monkeypatch, kind, size):
+    monkeypatch.setattr(compression, "_BLOCK_NBYTES", 1000)
 
-    assert packed() == packed()
-    assert {"gz": gzip.decompress, "zst": zstd.decompress}[kind](packed()) == DATA
+    def packed(threads: int, step: int) -> bytes:
+        with ThreadPoolExecutor(threads) as pool:
+            packer = Compressor(kind, pool, ahead=threads)
+            parts = [packer.compress(DATA[start : min(start + step, size)]) for start in range(0, size, step)]
+            return b"".join(parts) + packer.flush()
+
+    expected = packed(1, 1_000_000)
+    assert [packed(1, 999), packed(3, 700), packed(2, 2500)] == [expected] * 3
+    assert {"gz": gzip.decompress, "zst": zstd.decompress}[kind](expected) == DATA[:size]
 
 
 @pytest.mark.usefixtures("_reader")

@@ -13,6 +13,7 @@ import pytest
 from builders import row_of
 
 from fastsft import FORMATS, FailedRun, TooManyRefused, UsageError
+from fastsft.options import GATES
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text()
@@ -30,20 +31,22 @@ def test_ci_runs_the_command_that_users_are_told():
 
 
 def test_readme_names_every_option_that_help_names():
-    done = subprocess.run(
-        [sys.executable, "-m", "fastsft", "convert", "--help"], capture_output=True, text=True, check=True
-    )
-    options = set(re.findall(r"(?<![\w-])--?[a-z][a-z_-]*", done.stdout.partition("Options:")[2]))
-    assert len(options) > 10
+    options = set()
+    for command in ("convert", "index", "stats", "show"):
+        done = subprocess.run(
+            [sys.executable, "-m", "fastsft", command, "--help"], capture_output=True, text=True, check=True
+        )
+        options |= set(re.findall(r"(?<![\w-])--?[a-z][a-z_-]*", done.stdout.partition("Options:")[2]))
+    assert len(options) > 30
     assert {option for option in options if f"`{option}" not in README} == set()
 
 
 def test_readme_names_every_reason_and_no_other():
     source = "".join(path.read_text() for path in (PROJECT / "fastsft").rglob("*.py"))
     refused = set(re.findall(r'Refused\(\s*"([a-z0-9_]+)"', source))
-    dropped = set(re.findall(r'\("([a-z_]+)", pl\.col', source))
+    dropped = {*GATES, *re.findall(r'Criterion\(\s*"([a-z_]+)"', source)}
     assert len(refused) > 10
-    assert len(dropped) == 2
+    assert len(dropped) == 14
     table = README.partition("## Every line has one fate")[2].partition("\n## ")[0]
     named = {
         name
@@ -80,7 +83,7 @@ def test_the_first_command_runs_the_main_job(tmp_path):
     assert report["outputs"][0]["rows"] > 500
 
 
-@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("fastsft convert")])
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("fastsft ")])
 def test_the_other_commands_run(command, tmp_path):
     subprocess.run(
         [sys.executable, str(PROJECT / "benchmarks/generate.py"), "run1", "--lines", "8"], check=True, cwd=tmp_path
@@ -92,7 +95,7 @@ def test_the_other_commands_run(command, tmp_path):
 
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
 
-    assert (done.returncode, done.stdout[:5]) == (0, "Read "), done.stderr
+    assert (done.returncode, bool(done.stdout)) == (0, True), done.stderr
 
 
 def test_the_python_example_runs(tmp_path, monkeypatch):

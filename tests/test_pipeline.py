@@ -177,11 +177,21 @@ def test_the_report_says_what_was_read_decided_and_written(convert, tmp_path):
     fates = {"lines": 2, "kept": 1, "blank": 0, "dropped": {"below_threshold": 1}, "refused": {}, "trimmed": 0}
     assert report.pop("seconds") >= 0
     assert report == {
-        "version": fastsft.pipeline.version("fastsft"),
+        "version": fastsft.__version__,
         "options": {
             "format": "openai",
             "reward_threshold": 0.5,
+            "max_reward": None,
             "allow": [],
+            "where": None,
+            "pass_rate": None,
+            "dedup": False,
+            "best_of": None,
+            "per_task": None,
+            "per_agent": None,
+            "sample": None,
+            "seed": 0,
+            "splits": {},
             "max_refused": None,
             "shards": None,
             "shard_nbytes": None,
@@ -199,6 +209,7 @@ def test_the_report_says_what_was_read_decided_and_written(convert, tmp_path):
             }
         ],
         "notes": [],
+        "splits": [],
         "outputs": [
             {"name": "train.jsonl", "rows": 1, "nbytes": len(rows[0]), "sha256": hashlib.sha256(rows[0]).hexdigest()}
         ],
@@ -384,8 +395,9 @@ def test_a_full_disk_publishes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_run_and_its_workers_and_publishes_nothing(large, tmp_path, number):
-    command = command_of(large, tmp_path)
+@pytest.mark.parametrize("workers", ["forked", "loky"])
+def test_a_signal_ends_the_run_and_its_workers_and_publishes_nothing(large, tmp_path, number, workers):
+    command = command_of(large, tmp_path, workers)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as run:
@@ -400,8 +412,11 @@ def test_a_signal_ends_the_run_and_its_workers_and_publishes_nothing(large, tmp_
     assert listed(tmp_path / "out") == []
 
 
-def test_workers_end_with_a_parent_that_was_killed(large, ten, tmp_path):
-    with subprocess.Popen(command_of(large, tmp_path), start_new_session=True, stderr=subprocess.DEVNULL) as run:
+@pytest.mark.parametrize("workers", ["forked", "loky"])
+def test_workers_end_with_a_parent_that_was_killed(large, ten, tmp_path, workers):
+    with subprocess.Popen(
+        command_of(large, tmp_path, workers), start_new_session=True, stderr=subprocess.DEVNULL
+    ) as run:
         wait_for_workers(run, tmp_path)
         run.kill()
     assert left_in_session(run.pid) == []
@@ -411,8 +426,9 @@ def test_workers_end_with_a_parent_that_was_killed(large, ten, tmp_path):
     assert listed(tmp_path / "out") == ["train.jsonl", "train.report.json"]
 
 
-def test_a_killed_worker_fails_the_run_and_is_named(large, tmp_path):
-    command = command_of(large, tmp_path)
+@pytest.mark.parametrize("workers", ["forked", "loky"])
+def test_a_killed_worker_fails_the_run_and_is_named(large, tmp_path, workers):
+    command = command_of(large, tmp_path, workers)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as run:
@@ -436,9 +452,13 @@ def large(tmp_path_factory) -> Path:
     return path
 
 
-def command_of(shard: Path, tmp_path: Path) -> list[str]:
+# A process that has imported joblib may have chosen a backend and has threads of its own, so it is not forked.
+STARTS = {"forked": ["-m", "fastsft"], "loky": ["-c", "import joblib; from fastsft.cli import main; main()"]}
+
+
+def command_of(shard: Path, tmp_path: Path, workers: str) -> list[str]:
     output = str(tmp_path / "out/train.jsonl")
-    return [sys.executable, "-m", "fastsft", "convert", str(shard), "--output", output, "--jobs", "2"]
+    return [sys.executable, *STARTS[workers], "convert", str(shard), "--output", output, "--jobs", "2"]
 
 
 def wait_for_workers(run: subprocess.Popen, tmp_path: Path) -> list[int]:
@@ -447,7 +467,8 @@ def wait_for_workers(run: subprocess.Popen, tmp_path: Path) -> list[int]:
     part = tmp_path / "out/train.jsonl.part"
     while time.monotonic() < deadline and run.poll() is None:
         if part.exists() and part.stat().st_size:
-            return [pid for pid in session_of(run.pid) if b"popen_loky" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+            others = [pid for pid in session_of(run.pid) if pid != run.pid]
+            return [pid for pid in others if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
         os.sched_yield()
     raise AssertionError(f"no rows came: {run.poll()}")
 
@@ -467,9 +488,10 @@ def session_of(leader: int) -> list[int]:
         if entry.name.isdigit():
             try:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                threads = len(os.listdir(entry / "task"))
             except OSError:
                 continue
-            if int(fields[3]) == leader and fields[0] != "Z":
+            if int(fields[3]) == leader and (fields[0] != "Z" or threads > 1):  # not all of it has ended
                 found.append(int(entry.name))
     return found
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
 
+import baseline
 import msgspec
 import polars as pl
 import pytest
@@ -47,3 +51,53 @@ def test_each_refused_line_is_where_the_record_says(real_rollouts, tmp_path):
         if entry["reason"] == "bad_json":
             with pytest.raises(json.JSONDecodeError):
                 json.loads(line)
+
+
+def test_splits_of_real_rollouts_share_no_prompt(real_rollouts, tmp_path):
+    report = fastsft.convert(
+        real_rollouts, tmp_path / "train.jsonl", splits={str(tmp_path / "val.jsonl"): 0.4}, reward_threshold=-1e9
+    )
+
+    def asked(path: Path) -> set[str]:
+        """What each row asks, as far as a row has it: its tools and its turns before the first of the assistant."""
+        rows = [json.loads(row) for row in path.read_bytes().splitlines()]
+        turns = [list(takewhile(lambda turn: turn["role"] != "assistant", row["messages"])) for row in rows]
+        return {json.dumps([row.get("tools"), asked]) for row, asked in zip(rows, turns, strict=True) if asked}
+
+    train, val = asked(tmp_path / "train.jsonl"), asked(tmp_path / "val.jsonl")
+    assert min(len(train), len(val)) > 50
+    assert train & val == set()
+    assert sum(split.rows for split in report.splits) == report.fates.kept
+
+
+def test_one_of_each_task_is_kept_and_a_task_is_what_hangs_together(real_rollouts, tmp_path):
+    keys: dict[Any, Any] = {}  # of a prompt or of an index in one file: another key of the same task
+
+    def root(key: Any) -> Any:
+        while keys.setdefault(key, key) != key:
+            key = keys[key]
+        return key
+
+    usable = []
+    for path in real_rollouts:
+        for line in path.read_bytes().splitlines():
+            if baseline.row_of(line, reward_threshold=-1e9, gated=False) in ("bad_json", "no_output"):
+                continue
+            rollout = json.loads(line)
+            params = rollout["responses_create_params"]
+            _, output = baseline.parts_of(rollout)
+            replayed = [*takewhile(lambda item: item.get("role") in ("system", "user"), output)]
+            asked = params["input"] or replayed or output
+            if not isinstance(asked, str):  # a message may say that it is one, or not
+                asked = [{"type": "message", **item} for item in asked]
+            given = [asked, params.get("tools") or None, params.get("instructions") or None]
+            prompt = json.dumps(given, sort_keys=True)
+            if (index := rollout.get("_ng_task_index")) is not None:
+                keys[root((path.name, json.dumps(rollout.get("agent_ref")), index))] = root(prompt)
+            if isinstance(baseline.row_of(line, reward_threshold=0.5), dict):
+                usable.append(prompt)
+
+    report = fastsft.convert(real_rollouts, tmp_path / "rows.jsonl", best_of=1, reward_threshold=0.5)
+
+    assert report.fates.kept == len({root(prompt) for prompt in usable})
+    assert report.fates.kept + report.fates.dropped["not_best"] == len(usable)

@@ -1,0 +1,42 @@
+"""What joblib needs to know to hand its tasks to the processes of `forked.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from joblib.parallel import ParallelBackendBase
+
+from fastsft.forked import ForkedPool
+
+
+class ForkedBackend(ParallelBackendBase):  # type: ignore[misc] # joblib ships no types
+    """A joblib backend for processes that run already."""
+
+    supports_retrieve_callback = True  # so that results can come one by one
+
+    def __init__(self, pool: ForkedPool) -> None:
+        super().__init__(nesting_level=0)
+        self._pool = pool
+
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        """Give the number of processes."""
+        return self._pool.jobs
+
+    def submit(self, batch: Any, callback: Callable[[Future[Any]], None] | None = None) -> Future[Any]:
+        """Have a batch of tasks done; without joblib's wrapping, for which each process would import joblib."""
+        future = self._pool.submit(_results_of, batch.items)
+        if callback:
+            future.add_done_callback(callback)
+        return future
+
+    apply_async = submit  # its name before joblib 1.5
+
+    def retrieve_result_callback(self, future: Future[Any]) -> Any:
+        """Give what a batch of tasks gave, or raise what it raised."""
+        return future.result()
+
+
+def _results_of(items: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
+    return [task(*arguments, **keywords) for task, arguments, keywords in items]

@@ -1,0 +1,275 @@
+"""What is done to a chunk, wherever that is: its lines are judged, chosen by what each says itself, and converted.
+
+A run that compares lines does it in two steps: `scan_chunk` gives the table of a chunk, and
+`convert_chosen` the rows of the lines that were chosen from the tables of all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from fastsft.depth import flattened
+from fastsft.encoding import is_utf8, one_line_each
+from fastsft.errors import DamagedShard, FailedRun, Refused
+from fastsft.formats import FORMATS
+from fastsft.formats.row import Row
+from fastsft.formats.turns import Turn, conversation
+from fastsft.lines import Chosen, Lines, chosen_lines, is_blank, line_starts, lines_in
+from fastsft.options import Options
+from fastsft.report import Converted, Fates, RefusedLine, Scanned
+from fastsft.rollout import Rollout, rollout_of
+from fastsft.shards import Chunk, Shard, printable
+from fastsft.spool import spooled
+
+_encoder = msgspec.json.Encoder()  # built once per process; cannot be pickled, so never passed around
+
+
+class _Judged(NamedTuple):
+    """Lines of which it is known whether each is a rollout.
+
+    Attributes:
+        fates: Those of the lines that are none.
+        refused: The same, one by one.
+        numbers: Which lines are rollouts, from 0.
+        rollouts: These rollouts, in the same order.
+        offsets: Where each line begins in the shard, and after the last where the next would.
+        data: The bytes of all lines.
+    """
+
+    fates: Fates
+    refused: list[RefusedLine]
+    numbers: list[int]
+    rollouts: list[Rollout]
+    offsets: list[int]
+    data: memoryview
+
+    def line(self, number: int) -> memoryview:
+        first = self.offsets[0]
+        return self.data[self.offsets[number] - first : self.offsets[number + 1] - first - 1]
+
+    def refuse(self, number: int, problem: Refused) -> None:
+        self.fates.refused[problem.reason] = self.fates.refused.get(problem.reason, 0) + 1
+        self.refused.append(RefusedLine("", number, self.offsets[number], problem.reason, problem.problem))
+
+    def row(self, number: int, rollout: Rollout, options: Options) -> Row | None:
+        """Give the row of a line, or refuse it."""
+        try:
+            return _row(rollout, self.line(number), options)
+        except Refused as problem:
+            self.refuse(number, problem)
+            return None
+
+
+def _row(rollout: Rollout, line: memoryview, options: Options) -> Row:
+    to_row = FORMATS[options.format]
+    try:
+        return to_row(rollout)
+    except RecursionError:  # something that the row does not use nests too deep for a second look
+        return to_row(rollout_of(flattened(bytes(line))))
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Hold the cycle collector back: structs make no cycles, and looking for some takes a fifth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _judged(lines: Lines, options: Options) -> _Judged:
+    """Decode every line, and refuse those that are no rollout."""
+    starts = line_starts(lines.data)
+    offsets = [lines.offset + start for start in starts] if lines.offset else starts
+    judged = _Judged(Fates(lines=len(starts) - 1), [], [], [], offsets, memoryview(lines.data))
+    all_utf8 = is_utf8(lines.data)
+    may_be_too_long = len(lines.data) > options.max_line_nbytes
+    for number in range(len(starts) - 1):
+        line = judged.data[starts[number] : starts[number + 1] - 1]
+        try:
+            if may_be_too_long and len(line) > options.max_line_nbytes:
+                raise _too_long(len(line), options)
+            if not all_utf8 and not is_utf8(bytes(line)):
+                raise Refused("bad_utf8", "the line is not valid UTF-8")
+            judged.rollouts.append(rollout_of(line))
+            judged.numbers.append(number)
+        except Refused as problem:
+            if is_blank(line):
+                judged.fates.blank += 1
+            else:
+                judged.refuse(number, problem)
+    if lines.too_long_nbytes is not None:
+        judged.refuse(judged.fates.lines, _too_long(lines.too_long_nbytes, options))
+        judged.fates.lines += 1
+    return judged
+
+
+def _too_long(nbytes: int, options: Options) -> Refused:
+    limit = options.max_line_nbytes
+    return Refused("line_too_long", f"the line has {nbytes:,} bytes, more than --max-line allows ({limit:,})")
+
+
+def convert_chunk(chunk: Chunk, options: Options) -> Iterator[Converted]:
+    """Give every line of a chunk its fate, and the kept ones their rows, as much at once as is in memory at once."""
+    for lines in lines_in(chunk, nbytes=options.chunk_nbytes, max_line=options.max_line_nbytes):
+        yield _convert(lines, chunk, options)
+
+
+@_no_garbage_collection()
+def _convert(lines: Lines, chunk: Chunk, options: Options) -> Converted:
+    judged = _judged(lines, options)
+    reasons = _drop_reasons(judged, chunk, options) if judged.rollouts else []
+    wanted = []
+    for number, rollout, reason in zip(judged.numbers, judged.rollouts, reasons, strict=True):
+        if reason is None:
+            wanted.append((number, rollout))
+        else:
+            judged.fates.dropped[reason] = judged.fates.dropped.get(reason, 0) + 1
+    return Converted(chunk, judged.fates, judged.refused, _rows(judged, wanted, options))
+
+
+def _drop_reasons(judged: _Judged, chunk: Chunk, options: Options) -> list[str | None]:
+    from fastsft.selection import columns_of_each, drop_reasons  # polars, 0.2 s: not before a run has begun
+    from fastsft.table import Place, table
+
+    names = columns_of_each(options)
+    place = Place(printable(chunk.shard.path), chunk.shard.place)
+    known = table(names, judged.rollouts, place=place, lines=judged.numbers, offsets=judged.offsets)
+    return drop_reasons(known, options)
+
+
+def _rows(judged: _Judged, wanted: Sequence[tuple[int, Rollout]], options: Options) -> bytes:
+    """Give the rows of the wanted lines, and count them."""
+    bodies: list[msgspec.Struct] = []
+    for number, rollout in wanted:
+        if row := judged.row(number, rollout, options):
+            bodies.append(row.body)
+            judged.fates.trimmed += row.turns_cut > 0
+    judged.fates.kept = len(bodies)
+    judged.refused.sort(key=lambda line: line.line)
+    return one_line_each(_encoder.encode_lines(bodies))
+
+
+def convert_to_spool(index: int, chunk: Chunk, *, options: Options, spool: Path) -> Converted:
+    """Convert a chunk whole; its rows go to the spool under its index."""
+    whole = Converted(chunk, Fates(), [], None)
+    try:
+        with spooled(spool, index) as write:
+            for part in convert_chunk(chunk, options):
+                write(part.rows or b"")
+                _add(whole, part)
+    except DamagedShard as damaged:
+        return Converted(chunk, Fates(), [], b"", str(damaged))
+    return whole
+
+
+def _add(whole: Converted | Scanned, part: Converted | Scanned) -> None:
+    for line in part.refused:
+        line.line += whole.fates.lines
+    whole.refused += part.refused
+    whole.fates += part.fates
+
+
+def scan_chunk(index: int, chunk: Chunk, *, options: Options, names: Sequence[str], every_line: bool) -> Scanned:
+    """Give the table of a chunk's rollouts: the columns `names`, its lines numbered from 1 at its first.
+
+    Whether a line has a row is asked of those that no criterion drops for what they say themselves; or of all.
+    """
+    whole = Scanned(chunk, Fates(), [], [])
+    try:
+        for lines in lines_in(chunk, nbytes=options.chunk_nbytes, max_line=options.max_line_nbytes):
+            part = _scan(lines, chunk, options, names, every_line, whole.fates.lines)
+            whole.tables += part.tables
+            _add(whole, part)
+    except DamagedShard as damaged:
+        return Scanned(chunk, Fates(), [], [], str(damaged))
+    return whole
+
+
+@_no_garbage_collection()
+def _scan(lines: Lines, chunk: Chunk, options: Options, names: Sequence[str], every_line: bool, before: int) -> Scanned:
+    from fastsft.table import FROM_ROWS, Place, packed, table, with_rows
+
+    judged = _judged(lines, options)
+    if not judged.rollouts:
+        return Scanned(chunk, judged.fates, judged.refused, [])
+    place = Place(printable(chunk.shard.path), chunk.shard.place)
+    found = [name for name in names if name not in FROM_ROWS]
+    known = table(found, judged.rollouts, place=place, lines=judged.numbers, offsets=judged.offsets)
+    if set(FROM_ROWS) & set(names):
+        reasons = [None] * len(judged.rollouts) if every_line else _drop_reasons(judged, chunk, options)
+        told = [
+            _told_of_row(judged, number, rollout, options, hashed="content" in names) if reason is None else _NOTHING
+            for number, rollout, reason in zip(judged.numbers, judged.rollouts, reasons, strict=True)
+        ]
+        known = with_rows(known, told)
+    return Scanned(chunk, judged.fates, judged.refused, [packed(known.select(names), before)])
+
+
+_NOTHING = (None, None, None)
+
+
+def _told_of_row(
+    judged: _Judged, number: int, rollout: Rollout, options: Options, *, hashed: bool
+) -> tuple[str | None, str | None, bytes | None]:
+    """Give why a line has no row, in a word and in a sentence, and 128 bits of the SHA-256 of the row it has."""
+    try:
+        row = _row(rollout, judged.line(number), options)
+    except Refused as problem:
+        return problem.reason, problem.problem, None
+    return None, None, hashlib.sha256(_encoder.encode(row.body)).digest()[:16] if hashed else None
+
+
+def convert_chosen(index: int, chosen: Chosen, *, options: Options, spool: Path) -> Converted:
+    """Convert the lines of a chunk that were chosen; their rows go to the spool under the index.
+
+    Raises:
+        FailedRun: A line is not the rollout that was scanned.
+    """
+    whole = Converted(chosen.chunk, Fates(), [], None, split=chosen.split)
+    with spooled(spool, index) as write:
+        for lines in chosen_lines(chosen, nbytes=options.chunk_nbytes, max_line=options.max_line_nbytes):
+            write(_convert_chosen(lines, whole, options))
+    return whole
+
+
+@_no_garbage_collection()
+def _convert_chosen(lines: Sequence[tuple[int, int, memoryview]], whole: Converted, options: Options) -> bytes:
+    bodies: list[msgspec.Struct] = []
+    for number, _, line in lines:
+        try:
+            row = _row(rollout_of(line), line, options)
+        except Refused:
+            raise FailedRun(f"{whole.chunk.shard.path}:{number}: not the rollout that was scanned") from None
+        bodies.append(row.body)
+        whole.fates.trimmed += row.turns_cut > 0
+    whole.fates.kept += len(bodies)
+    return one_line_each(_encoder.encode_lines(bodies))
+
+
+def judged_line(line: bytes, options: Options) -> tuple[str, Rollout | None, list[Turn]]:
+    """Tell in words what becomes of one line judged by itself, and give its rollout and turns where it has them."""
+    judged = _judged(Lines(line, 0), options)
+    if judged.refused:
+        return f"refused: {judged.refused[0].reason}: {judged.refused[0].problem}", None, []
+    if not judged.rollouts:
+        return "blank", None, []
+    (rollout,) = judged.rollouts
+    chunk = Chunk(Shard("", len(line), 0), 0, len(line))
+    (reason,) = _drop_reasons(judged, chunk, options)
+    try:
+        turns, _ = conversation(rollout)
+        _row(rollout, memoryview(line), options)
+    except Refused as problem:
+        return f"refused: {problem.reason}: {problem.problem}" if reason is None else f"dropped: {reason}", rollout, []
+    return "kept" if reason is None else f"dropped: {reason}", rollout, turns

@@ -1,0 +1,237 @@
+"""An index: the table of lines in a Parquet file, so that choosing again reads the chosen lines alone.
+
+It holds a row for each rollout and one for each refused line, and in its metadata which
+shards it is of: it fits while their sizes and modification times are the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from fastsft import __version__
+from fastsft.account import Account
+from fastsft.errors import FailedRun, UsageError, told
+from fastsft.options import Options
+from fastsft.pipeline import Progress, jobs_for
+from fastsft.report import Fates, RefusedLine, Report, Scanned
+from fastsft.scan import scan
+from fastsft.shards import Chunk, Shard, find_shards, is_same_file, printable
+from fastsft.table import COLUMNS
+from fastsft.tasks import with_tasks
+from fastsft.workers import Workers
+
+NAME = "fastsft.index.parquet"  # where it is found by itself, beside the first shard
+_COMMAND = "fastsft index INPUT... --output FILE"
+_KEY = "fastsft"
+_VERSION = 1  # of what it holds and how it is found
+_REFUSED = {"reason": pl.String, "problem": pl.String}  # of lines that are no rollout
+_FOUND = [name for name in COLUMNS if name != "task"] + ["prompt"]
+
+
+class _Entry(msgspec.Struct):
+    """One shard as it was when it was scanned."""
+
+    path: str
+    nbytes: int
+    modified_ns: int
+    fates: Fates
+    problem: str | None
+
+
+class _About(msgspec.Struct):
+    """What the metadata say: the version, the shards, and what format was asked for and hashed."""
+
+    version: int
+    fastsft: str
+    max_line_nbytes: int
+    format: str
+    content: bool
+    shards: list[_Entry]
+
+
+class Index:
+    """An index that fits the shards of a run."""
+
+    def __init__(self, path: str, about: _About, shards: Sequence[Shard], entries: Sequence[int]) -> None:
+        self._path = path
+        self._about = about
+        self._shards = shards
+        self._entries = entries  # where each shard of the run stands in the index
+
+    def lines(self, names: Sequence[str], account: Account) -> pl.DataFrame:
+        """Read the columns `names` of the run's rollouts, in its order; refused lines go to the account.
+
+        Raises:
+            FailedRun: The file is damaged.
+        """
+        paths = [printable(shard.path) for shard in self._shards]
+        columns = {"place": self._entries, "now": range(len(paths)), "path": paths}
+        places = pl.DataFrame(columns, schema={"place": pl.UInt32, "now": pl.UInt32, "path": pl.String})
+        wanted = list(dict.fromkeys([*names, "place", "line", "offset", "reason", "problem"]))
+        try:
+            with open(self._path, "rb") as file:  # a path would be taken for a glob
+                known = pl.read_parquet(file, columns=wanted)
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            problem = f"{self._path} is damaged ({type(error).__name__}); make it anew with: {_COMMAND}"
+            raise FailedRun(f"{problem}; nothing was published") from None
+        known = known.join(places, on="place", how="inner", maintain_order="left")
+        self._account(known, account)
+        rollouts = known.filter(pl.col("reason").is_null()).with_columns(
+            pl.col("now").alias("place"), pl.col("path").alias("shard")
+        )
+        return rollouts.select(names).sort("place", maintain_order=True)
+
+    def _account(self, known: pl.DataFrame, account: Account) -> None:
+        refused = known.filter(pl.col("reason").is_not_null()).select("now", "line", "offset", "reason", "problem")
+        by_place: dict[int, list[RefusedLine]] = {}
+        for now, line, offset, reason, problem in refused.iter_rows():
+            by_place.setdefault(now, []).append(RefusedLine("", line - 1, offset, reason, problem))
+        for shard, place in zip(self._shards, self._entries, strict=True):
+            entry = self._about.shards[place]
+            lines = sorted(by_place.get(shard.place, []), key=lambda refused: refused.line)
+            account.take(Scanned(Chunk(shard, 0, shard.nbytes), entry.fates, lines, [], entry.problem))
+
+
+def index_for(
+    path: str | os.PathLike[str] | None, shards: Sequence[Shard], options: Options, notes: list[str]
+) -> Index | None:
+    """Give the index that was named, or the one that lies beside the first shard and fits; None without any.
+
+    Raises:
+        UsageError: The one that was named is none, or does not fit.
+    """
+    if path is not None:
+        return _fitting(os.fspath(path), shards, options)
+    beside = os.path.join(os.path.dirname(shards[0].path), NAME)
+    if not os.path.exists(beside):
+        return None
+    try:
+        found = _fitting(beside, shards, options)
+    except UsageError as problem:
+        notes.append(f"{problem}; it is not used")
+        return None
+    notes.append(f"{beside} is used instead of a scan")
+    return found
+
+
+def _about_of(path: str) -> _About:
+    try:
+        with open(path, "rb") as file:
+            about: _About = msgspec.json.decode(pl.read_parquet_metadata(file)[_KEY], type=_About)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException, KeyError, msgspec.DecodeError) as error:
+        raise UsageError(f"{path} is no index of fastsft ({type(error).__name__}); make one with: {_COMMAND}") from None
+    return about
+
+
+def _fitting(path: str, shards: Sequence[Shard], options: Options) -> Index:
+    about = _about_of(path)
+    again = f"make it anew with: {_COMMAND}"
+    if about.version != _VERSION:
+        raise UsageError(f"{path} is an index of fastsft {about.fastsft}, which this one cannot read; {again}")
+    if about.max_line_nbytes != options.max_line_nbytes:
+        raise UsageError(f"{path} was made with --max-line {about.max_line_nbytes}, and this run has another; {again}")
+    if about.format != options.format:
+        raise UsageError(
+            f"{path} is of {about.format} rows, and this run makes others; {again} --format {options.format}"
+        )
+    if options.dedup and not about.content:
+        raise UsageError(f"{path} holds no hashes of rows; {again} --dedup")
+    places = {entry.path: place for place, entry in enumerate(about.shards)}
+    found = []
+    for shard in shards:
+        place = places.get(_identity(shard))
+        if place is None:
+            raise UsageError(f"{path} knows nothing of {shard.path}; {again}")
+        entry = about.shards[place]
+        if (entry.nbytes, entry.modified_ns) != (shard.nbytes, shard.modified_ns):
+            raise UsageError(f"{path} is older than {shard.path}, which has changed; {again}")
+        found.append(place)
+    return Index(path, about, shards, found)
+
+
+def _identity(shard: Shard) -> str:
+    return printable(os.path.realpath(shard.path))
+
+
+def index_path(output: str | os.PathLike[str]) -> Path:
+    """Give where an index goes: in a folder, to the name under which it is found."""
+    return Path(output, NAME) if os.fspath(output).endswith("/") or os.path.isdir(output) else Path(output)
+
+
+def write_index(
+    inputs: Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    options: Options,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Scan the rollouts of `inputs`, and write their table to `output`, whole or not at all.
+
+    Raises:
+        UsageError: The arguments are wrong; nothing was read or written.
+        FailedRun: The scan could not be finished; nothing was written.
+    """
+    shards, notes = find_shards(inputs)
+    target = index_path(output)
+    for shard in shards:
+        if is_same_file(target, shard):
+            raise UsageError(f"{shard.path} is an input and would be overwritten; choose another output")
+    if target.exists():
+        _about_of(os.fspath(target))  # nothing but an older index is overwritten
+    total_nbytes = sum(shard.nbytes for shard in shards)
+
+    def tell(part: float) -> None:
+        if on_progress:
+            on_progress(Progress(int(part * total_nbytes), total_nbytes, 0))
+
+    refused: list[RefusedLine] = []
+    names = ["place", *_FOUND, "unusable", "problem", *(["content"] if options.dedup else [])]
+    with Workers(jobs_for(shards, options)) as workers:
+        account = Account(shards, notes, options, refused.extend)
+        lines = scan(shards, options, workers, names, account, tell, every_line=True)
+    _write(target, with_tasks(lines), refused, account.report, shards, options)
+    return account.report
+
+
+def _write(
+    target: Path,
+    lines: pl.DataFrame,
+    refused: Sequence[RefusedLine],
+    report: Report,
+    shards: Sequence[Shard],
+    options: Options,
+) -> None:
+    entries = [
+        _Entry(_identity(shard), shard.nbytes, shard.modified_ns, entry.fates, entry.problem)
+        for shard, entry in zip(shards, report.inputs, strict=True)
+    ]
+    about = _About(_VERSION, __version__, options.max_line_nbytes, options.format, options.dedup, entries)
+    places = {entry.path: place for place, entry in enumerate(report.inputs)}
+    unusable = pl.DataFrame(
+        {
+            "place": [places[line.shard] for line in refused],
+            "shard": [line.shard for line in refused],
+            "line": [line.line for line in refused],
+            "offset": [line.offset for line in refused],
+            "reason": [line.reason for line in refused],
+            "problem": [line.problem for line in refused],
+        },
+        schema={**{name: lines.schema[name] for name in ("place", "shard", "line", "offset")}, **_REFUSED},
+    )
+    both = pl.concat([lines, unusable], how="diagonal").sort("place", "offset", maintain_order=True)
+    part = target.with_name(f"{target.name}.part")
+    with told(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                both.write_parquet(file, metadata={_KEY: msgspec.json.encode(about).decode()})
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)

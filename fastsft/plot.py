@@ -1,0 +1,61 @@
+"""Draw the distribution of rewards for people; matplotlib is imported when it is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from fastsft.distribution import Stats
+from fastsft.errors import FailedRun, UsageError
+
+
+def check_plot(path: str) -> None:
+    """Make sure that a drawing can be made there.
+
+    Raises:
+        UsageError: The name is that of no picture, the folder is not there, or matplotlib is not installed.
+    """
+    if Path(path).suffix not in (".png", ".svg"):
+        raise UsageError(f"a plot is a .png or .svg file, not {path}")
+    if not Path(path).resolve().parent.is_dir() or Path(path).is_dir():
+        raise UsageError(f"cannot write {path}: its folder is not there, or it is one")
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError:
+        raise UsageError("a plot needs matplotlib: pip install 'fastsft[plot]'") from None
+
+
+def draw_plot(stats: Stats, path: str) -> None:
+    """Draw the histogram of rewards, and how many rows each threshold would keep.
+
+    Raises:
+        FailedRun: It cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    rewards, kept = figure.subplots(1, 2)
+    rewards.bar(
+        [bar.low for bar in stats.histogram],
+        [bar.count for bar in stats.histogram],
+        width=[bar.high - bar.low for bar in stats.histogram],
+        align="edge",
+        color="#4878a8",
+    )
+    rewards.axvline(stats.reward_threshold, color="#b04040", linewidth=1, label=f"threshold {stats.reward_threshold:g}")
+    rewards.set(title=f"{stats.rewards.count:,} rewards", xlabel="reward", ylabel="rollouts")
+    rewards.legend(frameon=False)
+    kept.bar(list(stats.kept), list(stats.kept.values()), color="#4878a8")
+    kept.set(title="rows that a threshold would keep", xlabel="threshold", ylabel="rows")
+    for axes in (rewards, kept):
+        axes.spines[["top", "right"]].set_visible(False)
+    part = f"{path}.part"
+    try:
+        figure.savefig(part, format=Path(path).suffix[1:], dpi=150)
+        os.replace(part, path)
+    except OSError as error:
+        raise FailedRun(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            Path(part).unlink()

@@ -1,0 +1,119 @@
+"""A few rollouts or rows as a person reads them, and why a line would be kept or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice, pairwise
+from typing import Any
+
+import msgspec
+
+from fastsft.chunk import judged_line
+from fastsft.errors import UsageError
+from fastsft.escape import escaped
+from fastsft.formats.turns import ASSISTANT, Turn
+from fastsft.lines import line_starts, lines_in
+from fastsft.options import Options
+from fastsft.rollout import decoded
+from fastsft.shards import chunks_of, find_shards
+
+_SHOWN_CHARACTERS = 400
+_RULE = "─" * 72
+_any = msgspec.json.Decoder()
+_encode = msgspec.json.Encoder().encode
+
+
+def shown(path: str, *, first: int, count: int, full: bool, reward_threshold: float) -> Iterator[str]:
+    """Give each of `count` lines from number `first` on as text, escaped.
+
+    Raises:
+        UsageError: There is no such file or no such line.
+    """
+    if first < 1 or count < 1:
+        raise UsageError("lines are numbered from 1, and at least one is shown")
+    shards, _ = find_shards([path])
+    if len(shards) != 1:
+        raise UsageError(f"{path} is {len(shards)} shards; show one of them")
+    options = Options(reward_threshold=reward_threshold)
+    found = False
+    for number, line in islice(_numbered(shards[0], options), first - 1, first - 1 + count):
+        found = True
+        yield f"{_RULE}\n{escaped(path)}:{number}\n" + escaped(_text_of(line, options, full), keep="\n")
+    if not found:
+        raise UsageError(f"{path} has no line {first}")
+
+
+def _numbered(shard: Any, options: Options) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    for chunk in chunks_of([shard], options.chunk_nbytes):
+        for lines in lines_in(chunk, nbytes=options.chunk_nbytes, max_line=options.max_line_nbytes):
+            for start, stop in pairwise(line_starts(lines.data)):
+                number += 1
+                yield number, lines.data[start : stop - 1]
+            if lines.too_long_nbytes is not None:
+                number += 1
+                yield number, b"(a line longer than --max-line)"
+
+
+def _text_of(line: bytes, options: Options, full: bool) -> str:
+    try:
+        value = _any.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = None
+    if isinstance(value, dict) and isinstance(value.get("messages"), list):
+        return "\n".join(["a row", *_tools(value.get("tools")), *_messages(value["messages"], full)])
+    if isinstance(value, dict) and {"input", "output"} <= value.keys() and "responses_create_params" not in value:
+        turns = [{"role": "input", "content": value["input"]}, {"role": "output", "content": value["output"]}]
+        return "\n".join(["a row", *_messages(turns, full)])
+    fate, rollout, turns_ = judged_line(line, options)
+    if rollout is None:
+        return f"{fate}\n{_cut(line.decode('utf-8', 'backslashreplace'), full)}"
+    reward = "null" if rollout.reward is None else f"{rollout.reward:g}"
+    tools = decoded(rollout.tools)
+    return "\n".join([f"{fate}; reward {reward}", *_tools(tools), *_messages([_plain(turn) for turn in turns_], full)])
+
+
+def _plain(turn: Turn) -> Any:
+    return _any.decode(_encode(turn))
+
+
+def _tools(tools: Any) -> list[str]:
+    if not isinstance(tools, list) or not tools:
+        return []
+    return [f"tools: {', '.join(map(_name_of_tool, tools))}"]
+
+
+def _name_of_tool(tool: Any) -> str:
+    if not isinstance(tool, dict):
+        return _json(tool)
+    function = tool.get("function")
+    nested = function.get("name") if isinstance(function, dict) else None
+    return str(tool.get("name") or nested or tool.get("type"))
+
+
+def _messages(messages: list[Any], full: bool) -> Iterator[str]:
+    for message in messages:
+        if not isinstance(message, dict):
+            yield f"\n{_cut(_json(message), full)}"
+            continue
+        content = message.get("content")
+        text = content if isinstance(content, str) else "" if content is None else _json(content)
+        yield f"\n[{message.get('role', ASSISTANT)}]" + (f"\n{_cut(text, full)}" if text else "")
+        calls = message.get("tool_calls")
+        for call in calls if isinstance(calls, list) else [calls] if calls else []:
+            called = call.get("function", call) if isinstance(call, dict) else None
+            if not isinstance(called, dict):
+                yield f"  calls {_cut(_json(call), full)}"
+                continue
+            given = called.get("arguments")
+            yield f"  calls {called.get('name')}({_cut(given if isinstance(given, str) else _json(given), full)})"
+
+
+def _json(value: Any) -> str:
+    return _encode(value).decode()
+
+
+def _cut(text: str, full: bool) -> str:
+    if full or len(text) <= _SHOWN_CHARACTERS:
+        return text
+    return f"{text[:_SHOWN_CHARACTERS]}… ({len(text) - _SHOWN_CHARACTERS:,} more characters)"

@@ -1,0 +1,40 @@
+"""Bytes are judged in pieces; where a piece ends decides nothing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from fastsft import encoding
+from fastsft.encoding import is_utf8, one_line_each
+
+LINES = st.lists(st.text(st.sampled_from("ab é\u00a8\u00a9\u0085\u2028\u2029\u2014数😀")), max_size=12)
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(encoding, "_CHECKED_NBYTES", 8)
+    monkeypatch.setattr(encoding, "_SEARCHED_NBYTES", 8)
+
+
+@given(lines=LINES, position=st.integers(0, 60), byte=st.integers(0, 255))
+@settings(deadline=None)
+def test_utf8_is_what_python_decodes(lines, position, byte):
+    data = "\n".join(lines).encode()
+    broken = data[:position] + bytes([byte]) + data[position + 1 :]
+
+    assert is_utf8(data)
+    assert is_utf8(broken) == (broken.decode("utf-8", "replace").encode() == broken)
+
+
+@given(lines=LINES)
+@example(lines=["\u2028"])
+@example(lines=["\u2029"])
+@example(lines=["\u0085"])
+@settings(deadline=None)
+def test_line_ends_are_escaped_wherever_they_are(lines):
+    text = "\n".join(lines)
+
+    escaped = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\u0085", "\\u0085")
+    assert one_line_each(text.encode()) == escaped.encode()

@@ -1,0 +1,36 @@
+"""What a worker hands over reaches the writer whole, however long its rows are."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastsft import spool
+from fastsft.spool import spooled, take_spool
+
+
+@pytest.mark.parametrize("lengths", [[], [1], [4095, 1, 4096], [100] * 300, [70_000, 3, 9_000, 120_000]])
+def test_rows_taken_from_the_spool_are_those_handed_over(tmp_path, monkeypatch, lengths):
+    monkeypatch.setattr(spool, "_COPY_NBYTES", 8192)
+    rows = [bytes([97 + index % 26]) * (length - 1) + b"\n" for index, length in enumerate(lengths)]
+    with spooled(tmp_path, 7) as hand_over:
+        for row in rows:
+            hand_over(row)
+
+    taken = [(bytes(some), count) for some, count in take_spool(tmp_path, 7, len(rows))]
+
+    assert b"".join(some for some, _ in taken) == b"".join(rows)
+    assert [some.count(b"\n") for some, _ in taken] == [count for _, count in taken]
+    assert all(some.endswith(b"\n") for some, _ in taken)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_failing_worker_wrote_is_not_handed_over(tmp_path):
+    def fail() -> None:
+        with spooled(tmp_path, 7) as hand_over:
+            hand_over(b"row\n")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+    assert list(tmp_path.iterdir()) == []

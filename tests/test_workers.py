@@ -1,0 +1,80 @@
+"""Worker processes: how many, and which kind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from fastsft import workers
+
+
+def in_a_new_process(script: str) -> str:
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("max 100000", 8), ("250000 100000", 3), ("10000 100000", 1), ("9900000 100000", 8)]
+)
+def test_a_container_limits_the_cores(tmp_path, monkeypatch, limit, expected):
+    (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    monkeypatch.setattr(workers, "_CGROUP_LIMIT", str(tmp_path / "cpu.max"))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+
+    assert workers.cores() == expected
+
+
+def test_no_container_no_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "_CGROUP_LIMIT", str(tmp_path / "cpu.max"))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 3, 5})
+
+    assert workers.cores() == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ("", "True"),
+        ("import polars", "False"),
+        ("import sys; sys.modules['joblib'] = sys", "False"),
+        ("import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()", "False"),
+    ],
+)
+def test_only_a_process_with_one_thread_and_no_choice_of_a_backend_is_forked(before, expected):
+    assert in_a_new_process(f"{before}\nfrom fastsft.forked import may_fork\nprint(may_fork())") == expected
+
+
+def test_importing_the_package_does_not_stand_in_the_way_of_forking():
+    script = "import fastsft, fastsft.workers\nfrom fastsft.forked import may_fork\nprint(may_fork())"
+    assert in_a_new_process(script) == "True"
+
+
+def test_forked_workers_give_results_in_the_order_of_the_tasks():
+    script = """
+from fastsft import workers
+def product(index, chunk):
+    return index * chunk
+with workers.Workers(3) as three:
+    print([list(three.in_order(product, range(50))) for _ in range(2)])
+"""
+    assert in_a_new_process(script) == str([[index * index for index in range(50)]] * 2)
+
+
+def test_what_a_forked_worker_raises_is_raised_here_and_ends_them_all():
+    script = """
+import multiprocessing, signal
+from fastsft import workers
+def fails(index, chunk):
+    if index == 5:
+        raise ValueError(index)
+    if index > 5:
+        signal.pause()  # what it has begun, nobody waits for
+try:
+    with workers.Workers(2) as two:
+        list(two.in_order(fails, range(50)))
+except ValueError as error:
+    print(repr(error), multiprocessing.active_children())
+"""
+    assert in_a_new_process(script) == "ValueError(5) []"
