@@ -8,7 +8,7 @@ from typing import Any
 
 from joblib.parallel import ParallelBackendBase
 
-from fastsft.forked import ForkedPool
+from fastsft.forked import ForkedPool, results_of
 
 
 class ForkedBackend(ParallelBackendBase):  # type: ignore[misc] # joblib ships no types
@@ -26,7 +26,7 @@ class ForkedBackend(ParallelBackendBase):  # type: ignore[misc] # joblib ships n
 
     def submit(self, batch: Any, callback: Callable[[Future[Any]], None] | None = None) -> Future[Any]:
         """Have a batch of tasks done; without joblib's wrapping, for which each process would import joblib."""
-        future = self._pool.submit(_results_of, batch.items)
+        future = self._pool.submit(results_of, batch.items)
         if callback:
             future.add_done_callback(callback)
         return future
@@ -36,7 +36,3 @@ class ForkedBackend(ParallelBackendBase):  # type: ignore[misc] # joblib ships n
     def retrieve_result_callback(self, future: Future[Any]) -> Any:
         """Give what a batch of tasks gave, or raise what it raised."""
         return future.result()
-
-
-def _results_of(items: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
-    return [task(*arguments, **keywords) for task, arguments, keywords in items]

@@ -56,3 +56,8 @@ def may_fork() -> bool:
     except OSError:  # not Linux, and other systems' own libraries start threads
         return False
     return len(threads) == 1 and "joblib" not in sys.modules
+
+
+def results_of(items: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
+    """Do tasks one after another; here, where the processes find it without importing joblib (0.15 s of a core each)."""
+    return [task(*arguments, **keywords) for task, arguments, keywords in items]

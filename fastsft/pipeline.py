@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from fastsft.index_file import Index
 
 # Starting workers and importing what they need takes about as long as one process takes for this much.
-WORKERS_PAY_FROM_NBYTES = 192 * 1024 * 1024
+WORKERS_PAY_FROM_NBYTES = 96 * 1024 * 1024
 _EXPANSION = 5  # how many times larger compressed rollouts are taken to be
 
 
