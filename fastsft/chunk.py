@@ -10,6 +10,7 @@ import contextlib
 import gc
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,18 +92,20 @@ def _judged(lines: Lines, options: Options) -> _Judged:
     """Decode every line, and refuse those that are no rollout."""
     starts = line_starts(lines.data)
     offsets = [lines.offset + start for start in starts] if lines.offset else starts
-    judged = _Judged(Fates(lines=len(starts) - 1), [], [], [], offsets, memoryview(lines.data))
+    numbers: list[int] = []
+    rollouts: list[Rollout] = []
+    judged = _Judged(Fates(lines=len(starts) - 1), [], numbers, rollouts, offsets, memoryview(lines.data))
     all_utf8 = is_utf8(lines.data)
     may_be_too_long = len(lines.data) > options.max_line_nbytes
-    for number in range(len(starts) - 1):
-        line = judged.data[starts[number] : starts[number + 1] - 1]
+    for number, (start, next_start) in enumerate(pairwise(starts)):
+        line = judged.data[start : next_start - 1]
         try:
             if may_be_too_long and len(line) > options.max_line_nbytes:
                 raise _too_long(len(line), options)
             if not all_utf8 and not is_utf8(bytes(line)):
                 raise Refused("bad_utf8", "the line is not valid UTF-8")
-            judged.rollouts.append(rollout_of(line))
-            judged.numbers.append(number)
+            rollouts.append(rollout_of(line))
+            numbers.append(number)
         except Refused as problem:
             if is_blank(line):
                 judged.fates.blank += 1

@@ -270,9 +270,9 @@ def _items_of(raw: Raw, where: str) -> list[Item]:
         raise Refused("bad_item", f"an item of the {where} has the wrong type: {error}") from None
 
 
-_QUOTE = ord('"')
+QUOTE = ord('"')
 _JSON_TYPES = {
-    _QUOTE: "string",
+    QUOTE: "string",
     ord("["): "list",
     ord("{"): "object",
     ord("n"): "null",
@@ -292,4 +292,4 @@ def json_type(raw: Raw) -> str:
 
 def is_string(raw: Raw) -> bool:
     """Tell whether a well-formed JSON value is a string; `json_type` for where it nearly always is."""
-    return bool(raw) and memoryview(raw)[0] == _QUOTE
+    return bool(raw) and memoryview(raw)[0] == QUOTE

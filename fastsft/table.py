@@ -16,11 +16,12 @@ import polars as pl
 from msgspec import Raw
 
 from fastsft.formats.turns import NO_TEXT
-from fastsft.rollout import Rollout, json_type
+from fastsft.rollout import ABSENT, Rollout, json_type
 from fastsft.tasks import prompt_hash
 
 _TRUE = Raw(b"true")
-_UNSET = ("absent", "null")
+_UNSET = (ABSENT, Raw(b"null"), Raw(b"false"))
+_NOT_CUT_SHORT = (Raw(b'"completed"'), *_UNSET)
 
 
 class Column(NamedTuple):
@@ -73,7 +74,7 @@ def _masked(rollout: Rollout) -> bool:
 
 
 def _failed(rollout: Rollout) -> bool:
-    return _is_set(rollout.marks.failure_class)
+    return rollout.marks.failure_class not in _UNSET
 
 
 def _unverified(rollout: Rollout) -> bool:
@@ -82,19 +83,9 @@ def _unverified(rollout: Rollout) -> bool:
 
 def _incomplete(rollout: Rollout) -> bool:
     response = rollout.response
-    if rollout.marks.truncated == _TRUE:
-        return True
-    return response is not None and (
-        _is_set(response.incomplete_details) or (_is_set(response.status) and response.status != _COMPLETED)
+    return rollout.marks.truncated == _TRUE or (
+        response is not None and (response.status not in _NOT_CUT_SHORT or response.incomplete_details not in _UNSET)
     )
-
-
-_COMPLETED = Raw(b'"completed"')
-_FALSE = Raw(b"false")
-
-
-def _is_set(raw: Raw) -> bool:
-    return json_type(raw) not in _UNSET and raw != _FALSE
 
 
 def _agent(rollout: Rollout) -> str | None:

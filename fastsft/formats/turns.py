@@ -14,7 +14,9 @@ from msgspec import Raw
 from fastsft.errors import Refused
 from fastsft.escape import excerpt
 from fastsft.formats.values import joined, object_of, plain, text_of
-from fastsft.rollout import ABSENT, Item, Rollout, is_string, json_type
+from fastsft.rollout import ABSENT, QUOTE, Item, Rollout, is_string, json_type
+
+_LIST = ord("[")
 
 ASSISTANT = "assistant"
 NO_TEXT = Raw(b'""')
@@ -99,8 +101,8 @@ def conversation(rollout: Rollout) -> tuple[list[Turn], int]:
     if not end:
         raise Refused("nothing_to_imitate", "the output has no assistant turn")
     turns = prompt + output[:end]
-    if instructions := _instructions(rollout):
-        turns.insert(0, Turn("system", instructions))
+    if rollout.instructions not in _NO_INSTRUCTIONS:
+        turns.insert(0, Turn("system", _instructions(rollout)))
     return turns, len(output) - end
 
 
@@ -113,7 +115,7 @@ def _turns(items: list[Item], *, roleless: str) -> list[Turn]:
     turns: list[Turn] = []
     calls: list[Call] = []
     for item in items:
-        kind = kind_of(item)
+        kind = item.type if item.type in _ITEM_KINDS else kind_of(item)
         if kind == "function_call":
             calls.append(_call(item.name, item.arguments))
             continue
@@ -166,15 +168,14 @@ def content_of(raw: Raw) -> Content:
     Raises:
         Refused: It is neither a string nor a list of parts that a row can hold.
     """
-    if is_string(raw):
+    first = memoryview(raw)[0] if raw else None
+    if first == QUOTE:
         return raw
-    match json_type(raw):
-        case "absent" | "null":
-            return NO_TEXT
-        case "list":
-            return _content_of_parts(raw)
-        case _:
-            raise Refused("bad_content", f"content is neither a string nor a list of parts, found {excerpt(raw)}")
+    if first == _LIST:
+        return _content_of_parts(raw)
+    if json_type(raw) in ("absent", "null"):
+        return NO_TEXT
+    raise Refused("bad_content", f"content is neither a string nor a list of parts, found {excerpt(raw)}")
 
 
 def _content_of_parts(raw: Raw) -> Content:
@@ -236,14 +237,13 @@ def _image(part: _Part) -> ImagePart:
             raise Refused("bad_content", f"an image has no image_url, found {excerpt(part.image_url)}")
 
 
-def _instructions(rollout: Rollout) -> Raw | None:
-    match json_type(rollout.instructions):
-        case "string":
-            return rollout.instructions if rollout.instructions != NO_TEXT else None
-        case "absent" | "null":
-            return None
-        case _:
-            raise Refused("bad_content", f"instructions are not a string, found {excerpt(rollout.instructions)}")
+def _instructions(rollout: Rollout) -> Raw:
+    if not is_string(rollout.instructions):
+        raise Refused("bad_content", f"instructions are not a string, found {excerpt(rollout.instructions)}")
+    return rollout.instructions
+
+
+_NO_INSTRUCTIONS = (Raw(b"null"), ABSENT, NO_TEXT)
 
 
 def _chat_shaped_calls(item: Item, role: str) -> list[Call]:
