@@ -2,14 +2,16 @@
 
 It shares no code with fastsft, decodes every line whole and holds one line at a time.
 
-usage: python benchmarks/baseline.py INPUT... --output OUT [--format openai|simple] [--reward_threshold 0.95]
+usage: python benchmarks/baseline.py INPUT... --output OUT [--format openai|chat|simple] [--reward_threshold 0.95]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +184,121 @@ def to_openai(rollout: Json) -> Json:
     return row
 
 
+def thought_in(item: Json) -> list[str]:
+    for value in (item.get("summary"), item.get("content")):
+        if isinstance(value, str) and value:
+            return [value]
+        if isinstance(value, list):
+            need(all(isinstance(part, dict) for part in value), "bad_item")
+            if texts := [part["text"] for part in value if isinstance(part.get("text"), str) and part["text"]]:
+                return texts
+    return []
+
+
+def think_tags_in(text: str) -> tuple[str, str]:
+    """Part a text that begins with reasoning in tags; the first may be missing where the closing one ends a line."""
+    match = re.fullmatch(r"\s*<think>(.*?)</think>(.*)", text, re.DOTALL)
+    match = match or re.fullmatch(r"((?:(?!<think>).)*?)</think>((?:\n.*)?)", text, re.DOTALL)
+    return (match[1].strip("\n"), match[2].lstrip("\n")) if match else ("", text)
+
+
+def spoken_turn(events: list[Json]) -> list[Json]:
+    """Give the one turn, or none, of what the assistant thought, said and called without a break."""
+    said = [event["said"] for event in events if event.get("said") not in (None, "", [])]
+    thoughts = [text for event in events for text in event.get("thought", [])]
+    calls = [event["called"] for event in events if "called" in event]
+    content: Any = "".join(said) if all(isinstance(text, str) for text in said) else []
+    for text in said if content == [] else []:
+        content += [{"type": "text", "text": text}] if isinstance(text, str) else text
+    if isinstance(content, str):
+        inside, content = think_tags_in(content)
+        thoughts += [inside] if inside else []
+    turn: Json = {"role": "assistant", "content": content}
+    turn |= {"reasoning_content": "\n\n".join(thoughts)} if thoughts else {}
+    turn |= {"tool_calls": calls} if calls else {}
+    return [turn] if content != "" or thoughts or calls else []
+
+
+def to_chat(rollout: Json) -> Json:
+    prompt, output = parts_of(rollout)
+    made = 0
+    open_calls: list[str] = []
+    events: list[Json] = []  # what the assistant does, and whole turns of others
+    for place, item in enumerate([*prompt, *output]):
+        need(isinstance(item, dict), "bad_item")
+        ours = place >= len(prompt)
+        kind = item.get("type") or ("message" if "role" in item or "content" in item else None)
+        role = item.get("role", "assistant" if ours else "user")
+        calls = [(item.get("call_id"), item)] if kind == "function_call" else []
+        if kind == "message":
+            calls = [(call.get("id"), call["function"]) for call in item.get("tool_calls") or []]
+            calls += [(None, item["function_call"])] if item.get("function_call") else []
+        need(not calls or kind == "function_call" or role == "assistant", "bad_item")
+        if kind == "reasoning":
+            events.append({"thought": thought_in(item), "ours": ours})
+        elif kind == "message" and role == "assistant":
+            said = content_of(item.get("content"))
+            said = item["refusal"] if said == "" and isinstance(item.get("refusal"), str) else said
+            events.append({"said": said, "ours": ours})
+        elif kind == "message" and role != "tool":
+            said = content_of(item.get("content"))
+            said = item["refusal"] if said == "" and isinstance(item.get("refusal"), str) else said
+            events.append({"turn": {"role": "system" if role == "developer" else role, "content": said}})
+        elif kind in ("message", "function_call_output"):
+            said = content_of(item.get("content" if kind == "message" else "output"))
+            if kind == "message":
+                said = item["refusal"] if said == "" and isinstance(item.get("refusal"), str) else said
+            identity = item.get("tool_call_id", item.get("call_id"))
+            if not isinstance(identity, str):
+                identity = open_calls[0] if open_calls else None
+            if identity in open_calls:
+                open_calls.remove(identity)
+            events.append(
+                {
+                    "turn": {"role": "tool", "content": said}
+                    | ({"tool_call_id": identity} if identity is not None else {})
+                }
+            )
+        elif kind != "function_call":
+            raise UnusableError("unknown_item")
+        for identity, called in calls:
+            call = call_of(called.get("name"), called.get("arguments", {}))
+            identity = identity if isinstance(identity, str) else f"call_{made}"
+            made += 1
+            open_calls.append(identity)
+            events.append({"called": {"id": identity, "type": "function", "function": call}, "ours": ours})
+    turns: list[Json] = []
+    end = 0
+    for spoken, run in itertools.groupby(events, lambda event: "turn" not in event):
+        group = list(run)
+        turn = spoken_turn(group) if spoken else [event["turn"] for event in group]
+        turns += turn
+        if spoken and turn and any(event["ours"] for event in group):
+            end = len(turns)
+    need(end, "nothing_to_imitate")
+    turns = turns[:end]
+    params = rollout["responses_create_params"]
+    if instructions := params.get("instructions"):
+        leading = list(itertools.takewhile(lambda turn: turn["role"] == "system", turns))
+        texts: list[Any] = [instructions, *(turn["content"] for turn in leading if turn["content"] != "")]
+        content: Any = "\n\n".join(texts) if all(isinstance(text, str) for text in texts) else []
+        for text in texts if content == [] else []:
+            content += [{"type": "text", "text": text}] if isinstance(text, str) else text
+        turns = [{"role": "system", "content": content}, *turns[len(leading) :]]
+    row: Json = {"messages": turns}
+    if tools := [chat_tool_of(tool) for tool in params.get("tools") or []]:
+        row["tools"] = tools
+    return row
+
+
+def chat_tool_of(tool: Any) -> Json:
+    flat = tool_of(tool)
+    if tool.get("type") != "function":
+        return flat
+    said = tool.get("function", tool)
+    return {"type": "function", "function": {name: value for name, value in flat.items() if name in said}}
+
+
 def to_simple(rollout: Json) -> Json:
     prompt, output = parts_of(rollout)
     for item in prompt + output:
@@ -208,7 +325,7 @@ def to_simple(rollout: Json) -> Json:
     return {"input": text_of(asked) if asked is not None else "", "output": text_of(said)}
 
 
-FORMATS = {"openai": to_openai, "simple": to_simple}
+FORMATS = {"openai": to_openai, "chat": to_chat, "simple": to_simple}
 
 
 def gate_of(rollout: Json) -> str | None:

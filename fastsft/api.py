@@ -22,6 +22,9 @@ def convert(
     output: str | os.PathLike[str],
     *,
     format: str = "openai",
+    arguments: str | None = None,
+    reasoning: str | None = None,
+    loss: str | None = None,
     reward_threshold: float = 0.95,
     max_reward: float | None = None,
     allow: Iterable[str] = (),
@@ -53,6 +56,9 @@ def convert(
         inputs: Files, folders or globs of rollouts, one or several.
         output: A file for all rows, or a folder (it exists, or ends in `/`) for shards.
         format: The layout of the rows, a name in `fastsft.FORMATS`.
+        arguments: For `chat`: arguments of calls as an `object` (if None) or a JSON `string`.
+        reasoning: For `chat`: reasoning in a `field` of its own (if None), in `think` tags, or `drop`.
+        loss: `own` marks the turns that the model sampled; None marks nothing. Not for `simple`.
         reward_threshold: Keep rollouts with reward >= this; no unit, usually 0 to 1.
         max_reward: Keep rollouts with reward <= this.
         allow: Gates to lift, from `masked`, `failed`, `unverified`, `incomplete`, or `["all"]`.
@@ -85,6 +91,9 @@ def convert(
     """
     options = _options(
         format=format,
+        arguments=arguments,
+        reasoning=reasoning,
+        loss=loss,
         reward_threshold=reward_threshold,
         max_reward=max_reward,
         allow=tuple(allow.split(",") if isinstance(allow, str) else allow),
@@ -115,6 +124,9 @@ def index(
     *,
     dedup: bool = False,
     format: str = "openai",
+    arguments: str | None = None,
+    reasoning: str | None = None,
+    loss: str | None = None,
     max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
     jobs: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -125,7 +137,10 @@ def index(
         inputs: Files, folders or globs of rollouts, one or several.
         output: The Parquet file to write; in a folder, `fastsft.index.parquet`.
         dedup: Hash the rows too, so that the index serves `dedup`.
-        format: The layout of the rows that are hashed.
+        format: The layout of the rows that are to be made by it; so are the next three.
+        arguments: As in `convert`.
+        reasoning: As in `convert`.
+        loss: As in `convert`.
         max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
         on_progress: Called in this process after each chunk of input.
@@ -140,7 +155,15 @@ def index(
     from fastsft.index_file import write_index  # Polars, 0.2 s
 
     nbytes = nbytes_of(max_line) if isinstance(max_line, str) else max_line
-    options = _options(format=format, dedup=dedup, max_line_nbytes=nbytes, jobs=jobs)
+    options = _options(
+        format=format,
+        arguments=arguments,
+        reasoning=reasoning,
+        loss=loss,
+        dedup=dedup,
+        max_line_nbytes=nbytes,
+        jobs=jobs,
+    )
     return write_index(_paths(inputs), output, options, on_progress=on_progress)
 
 

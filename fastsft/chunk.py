@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -59,17 +60,23 @@ class _Judged(NamedTuple):
         self.fates.refused[problem.reason] = self.fates.refused.get(problem.reason, 0) + 1
         self.refused.append(RefusedLine("", number, self.offsets[number], problem.reason, problem.problem))
 
-    def row(self, number: int, rollout: Rollout, options: Options) -> Row | None:
+    def row(self, number: int, rollout: Rollout, to_row: _ToRow) -> Row | None:
         """Give the row of a line, or refuse it."""
         try:
-            return _row(rollout, self.line(number), options)
+            return _row(rollout, self.line(number), to_row)
         except Refused as problem:
             self.refuse(number, problem)
             return None
 
 
-def _row(rollout: Rollout, line: memoryview, options: Options) -> Row:
-    to_row = FORMATS[options.format]
+_ToRow: TypeAlias = Callable[[Rollout], Row]
+
+
+def _to_row(options: Options) -> _ToRow:
+    return partial(FORMATS[options.format], layout=options.layout)
+
+
+def _row(rollout: Rollout, line: memoryview, to_row: _ToRow) -> Row:
     try:
         return to_row(rollout)
     except RecursionError:  # something that the row does not use nests too deep for a second look
@@ -154,8 +161,9 @@ def _drop_reasons(judged: _Judged, chunk: Chunk, options: Options) -> list[str |
 def _rows(judged: _Judged, wanted: Sequence[tuple[int, Rollout]], options: Options) -> bytes:
     """Give the rows of the wanted lines, and count them."""
     bodies: list[msgspec.Struct] = []
+    to_row = _to_row(options)
     for number, rollout in wanted:
-        if row := judged.row(number, rollout, options):
+        if row := judged.row(number, rollout, to_row):
             bodies.append(row.body)
             judged.fates.trimmed += row.turns_cut > 0
     judged.fates.kept = len(bodies)
@@ -211,8 +219,9 @@ def _scan(lines: Lines, chunk: Chunk, options: Options, names: Sequence[str], ev
     known = table(found, judged.rollouts, place=place, lines=judged.numbers, offsets=judged.offsets)
     if set(FROM_ROWS) & set(names):
         reasons = [None] * len(judged.rollouts) if every_line else _drop_reasons(judged, chunk, options)
+        to_row = _to_row(options)
         told = [
-            _told_of_row(judged, number, rollout, options, hashed="content" in names) if reason is None else _NOTHING
+            _told_of_row(judged, number, rollout, to_row, hashed="content" in names) if reason is None else _NOTHING
             for number, rollout, reason in zip(judged.numbers, judged.rollouts, reasons, strict=True)
         ]
         known = with_rows(known, told)
@@ -223,11 +232,11 @@ _NOTHING = (None, None, None)
 
 
 def _told_of_row(
-    judged: _Judged, number: int, rollout: Rollout, options: Options, *, hashed: bool
+    judged: _Judged, number: int, rollout: Rollout, to_row: _ToRow, *, hashed: bool
 ) -> tuple[str | None, str | None, bytes | None]:
     """Give why a line has no row, in a word and in a sentence, and 128 bits of the SHA-256 of the row it has."""
     try:
-        row = _row(rollout, judged.line(number), options)
+        row = _row(rollout, judged.line(number), to_row)
     except Refused as problem:
         return problem.reason, problem.problem, None
     return None, None, hashlib.sha256(_encoder.encode(row.body)).digest()[:16] if hashed else None
@@ -249,9 +258,10 @@ def convert_chosen(index: int, chosen: Chosen, *, options: Options, spool: Path)
 @_no_garbage_collection()
 def _convert_chosen(lines: Sequence[tuple[int, int, memoryview]], whole: Converted, options: Options) -> bytes:
     bodies: list[msgspec.Struct] = []
+    to_row = _to_row(options)
     for number, _, line in lines:
         try:
-            row = _row(rollout_of(line), line, options)
+            row = _row(rollout_of(line), line, to_row)
         except Refused:
             raise FailedRun(f"{whole.chunk.shard.path}:{number}: not the rollout that was scanned") from None
         bodies.append(row.body)
@@ -272,7 +282,7 @@ def judged_line(line: bytes, options: Options) -> tuple[str, Rollout | None, lis
     (reason,) = _drop_reasons(judged, chunk, options)
     try:
         turns, _ = conversation(rollout)
-        _row(rollout, memoryview(line), options)
+        _row(rollout, memoryview(line), _to_row(options))
     except Refused as problem:
         return f"refused: {problem.reason}: {problem.problem}" if reason is None else f"dropped: {reason}", rollout, []
     return "kept" if reason is None else f"dropped: {reason}", rollout, turns

@@ -21,6 +21,17 @@ Inputs = Annotated[
     typer.Argument(metavar="INPUT...", help="Files, folders or globs of rollouts, mixed, in any number."),
 ]
 Format = Annotated[str, typer.Option(metavar="NAME", help=f"Lay rows out as NAME: {' or '.join(FORMATS)}.")]
+Arguments = Annotated[
+    str | None,
+    typer.Option(metavar="FORM", help="For chat: arguments of calls as an object (if not given) or a JSON string."),
+]
+Reasoning = Annotated[
+    str | None,
+    typer.Option(metavar="PLACE", help="For chat: reasoning in a field (if not given), in think tags, or drop."),
+]
+Loss = Annotated[
+    str | None, typer.Option(metavar="TURNS", help="Mark which turns are the model's own: own. Nothing if not given.")
+]
 Threshold = Annotated[
     float,
     typer.Option(
@@ -58,6 +69,9 @@ def convert(
         typer.Option(metavar="OUT", help="Write one file OUT, or, where OUT is a folder or ends in /, shards in it."),
     ] = "",
     format: Format = "openai",
+    arguments: Arguments = None,
+    reasoning: Reasoning = None,
+    loss: Loss = None,
     reward_threshold: Threshold = 0.95,
     max_reward: Annotated[
         float | None, typer.Option(metavar="SCORE", help="Keep rollouts with reward <= SCORE.")
@@ -136,6 +150,9 @@ def convert(
             paths,
             output,
             format=format,
+            arguments=arguments,
+            reasoning=reasoning,
+            loss=loss,
             reward_threshold=reward_threshold,
             max_reward=max_reward,
             allow=_gates(allow),
@@ -177,6 +194,9 @@ def index(
     ] = "",
     dedup: Annotated[bool, typer.Option("--dedup", help="Hash the rows too, which convert --dedup needs.")] = False,
     format: Format = "openai",
+    arguments: Arguments = None,
+    reasoning: Reasoning = None,
+    loss: Loss = None,
     max_line: MaxLine = "256MB",
     jobs: Jobs = None,
     quiet: Quiet = False,
@@ -189,7 +209,16 @@ def index(
         raise UsageError("no output: name a file or a folder with --output")
     with ProgressBar(hidden=quiet) as bar:
         report = run(
-            _some(inputs), output, dedup=dedup, format=format, max_line=max_line, jobs=jobs, on_progress=bar.show
+            _some(inputs),
+            output,
+            dedup=dedup,
+            format=format,
+            arguments=arguments,
+            reasoning=reasoning,
+            loss=loss,
+            max_line=max_line,
+            jobs=jobs,
+            on_progress=bar.show,
         )
     if not quiet:
         with _published_whatever_happens():

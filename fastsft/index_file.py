@@ -16,6 +16,7 @@ import polars as pl
 from fastsft import __version__
 from fastsft.account import Account
 from fastsft.errors import FailedRun, UsageError, told
+from fastsft.formats.row import Layout
 from fastsft.options import Options
 from fastsft.pipeline import Progress, jobs_for
 from fastsft.report import Fates, RefusedLine, Report, Scanned
@@ -28,7 +29,7 @@ from fastsft.workers import Workers
 NAME = "fastsft.index.parquet"  # where it is found by itself, beside the first shard
 _COMMAND = "fastsft index INPUT... --output FILE"
 _KEY = "fastsft"
-_VERSION = 1  # of what it holds and how it is found
+_VERSION = 2  # of what it holds and how it is found
 _REFUSED = {"reason": pl.String, "problem": pl.String}  # of lines that are no rollout
 _FOUND = [name for name in COLUMNS if name != "task"] + ["prompt"]
 
@@ -44,12 +45,13 @@ class _Entry(msgspec.Struct):
 
 
 class _About(msgspec.Struct):
-    """What the metadata say: the version, the shards, and what format was asked for and hashed."""
+    """What the metadata say: the version, the shards, and what rows were asked for and hashed."""
 
     version: int
     fastsft: str
     max_line_nbytes: int
     format: str
+    layout: Layout
     content: bool
     shards: list[_Entry]
 
@@ -135,9 +137,10 @@ def _fitting(path: str, shards: Sequence[Shard], options: Options) -> Index:
         raise UsageError(f"{path} is an index of fastsft {about.fastsft}, which this one cannot read; {again}")
     if about.max_line_nbytes != options.max_line_nbytes:
         raise UsageError(f"{path} was made with --max-line {about.max_line_nbytes}, and this run has another; {again}")
-    if about.format != options.format:
+    if (about.format, about.layout) != (options.format, options.layout):
         raise UsageError(
-            f"{path} is of {about.format} rows, and this run makes others; {again} --format {options.format}"
+            f"{path} is of {about.format} rows, and this run makes others; {again} --format {options.format} "
+            "and the same --arguments, --reasoning and --loss"
         )
     if options.dedup and not about.content:
         raise UsageError(f"{path} holds no hashes of rows; {again} --dedup")
@@ -210,7 +213,9 @@ def _write(
         _Entry(_identity(shard), shard.nbytes, shard.modified_ns, entry.fates, entry.problem)
         for shard, entry in zip(shards, report.inputs, strict=True)
     ]
-    about = _About(_VERSION, __version__, options.max_line_nbytes, options.format, options.dedup, entries)
+    about = _About(
+        _VERSION, __version__, options.max_line_nbytes, options.format, options.layout, options.dedup, entries
+    )
     places = {entry.path: place for place, entry in enumerate(report.inputs)}
     unusable = pl.DataFrame(
         {

@@ -11,7 +11,8 @@ import msgspec
 
 from fastsft.compression import SUFFIXES
 from fastsft.errors import UsageError
-from fastsft.formats import FORMATS
+from fastsft.formats import CHOICES, FORMATS
+from fastsft.formats.row import Layout
 
 DEFAULT_SHARD_NBYTES = 1_000_000_000
 DEFAULT_MAX_LINE_NBYTES = 256_000_000
@@ -27,6 +28,8 @@ _SAMPLE = re.compile(r"(\d{1,18})|(\d{1,3}(?:\.\d{1,6})?)%")  # so that no produ
 # What a line can say of itself that keeps it out; `allow` lets it in. The order is that of asking.
 GATES = ("masked", "failed", "unverified", "incomplete")
 
+LAYOUT_CHOICES = {"arguments": ("object", "string"), "reasoning": ("field", "think", "drop"), "loss": ("own",)}
+
 
 class Split(msgspec.Struct, frozen=True):
     """One more output of a run: where, and the share of the tasks that goes there instead of to the main one."""
@@ -40,6 +43,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         format: The layout of the rows, a name in `fastsft.FORMATS`.
+        arguments: For `chat`: arguments of calls as an `object` (if None) or a JSON `string`.
+        reasoning: For `chat`: reasoning in a `field` of its own (if None), in `think` tags, or `drop`.
+        loss: `own` marks the turns that the model sampled; None marks nothing. Not for `simple`.
         reward_threshold: Keep rollouts with reward >= this; no unit, any finite number.
         max_reward: Keep rollouts with reward <= this; None for no limit.
         allow: Gates to lift, from `GATES`, or `all`.
@@ -64,6 +70,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     format: str = "openai"
+    arguments: str | None = None
+    reasoning: str | None = None
+    loss: str | None = None
     reward_threshold: float = 0.95
     max_reward: float | None = None
     allow: tuple[str, ...] = ()
@@ -92,6 +101,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.format not in FORMATS:
             raise UsageError(f"no format named {self.format!r}; there are: {', '.join(FORMATS)}")
+        for name, values in LAYOUT_CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in values:
+                raise UsageError(f"no {name} named {value!r}; there are: {', '.join(values)}")
+            if value is not None and name not in CHOICES[self.format]:
+                able = [other for other in FORMATS if name in CHOICES[other]]
+                raise UsageError(f"--{name} belongs to the format {' or '.join(able)}, and this is {self.format}")
         if not math.isfinite(self.reward_threshold):
             raise UsageError(f"the reward threshold must be a finite number, not {self.reward_threshold}")
         if self.max_reward is not None and not self.max_reward >= self.reward_threshold:
@@ -132,6 +148,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """Give the settings that what is written depends on, by name, for the report."""
         return {
             "format": self.format,
+            "arguments": self.layout.arguments if "arguments" in CHOICES[self.format] else None,
+            "reasoning": self.layout.reasoning if "reasoning" in CHOICES[self.format] else None,
+            "loss": self.loss,
             "reward_threshold": self.reward_threshold,
             "max_reward": self.max_reward,
             "allow": sorted(self.allow),
@@ -150,6 +169,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             "compress": self.compress,
             "max_line_nbytes": self.max_line_nbytes,
         }
+
+    @property
+    def layout(self) -> Layout:
+        """What is chosen about the layout."""
+        return Layout(self.arguments or "object", self.reasoning or "field", self.loss)
 
     @property
     def gates(self) -> tuple[str, ...]:

@@ -29,12 +29,16 @@ class Item(msgspec.Struct, gc=False):
         type: `message`, `function_call`, `function_call_output` or `reasoning`;
             None in chat-shaped turns, which have only a role.
         role: Who speaks, for messages.
-        content: A JSON string or a list of parts, for messages.
+        content: A JSON string or a list of parts, for messages; a list of texts for reasoning.
         name: The called function, a JSON string, for calls.
         arguments: A JSON string that holds a JSON object, for calls.
         output: What the function returned, a JSON string or a list of parts.
+        call_id: Which call a call is, or a result answers, a JSON string.
+        summary: What a reasoning item tells of the reasoning, a list of texts.
         tool_calls: The calls of a chat-shaped assistant turn, a list.
         function_call: The one call of an older chat-shaped turn, an object.
+        tool_call_id: Which call a chat-shaped result answers, a JSON string.
+        reasoning_content: The reasoning of a chat-shaped assistant turn, a JSON string.
         refusal: What a chat-shaped assistant turn says instead of content, a JSON string.
         prompt_token_ids: The tokens that the model saw before it sampled this item, a list.
         generation_token_ids: The tokens that it sampled, a list.
@@ -46,8 +50,12 @@ class Item(msgspec.Struct, gc=False):
     name: Raw = ABSENT
     arguments: Raw = ABSENT
     output: Raw = ABSENT
+    call_id: Raw = ABSENT
+    summary: Raw = ABSENT
     tool_calls: Raw = ABSENT
     function_call: Raw = ABSENT
+    tool_call_id: Raw = ABSENT
+    reasoning_content: Raw = ABSENT
     refusal: Raw = ABSENT
     prompt_token_ids: Raw = ABSENT
     generation_token_ids: Raw = ABSENT

@@ -11,7 +11,8 @@ import msgspec
 from fastsft.chunk import judged_line
 from fastsft.errors import UsageError
 from fastsft.escape import escaped
-from fastsft.formats.turns import ASSISTANT, Turn
+from fastsft.formats.calls import ASSISTANT
+from fastsft.formats.turns import Turn
 from fastsft.lines import line_starts, lines_in
 from fastsft.options import Options
 from fastsft.rollout import decoded

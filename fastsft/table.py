@@ -15,7 +15,7 @@ import msgspec
 import polars as pl
 from msgspec import Raw
 
-from fastsft.formats.turns import NO_TEXT
+from fastsft.formats.content import NO_TEXT
 from fastsft.rollout import ABSENT, Rollout, json_type
 from fastsft.tasks import prompt_hash
 

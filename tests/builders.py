@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from fastsft.formats import FORMATS
+from fastsft.formats.row import Layout
 from fastsft.rollout import rollout_of
 
 Json = dict[str, Any]
@@ -33,16 +34,21 @@ def call(name: str, /, **arguments: Any) -> Json:
     return raw_call(name, json.dumps(arguments))
 
 
-def raw_call(name: str, arguments: Any) -> Json:
-    return {"type": "function_call", "name": name, "arguments": arguments, "call_id": "call_1"}
+def raw_call(name: str, arguments: Any, *, id: str = "call_1") -> Json:
+    return {"type": "function_call", "name": name, "arguments": arguments, "call_id": id}
 
 
-def returned(output: Any) -> Json:
-    return {"type": "function_call_output", "call_id": "call_1", "output": output}
+def returned(output: Any, *, id: str = "call_1") -> Json:
+    return {"type": "function_call_output", "call_id": id, "output": output}
 
 
-def thought(text: str) -> Json:
-    return {"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]}
+def thought(*texts: str) -> Json:
+    return {"type": "reasoning", "summary": [{"type": "summary_text", "text": text} for text in texts]}
+
+
+def sampled(item: Json) -> Json:
+    """An item on which the tokens that the model sampled are recorded."""
+    return {**item, "prompt_token_ids": [1, 2], "generation_token_ids": [3], "generation_log_probs": [-0.5]}
 
 
 # Rollouts.
@@ -78,17 +84,22 @@ def assistant(content: str = "", *, calls: list[tuple[str, Any]] | None = None) 
     return {**turn("assistant", content), **({"tool_calls": tool_calls} if tool_calls else {})}
 
 
-def tool(content: Any) -> Json:
-    return turn("tool", content)
+def tool(content: Any, *, id: str | None = None) -> Json:
+    return {**turn("tool", content), **({"tool_call_id": id} if id else {})}
 
 
-def row_of(value: Json | bytes, layout: str = "openai") -> Json:
+def chat_call(name: str, arguments: Any, *, id: str = "call_1") -> Json:
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def row_of(value: Json | bytes, format: str = "openai", **layout: Any) -> Json:
     """The row of one rollout, as a reader of the output decodes it."""
     encoded = value if isinstance(value, bytes) else json.dumps(value).encode()
-    row: Json = json.loads(msgspec.json.encode(FORMATS[layout](rollout_of(encoded)).body))
+    made = FORMATS[format](rollout_of(encoded), layout=Layout(**layout))
+    row: Json = json.loads(msgspec.json.encode(made.body))
     return row
 
 
-def messages_of(value: Json | bytes) -> list[Json]:
-    messages: list[Json] = row_of(value)["messages"]
+def messages_of(value: Json | bytes, format: str = "openai", **layout: Any) -> list[Json]:
+    messages: list[Json] = row_of(value, format, **layout)["messages"]
     return messages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,16 @@ def real_rollouts() -> list[Path]:
     if not found:
         pytest.skip(f"no real rollouts in {REAL_ROLLOUTS.name}/ beside the project")
     return found
+
+
+@pytest.fixture(scope="session")
+def expected_chat(real_rollouts: list[Path]) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """What NeMo Gym's own converter makes of the real rollouts, by file name and line; not of those it fails on."""
+    path = REAL_ROLLOUTS.parent / "expected" / "chat.jsonl"
+    if not path.exists():
+        pytest.skip("no expected chat rows beside the project")
+    lines = map(json.loads, path.read_bytes().splitlines())
+    return {(line["file"], line["line"]): line["messages"] for line in lines if "messages" in line}
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_allow_is_accepted(folder):
         (
             "convert rollouts.jsonl --output o.jsonl --format nemo",
             2,
-            "no format named 'nemo'; there are: openai, simple",
+            "no format named 'nemo'; there are: openai, chat, simple",
         ),
         ("convert rollouts.jsonl --output o.jsonl --frobnicate", 2, "No such option: --frobnicate"),
         ("convert rollouts.jsonl --output o.jsonl --jobs many", 2, "Invalid value for '--jobs'"),

@@ -11,7 +11,7 @@ from fastsft.options import nbytes_of
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"format": "yaml"}, "no format named 'yaml'; there are: openai, simple"),
+        ({"format": "yaml"}, "no format named 'yaml'; there are: openai, chat, simple"),
         ({"reward_threshold": float("nan")}, "the reward threshold must be a finite number, not nan"),
         ({"reward_threshold": float("inf")}, "the reward threshold must be a finite number, not inf"),
         ({"allow": ("most",)}, "nothing to allow named 'most'; there are: masked, failed, unverified, incomplete, all"),

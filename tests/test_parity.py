@@ -38,7 +38,7 @@ def agree(data: bytes, folder: Path, layout: str, threshold: float) -> Counter[s
     return reasons
 
 
-@pytest.mark.parametrize("layout", ["openai", "simple"])
+@pytest.mark.parametrize("layout", ["openai", "chat", "simple"])
 @pytest.mark.parametrize("shape", generate.SHAPES)
 def test_generated_rollouts_of_every_shape(tmp_path, shape, layout):
     count = 600 if shape == "mixed" else 20
@@ -51,7 +51,7 @@ def test_generated_rollouts_of_every_shape(tmp_path, shape, layout):
         assert {"bad_arguments", "no_output", "no_reward", "nothing_to_imitate", "unknown_item"} <= set(reasons)
 
 
-@pytest.mark.parametrize("layout", ["openai", "simple"])
+@pytest.mark.parametrize("layout", ["openai", "chat", "simple"])
 @pytest.mark.parametrize("threshold", [0.95, -1e9])
 def test_real_rollouts(real_rollouts, tmp_path, layout, threshold):
     agree(
@@ -61,7 +61,9 @@ def test_real_rollouts(real_rollouts, tmp_path, layout, threshold):
 
 # Rollouts with anything anywhere: every field of every item may be of any type.
 
-_TEXT = st.sampled_from(["", "a", "é\n", '{"a": 1}', "[1]", '{"a":1,"a":[2,{}]}', "null", "\u2028"])
+_TEXT = st.sampled_from(
+    ["", "a", "é\n", "<think>\na</think>b", "a\n</think>\n", '{"a": 1}', "[1]", '{"a":1,"a":[2,{}]}', "null", "\u2028"]
+)
 _ANY = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False, allow_infinity=False) | _TEXT,
     lambda inner: (
@@ -92,6 +94,8 @@ _ITEM = _fields(
     name=_TEXT,
     arguments=st.sampled_from(['{"a": 1}', "{}"]) | _TEXT,
     output=_CONTENT,
+    call_id=st.sampled_from(["1", "2"]),
+    summary=st.lists(_fields(text=_TEXT), max_size=2),
 )
 _ITEMS = st.lists(_ITEM, max_size=4)
 _ROLLOUT = _fields(
@@ -149,7 +153,8 @@ def typed(value: dict[str, Any], *names: str) -> bool:
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @given(
-    rollouts=st.lists(_ROLLOUT.filter(well_typed), min_size=1, max_size=5), layout=st.sampled_from(["openai", "simple"])
+    rollouts=st.lists(_ROLLOUT.filter(well_typed), min_size=1, max_size=5),
+    layout=st.sampled_from(["openai", "chat", "simple"]),
 )
 @settings(max_examples=300, suppress_health_check=list(HealthCheck), deadline=None)
 def test_rollouts_with_anything_anywhere(tmp_path_factory, rollouts, layout):

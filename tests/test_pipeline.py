@@ -180,6 +180,9 @@ def test_the_report_says_what_was_read_decided_and_written(convert, tmp_path):
         "version": fastsft.__version__,
         "options": {
             "format": "openai",
+            "arguments": None,
+            "reasoning": None,
+            "loss": None,
             "reward_threshold": 0.5,
             "max_reward": None,
             "allow": [],

@@ -11,11 +11,12 @@ import baseline
 import msgspec
 import polars as pl
 import pytest
+from builders import messages_of
 
 import fastsft
 
 
-@pytest.mark.parametrize("layout", ["openai", "simple"])
+@pytest.mark.parametrize("layout", ["openai", "chat", "simple"])
 def test_every_line_has_its_one_fate_and_every_row_loads(real_rollouts, tmp_path, layout):
     output = tmp_path / "train.jsonl"
 
@@ -27,13 +28,13 @@ def test_every_line_has_its_one_fate_and_every_row_loads(real_rollouts, tmp_path
     # Content is a string in most turns and a list where there is an image, which no typed column can hold.
     roles = {"messages": pl.List(pl.Struct({"role": pl.String}))}
     texts = {"input": pl.String, "output": pl.String}
-    assert pl.read_ndjson(output, schema=roles if layout == "openai" else texts).height == len(rows) == report.rows
+    assert pl.read_ndjson(output, schema=texts if layout == "simple" else roles).height == len(rows) == report.rows
     assert report.fates.lines == sum(shard.fates.lines for shard in report.inputs)
     for shard in report.inputs:
         shard.fates.check(shard.path)
         with open(shard.path, "rb") as file:
             assert shard.fates.lines == sum(1 for _ in file)
-    if layout == "openai":
+    if layout != "simple":
         assert {row["messages"][-1]["role"] for row in rows} == {"assistant"}
 
 
@@ -51,6 +52,35 @@ def test_each_refused_line_is_where_the_record_says(real_rollouts, tmp_path):
         if entry["reason"] == "bad_json":
             with pytest.raises(json.JSONDecodeError):
                 json.loads(line)
+
+
+def test_chat_rows_say_what_nemo_gym_says(real_rollouts, expected_chat):
+    """But for what README lists: a developer is the system, text parts are joined, an empty turn and what follows the
+    last assistant turn are left out."""
+
+    def as_here(message: Any) -> Any:
+        content = message.get("content") or ""
+        if isinstance(content, list) and all(part["type"] == "text" for part in content):
+            content = "".join(part["text"] for part in content)
+        calls = message.get("tool_calls") or []
+        return {
+            "role": {"developer": "system"}.get(message["role"], message["role"]),
+            "content": content,
+            **({"tool_calls": calls} if calls else {}),
+            **({"tool_call_id": message["tool_call_id"]} if "tool_call_id" in message else {}),
+        }
+
+    compared = 0
+    for path in real_rollouts:
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            turns = [as_here(message) for message in expected_chat.get((path.name, number), [])]
+            turns = [turn for turn in turns if turn["role"] != "assistant" or turn["content"] or "tool_calls" in turn]
+            while turns and turns[-1]["role"] != "assistant":
+                turns.pop()
+            if turns:
+                compared += 1
+                assert messages_of(line, "chat", arguments="string", reasoning="think") == turns, (path.name, number)
+    assert compared > 300
 
 
 def test_splits_of_real_rollouts_share_no_prompt(real_rollouts, tmp_path):

@@ -5,14 +5,30 @@ A new layout is one file beside these and one line below.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
+from fastsft.formats.chat import to_chat
 from fastsft.formats.openai import to_openai
-from fastsft.formats.row import Row
+from fastsft.formats.row import PLAIN, Layout, Row
 from fastsft.formats.simple import to_simple
 from fastsft.rollout import Rollout
 
-FORMATS: dict[str, Callable[[Rollout], Row]] = {
+
+class Format(Protocol):
+    """A layout: it refuses what it cannot hold."""
+
+    def __call__(self, rollout: Rollout, layout: Layout = PLAIN) -> Row:
+        """Give the row of a rollout."""
+
+
+FORMATS: dict[str, Format] = {
     "openai": to_openai,
+    "chat": to_chat,
     "simple": to_simple,
+}
+# Which choices of `Layout` belong to which format.
+CHOICES: dict[str, frozenset[str]] = {
+    "openai": frozenset({"loss"}),
+    "chat": frozenset({"arguments", "reasoning", "loss"}),
+    "simple": frozenset(),
 }

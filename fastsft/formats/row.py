@@ -1,8 +1,25 @@
-"""What every layout gives: one row."""
+"""What every layout takes beside a rollout, and what it gives: one row."""
 
 from __future__ import annotations
 
 import msgspec
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """What can be chosen about a layout; not every layout has a choice.
+
+    Attributes:
+        arguments: Arguments of calls as an `object`, or as the JSON `string` that the model wrote.
+        reasoning: Reasoning in a `field` of its turn, in front of the text in `think` tags, or `drop`.
+        loss: `own` marks the turns that the model sampled; None marks nothing.
+    """
+
+    arguments: str = "object"
+    reasoning: str = "field"
+    loss: str | None = None
+
+
+PLAIN = Layout()
 
 
 class Row(msgspec.Struct, gc=False):

@@ -6,8 +6,10 @@ import msgspec
 from msgspec import Raw
 
 from fastsft.errors import Refused
-from fastsft.formats.row import Row
-from fastsft.formats.turns import ASSISTANT, NO_TEXT, content_of, kind_of
+from fastsft.formats.calls import ASSISTANT
+from fastsft.formats.content import NO_TEXT, content_of
+from fastsft.formats.row import PLAIN, Layout, Row
+from fastsft.formats.turns import kind_of
 from fastsft.rollout import Item, Rollout, json_type
 
 
@@ -18,7 +20,7 @@ class SimpleRow(msgspec.Struct, gc=False):
     output: Raw
 
 
-def to_simple(rollout: Rollout) -> Row:
+def to_simple(rollout: Rollout, layout: Layout = PLAIN) -> Row:
     """Keep the prompt's last user text and the output's last assistant text; turns and calls between are left out.
 
     >>> from fastsft.rollout import Item

@@ -1,0 +1,68 @@
+"""What the model thought: reasoning items, and `<think>` tags inside a text."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from fastsft.errors import Refused
+from fastsft.formats.values import joined, text_of
+from fastsft.rollout import Item, is_string, json_type
+
+
+class _Text(msgspec.Struct, gc=False):
+    text: Raw = Raw(b'""')
+
+
+_texts = msgspec.json.Decoder(list[_Text])
+_encode = msgspec.json.Encoder().encode
+
+OPEN, CLOSE = "<think>", "</think>"
+_OPEN, _CLOSE = Raw(b'"<think>"'), Raw(b'"</think>"')
+_NO_TEXT = Raw(b'""')
+
+
+def reasoning_of(item: Item) -> list[Raw]:
+    """Give the texts of a reasoning item: its summary's, else its content's; none that is empty.
+
+    Raises:
+        Refused: They are not a list of texts.
+    """
+    for raw in (item.summary, item.content):
+        if is_string(raw) and raw != _NO_TEXT:
+            return [raw]
+        if json_type(raw) != "list":
+            continue
+        try:
+            texts = [part.text for part in _texts.decode(raw)]
+        except msgspec.ValidationError as error:
+            raise Refused("bad_item", f"reasoning is not a list of texts: {error}") from None
+        if found := [text for text in texts if is_string(text) and text != _NO_TEXT]:
+            return found
+    return []
+
+
+def in_think_tags(text: Raw) -> Raw:
+    """Write reasoning as NeMo Gym does where a model has no parser for it."""
+    return joined([_OPEN, text, _CLOSE])
+
+
+def told_apart(text: Raw) -> tuple[Raw | None, Raw]:
+    r"""Part a text that begins with reasoning in `<think>` tags: the reasoning, or None, and the rest.
+
+    The opening tag may be missing, as some templates write it into the prompt; then the closing one must end
+    a line, or it is taken for a word about tags. Line feeds beside the tags go, as templates write their own.
+
+    >>> [bytes(part) for part in told_apart(Raw(b'"Add.\\n</think>\\n\\n4"'))]
+    [b'"Add."', b'"4"']
+    """
+    if b"think" not in bytes(text):  # whatever its escapes, the letters are hardly ever escaped
+        return None, text
+    before, tag, after = text_of(text).partition(CLOSE)
+    opened = before.lstrip()
+    if not tag or (OPEN in before and not opened.startswith(OPEN)):
+        return None, text
+    if not opened.startswith(OPEN) and after and not after.startswith("\n"):
+        return None, text
+    inside = opened.removeprefix(OPEN).strip("\n")
+    return (Raw(_encode(inside)) if inside else None), Raw(_encode(after.lstrip("\n")))

@@ -1,0 +1,299 @@
+"""Every rule of the `chat` layout, one test a rule; that it says what NeMo Gym says, test_real.py asks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from builders import (
+    call,
+    chat_call,
+    line,
+    messages_of,
+    raw_call,
+    returned,
+    rollout,
+    row_of,
+    said,
+    sampled,
+    system,
+    thought,
+    tool,
+    turn,
+    user,
+)
+
+from fastsft.errors import Refused, UsageError
+from fastsft.formats import FORMATS
+from fastsft.options import Options
+from fastsft.rollout import rollout_of
+
+
+def assistant(content: str = "", **more: object) -> dict[str, object]:
+    return {**turn("assistant", content), **more}
+
+
+def refusal(value: object) -> str:
+    with pytest.raises(Refused) as caught:
+        FORMATS["chat"](rollout_of(json.dumps(value).encode()))
+    return caught.value.reason
+
+
+def test_reasoning_text_and_calls_are_one_turn():
+    made = rollout(user("?"), thought("hm"), said("Let me add."), call("add", a=2), returned("4"), said("4"))
+
+    assert messages_of(made, "chat") == [
+        turn("user", "?"),
+        assistant("Let me add.", reasoning_content="hm", tool_calls=[chat_call("add", {"a": 2})]),
+        tool("4", id="call_1"),
+        assistant("4"),
+    ]
+
+
+def test_a_turn_goes_on_until_a_result_or_another_speaks():
+    made = rollout(
+        user("?"),
+        raw_call("a", "{}", id="1"),
+        said("and"),
+        raw_call("b", "{}", id="2"),
+        returned("x", id="1"),
+        returned("y", id="2"),
+        said("so"),
+        user("go on"),
+        said("I ", "do"),
+        said(" it"),
+    )
+
+    assert messages_of(made, "chat") == [
+        turn("user", "?"),
+        assistant("and", tool_calls=[chat_call("a", {}, id="1"), chat_call("b", {}, id="2")]),
+        tool("x", id="1"),
+        tool("y", id="2"),
+        assistant("so"),
+        turn("user", "go on"),
+        assistant("I do it"),
+    ]
+
+
+def test_arguments_as_the_model_wrote_them_or_as_an_object():
+    made = rollout(user("?"), raw_call("f", '{"x": 1.50, "y": [ ]}'))
+
+    assert messages_of(made, "chat")[1]["tool_calls"] == [chat_call("f", {"x": 1.5, "y": []})]
+    assert messages_of(made, "chat", arguments="string")[1]["tool_calls"] == [chat_call("f", '{"x": 1.50, "y": [ ]}')]
+
+
+@pytest.mark.parametrize(("given", "written"), [({"x": 1}, '{"x":1}'), (None, "{}")])
+def test_arguments_that_are_no_string_become_one(given, written):
+    item = {"type": "function_call", "name": "f", "call_id": "call_1", **({"arguments": given} if given else {})}
+
+    made = rollout(user("?"), item)
+
+    assert messages_of(made, "chat", arguments="string")[1]["tool_calls"] == [chat_call("f", written)]
+
+
+@pytest.mark.parametrize("arguments", ["[1]", "{", "", 3])
+@pytest.mark.parametrize("form", ["object", "string"])
+def test_arguments_that_are_no_object_refuse_the_line(arguments, form):
+    with pytest.raises(Refused, match="are not a JSON object"):
+        messages_of(rollout(user("?"), raw_call("f", arguments)), "chat", arguments=form)
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "expected"),
+    [
+        ("field", [assistant("4", reasoning_content="one\n\ntwo\n\nthree")]),
+        ("think", [assistant("<think>one</think><think>two</think>4<think>three</think>")]),
+        ("drop", [assistant("4")]),
+    ],
+)
+def test_where_reasoning_goes(reasoning, expected):
+    made = rollout(user("?"), thought("one", "", "two"), said("4"), thought("three"))
+
+    assert messages_of(made, "chat", reasoning=reasoning)[1:] == expected
+
+
+def test_reasoning_is_the_summary_else_the_content():
+    both = {
+        "type": "reasoning",
+        "summary": [{"text": "short"}],
+        "content": [{"type": "reasoning_text", "text": "long"}],
+    }
+    content = {**both, "summary": []}
+
+    assert messages_of(rollout(user("?"), both, said("4")), "chat")[1]["reasoning_content"] == "short"
+    assert messages_of(rollout(user("?"), content, said("4")), "chat")[1]["reasoning_content"] == "long"
+    assert messages_of(rollout(user("?"), {"type": "reasoning"}, said("4")), "chat")[1:] == [assistant("4")]
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "rest"),
+    [
+        ("<think>\nAdd.\n</think>\n\n4", "Add.", "4"),
+        ("Add.\n</think>\n\n4", "Add.", "4"),  # the template wrote the opening tag
+        ("<think></think>4", None, "4"),
+        ("<think>cut short", None, "<think>cut short"),
+        ("The tag </think> closes.", None, "The tag </think> closes."),
+        ("First. <think>Add.</think> 4", None, "First. <think>Add.</think> 4"),
+        ("<think>a</think><think>b</think>4", "a", "<think>b</think>4"),
+    ],
+)
+def test_reasoning_inside_a_text(text, reasoning, rest):
+    made = rollout(user("?"), said(text))
+    field = {"reasoning_content": reasoning} if reasoning else {}
+
+    assert messages_of(made, "chat")[1:] == [assistant(rest, **field)]
+    assert messages_of(made, "chat", reasoning="drop")[1:] == [assistant(rest)]
+    assert messages_of(made, "chat", reasoning="think")[1:] == [assistant(text)]
+
+
+def test_instructions_take_in_the_system_turns_in_front():
+    made = rollout([system("Be brief."), user("?"), system("Now.")], said("4"), instructions="You add.")
+
+    assert messages_of(made, "chat") == [
+        turn("system", "You add.\n\nBe brief."),
+        turn("user", "?"),
+        turn("system", "Now."),
+        assistant("4"),
+    ]
+
+
+def test_the_developer_is_the_system():
+    made = rollout([{"role": "developer", "content": "Be brief."}, user("?")], said("4"))
+
+    assert messages_of(made, "chat") == [turn("system", "Be brief."), turn("user", "?"), assistant("4")]
+
+
+def test_images_and_audio_are_chat_parts():
+    image = {"type": "input_image", "image_url": "https://example.com/a.png"}
+    audio = {"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}
+    made = rollout(user([{"type": "input_text", "text": "What?"}, image, audio]), said("4"))
+
+    assert messages_of(made, "chat")[0] == turn(
+        "user",
+        [
+            {"type": "text", "text": "What?"},
+            {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "auto"}},
+            audio,
+        ],
+    )
+
+
+def test_tools_are_nested_and_say_what_they_said():
+    flat = {"type": "function", "name": "a", "parameters": {"x": 1}, "strict": True}
+    nested = {"type": "function", "function": {"name": "b", "description": None}}
+    other = {"type": "custom", "name": "sh"}
+
+    assert row_of(rollout(user("?"), said("4"), tools=[flat, nested, other]), "chat")["tools"] == [
+        {"type": "function", "function": {"name": "a", "parameters": {"x": 1}}},
+        {"type": "function", "function": {"name": "b", "description": None}},
+        {"type": "custom", "name": "sh"},
+    ]
+
+
+def test_chat_shaped_turns_and_refusals():
+    made = rollout(
+        [
+            user("?"),
+            {
+                "role": "assistant",
+                "content": None,
+                "reasoning_content": "hm",
+                "tool_calls": [chat_call("b", "{}", id="9")],
+            },
+            {"role": "tool", "content": "2", "tool_call_id": "9"},
+        ],
+        {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+    )
+
+    assert messages_of(made, "chat") == [
+        turn("user", "?"),
+        assistant(reasoning_content="hm", tool_calls=[chat_call("b", {}, id="9")]),
+        tool("2", id="9"),
+        assistant("No."),
+    ]
+
+
+def test_calls_and_results_without_ids_are_paired_in_order():
+    calls = [{"type": "function_call", "name": name, "arguments": "{}"} for name in "ab"]
+    results = [{"type": "function_call_output", "output": text} for text in "xy"]
+
+    assert messages_of(rollout(user("?"), *calls, *results, said("4")), "chat")[1:] == [
+        assistant(tool_calls=[chat_call("a", {}, id="call_0"), chat_call("b", {}, id="call_1")]),
+        tool("x", id="call_0"),
+        tool("y", id="call_1"),
+        assistant("4"),
+    ]
+
+
+def test_nothing_said_is_no_turn_and_what_comes_behind_is_cut():
+    made = rollout(user("?"), said("4"), user("more?"), said(""), user("hello?"))
+    row = FORMATS["chat"](rollout_of(line(made)))
+
+    assert messages_of(made, "chat") == [turn("user", "?"), assistant("4")]
+    assert row.turns_cut == 2
+
+
+def test_an_output_without_an_assistant_turn_refuses_the_line():
+    assert refusal(rollout([user("?"), said("4")], user("!"))) == "nothing_to_imitate"
+    assert refusal(rollout(user("?"), said(""))) == "nothing_to_imitate"
+
+
+def test_the_output_goes_on_where_the_prompt_ends_with_the_assistant():
+    assert messages_of(rollout([user("?"), said("It is ")], said("4")), "chat") == [
+        turn("user", "?"),
+        assistant("It is 4"),
+    ]
+
+
+def test_an_empty_prompt_is_repeated_by_the_output():
+    made = rollout([], system("Be brief."), user("?"), said("4"))
+
+    assert messages_of(made, "chat") == [turn("system", "Be brief."), turn("user", "?"), assistant("4")]
+
+
+# Loss where it belongs.
+
+
+def marks(value: object, format: str) -> list[tuple[object, object]]:
+    return [
+        (message.get("weight"), message.get("loss_mask"))
+        for message in messages_of(value, format, loss="own")
+        if message["role"] == "assistant"
+    ]
+
+
+@pytest.mark.parametrize("format", ["openai", "chat"])
+def test_turns_of_the_prompt_are_not_the_models_own(format):
+    made = rollout([user("?"), said("3"), user("no")], said("4"))
+
+    assert marks(made, format) == [(0, 0), (1, 1)]
+    assert all("weight" not in message for message in messages_of(made, format))
+
+
+@pytest.mark.parametrize("format", ["openai", "chat"])
+def test_where_token_ids_are_recorded_turns_without_any_were_not_sampled(format):
+    made = rollout(
+        user("?"), said("from the agent"), user("!"), thought("hm"), sampled(said("mine")), returned("?"), said("x")
+    )
+
+    assert marks(made, format) == [(0, 0), (1, 1), (0, 0)]
+
+
+def test_ids_on_the_last_item_of_a_response_speak_for_all_of_it():
+    made = rollout(user("?"), said("I add."), sampled(call("add", a=1)), returned("1"), sampled(said("1")))
+
+    assert marks(made, "openai") == [(1, 1), (1, 1), (1, 1)]
+    assert marks(made, "chat") == [(1, 1), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("choice", "problem"),
+    [
+        ({"reasoning": "think"}, "--reasoning belongs to the format chat, and this is openai"),
+        ({"format": "simple", "loss": "own"}, "--loss belongs to the format openai or chat, and this is simple"),
+        ({"format": "chat", "arguments": "list"}, "no arguments named 'list'; there are: object, string"),
+    ],
+)
+def test_a_choice_that_a_layout_does_not_have_is_told(choice, problem):
+    with pytest.raises(UsageError, match=problem):
+        Options(**choice)
