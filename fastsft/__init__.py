@@ -10,7 +10,7 @@ The library is the same door as the command:
 
 __version__ = "0.2.0"  # above the imports, as the report names it
 
-from fastsft.api import convert, index, stats
+from fastsft.api import check, convert, index, stats
 from fastsft.errors import FailedRun, FastsftError, TooManyRefused, UsageError
 from fastsft.formats import FORMATS
 from fastsft.options import Options
@@ -28,6 +28,7 @@ __all__ = [
     "TooManyRefused",
     "UsageError",
     "__version__",
+    "check",
     "convert",
     "index",
     "stats",

@@ -14,6 +14,7 @@ from fastsft.pipeline import Progress, run
 from fastsft.report import Report
 
 if TYPE_CHECKING:
+    from fastsft.checks.total import CheckReport
     from fastsft.distribution import Stats
 
 
@@ -29,6 +30,7 @@ def convert(
     max_reward: float | None = None,
     allow: Iterable[str] = (),
     where: str | None = None,
+    max_tokens: int | None = None,
     pass_rate: tuple[float, float] | str | None = None,
     dedup: bool = False,
     best_of: int | None = None,
@@ -63,6 +65,7 @@ def convert(
         max_reward: Keep rollouts with reward <= this.
         allow: Gates to lift, from `masked`, `failed`, `unverified`, `incomplete`, or `["all"]`.
         where: Keep lines of which this SQL expression over the table's columns is true.
+        max_tokens: Keep what has no more tokens, as recorded with the rollout; what has an unknown number, too.
         pass_rate: Keep tasks whose share of rollouts at or above the threshold lies in this band.
         dedup: Keep the first of rows with the same content.
         best_of: Keep this many of a task, the best.
@@ -98,6 +101,7 @@ def convert(
         max_reward=max_reward,
         allow=tuple(allow.split(",") if isinstance(allow, str) else allow),
         where=where,
+        max_tokens=max_tokens,
         pass_rate=pass_rate_of(pass_rate) if isinstance(pass_rate, str) else pass_rate,
         dedup=dedup,
         best_of=best_of,
@@ -195,6 +199,33 @@ def stats(
     nbytes = nbytes_of(max_line) if isinstance(max_line, str) else max_line
     options = _options(reward_threshold=reward_threshold, allow=tuple(allow), max_line_nbytes=nbytes, jobs=jobs)
     return stats_of(_paths(inputs), options, on_progress=on_progress)
+
+
+def check(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    template: str | os.PathLike[str] | None = None,
+    max_tokens: int | None = None,
+    jobs: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> CheckReport:
+    """Tell whether rows will train, and if not, why and what mends it.
+
+    Args:
+        inputs: Files, folders or globs of rows, one or several.
+        template: A chat template to render each row with: a `.jinja` file, or the folder of a tokenizer.
+        max_tokens: Find rows of more tokens, by the tokenizer in `template`.
+        jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
+        on_progress: Called in this process after each chunk of input.
+
+    Raises:
+        UsageError: The arguments are wrong; nothing was read.
+        FailedRun: A file could not be read to its end.
+    """
+    from fastsft.checks.run import check_rows  # Polars, 0.2 s
+
+    path = None if template is None else os.fspath(template)
+    return check_rows(_paths(inputs), template=path, max_tokens=max_tokens, jobs=jobs, on_progress=on_progress)
 
 
 def _options(**settings: object) -> Options:

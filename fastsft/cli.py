@@ -1,4 +1,4 @@
-"""The command: its signals, its errors as sentences, its exit codes; what it can do stands in `commands.py`."""
+"""The command: its signals, its errors as sentences, its exit codes; what it can do stands in `commands/`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fastsft import __version__, commands
+from fastsft import __version__
+from fastsft.commands import COMMANDS
 from fastsft.errors import FailedRun, FastsftError, Stopped
 from fastsft.escape import escaped
 from fastsft.terminal import summary_of
@@ -39,8 +40,8 @@ def _fastsft(
         raise typer.Exit(2)
 
 
-for _command in (commands.convert, commands.index, commands.stats, commands.show):
-    app.command()(_command)
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
 
 
 def main() -> NoReturn:

@@ -50,6 +50,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         max_reward: Keep rollouts with reward <= this; None for no limit.
         allow: Gates to lift, from `GATES`, or `all`.
         where: Keep lines of which this SQL expression over the table's columns is true.
+        max_tokens: Keep what has no more tokens; what has an unknown number, too.
         pass_rate: Keep tasks whose share of rollouts at or above the threshold lies between these two, both included.
         dedup: Keep the first of rows with the same content, within and across tasks.
         best_of: Keep this many of a task: the highest rewards, then fewer tokens, then fewer bytes, then the earlier.
@@ -77,6 +78,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_reward: float | None = None
     allow: tuple[str, ...] = ()
     where: str | None = None
+    max_tokens: int | None = None
     pass_rate: tuple[float, float] | None = None
     dedup: bool = False
     best_of: int | None = None
@@ -134,6 +136,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             (self.shard_nbytes, "shard size"),
             (self.max_line_nbytes, "longest line"),
             (self.jobs, "number of jobs"),
+            (self.max_tokens, "most tokens"),
             (self.best_of, "number of the best"),
             (self.per_task, "most of a task"),
             (self.per_agent, "most of an agent"),
@@ -155,6 +158,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             "max_reward": self.max_reward,
             "allow": sorted(self.allow),
             "where": self.where,
+            "max_tokens": self.max_tokens,
             "pass_rate": list(self.pass_rate) if self.pass_rate else None,
             "dedup": self.dedup,
             "best_of": self.best_of,

@@ -72,6 +72,8 @@ def _criteria(options: Options) -> Iterator[Criterion]:
     if options.where is not None:
         expression, compares = where_of(options.where)
         yield Criterion("where", expression.fill_null(False).not_(), compares)
+    if options.max_tokens is not None:
+        yield Criterion("too_long", (pl.col("tokens") > options.max_tokens).fill_null(False))
     if options.dedup:
         content = pl.col("content")
         again = content.is_not_null() & content.is_first_distinct().not_()

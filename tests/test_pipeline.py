@@ -187,6 +187,7 @@ def test_the_report_says_what_was_read_decided_and_written(convert, tmp_path):
             "max_reward": None,
             "allow": [],
             "where": None,
+            "max_tokens": None,
             "pass_rate": None,
             "dedup": False,
             "best_of": None,

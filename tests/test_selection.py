@@ -108,6 +108,12 @@ def test_where_keeps_what_is_true_and_neither_false_nor_unknown():
     assert dropped(*lines, where="tokens < 8192 AND calls = 0") == {"where": 3}
 
 
+def test_what_has_more_tokens_is_too_long_and_what_has_an_unknown_number_is_not():
+    lines = [{"tokens": 8192}, {"tokens": 8193}, {"tokens": None}]
+    assert kept(*lines, max_tokens=8192) == [0, 2]
+    assert dropped(*lines, max_tokens=8192) == {"too_long": 1}
+
+
 def test_numbers_may_go_below_zero():
     lines = [{"turns": 3, "tokens": 5000}, {"turns": 200, "tokens": 3000}]
     assert kept(*lines, where="turns - 100 > 0") == [1]
@@ -307,6 +313,8 @@ def naive(lines: list[dict[str, Any]], options: Options) -> tuple[list[int], Cou
         drop("above_max", [number for number in left if lines[number]["reward"] > options.max_reward])
     if options.where:
         drop("where", [number for number in left if not (lines[number]["tokens"] or 0) > 50])
+    if options.max_tokens is not None:
+        drop("too_long", [number for number in left if (lines[number]["tokens"] or 0) > options.max_tokens])
     if options.dedup:
         seen: set[bytes] = set()
         for number in list(left):
@@ -358,6 +366,7 @@ OPTIONS = st.fixed_dictionaries(
         "allow": st.lists(st.sampled_from(GATES), unique=True).map(tuple),
         "max_reward": st.sampled_from([1.0, 1.5]),
         "where": st.just("tokens > 50"),
+        "max_tokens": st.sampled_from([10, 60]),
         "pass_rate": st.sampled_from([(0.1, 0.9), (0.5, 1.0)]),
         "dedup": st.just(True),
         "best_of": st.integers(1, 3),

@@ -1,0 +1,219 @@
+"""Render rows with a chat template as transformers does, and count tokens; jinja2 and tokenizers are extras.
+
+The template is untrusted: it runs in jinja2's immutable sandbox. Source: transformers'
+`utils/chat_template_utils.py` and `tokenization_utils_base.py`: the environment, its filters and globals, which
+file of a tokenizer's folder holds the template (a `chat_template.jinja` replaces what `tokenizer_config.json` says),
+and where special tokens stand.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fastsft.checks.rules import Found
+from fastsft.errors import UsageError
+from fastsft.formats.calls import ASSISTANT
+
+_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class ChatTemplate:
+    """A template, and its tokenizer where a folder has one.
+
+    Raises:
+        UsageError: There is none at the path, it cannot be read, or an extra is not installed.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        try:
+            if self._path.is_dir():
+                config = _json_of(self._path / "tokenizer_config.json")
+                templates = _templates_of(self._path, config)
+                self._special = _special_tokens(self._path, config)
+                self._tokenizer = _tokenizer_of(self._path / "tokenizer.json")
+            else:
+                templates = {"default": self._path.read_text(encoding="utf-8")}
+                self._special = {"bos_token": "", "eos_token": ""}
+                self._tokenizer = None
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot read the template {path}: {error}") from None
+        if not templates:
+            raise UsageError(f"{path} has no chat template: no chat_template.jinja, none in tokenizer_config.json")
+        self._compiled = {name: _compiled(text, path) for name, text in templates.items()}
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Tell whether there is a tokenizer."""
+        return self._tokenizer is not None
+
+    def tokens(self, text: str) -> int:
+        """Count the tokens of a rendered row."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def rendered(self, messages: list[Any], tools: Any) -> str:
+        """Render a conversation, raising whatever the template raises."""
+        name = "tool_use" if tools is not None and "tool_use" in self._compiled else "default"
+        template = self._compiled.get(name) or next(iter(self._compiled.values()))
+        text: str = template.render(
+            messages=messages, tools=tools, documents=None, add_generation_prompt=False, **self._special
+        )
+        return text
+
+    def findings_of(self, row: dict[str, Any]) -> tuple[list[Found], str | None]:
+        """Find what rendering does to a row, and give its text; None where the template raises."""
+        messages, tools = _conversation_of(row)
+        try:
+            text = self.rendered(messages, tools)
+        except Exception as error:
+            return [Found("template_stops", f"{type(error).__name__}: {error}")], None
+        found = [*_lost(messages, tools, text), *self._changed(messages, tools, text)]
+        return found, text
+
+    def _changed(self, messages: list[Any], tools: Any, text: str) -> Iterator[Found]:
+        """Find the first assistant turn up to which a shorter row is rendered otherwise, as NeMo RL renders it."""
+        for end in range(1, len(messages)):
+            if messages[end - 1].get("role") != ASSISTANT:
+                continue
+            try:
+                before = self.rendered(messages[:end], tools)
+            except Exception:
+                continue
+            if not text.startswith(before.rstrip()):
+                yield Found("template_changes", f"up to message {end - 1}")
+                return
+
+
+def _conversation_of(row: dict[str, Any]) -> tuple[list[Any], Any]:
+    if "messages" in row:
+        return row["messages"], row.get("tools")
+    return [{"role": "user", "content": row["input"]}, {"role": ASSISTANT, "content": row["output"]}], None
+
+
+def _lost(messages: list[Any], tools: Any, text: str) -> Iterator[Found]:
+    """Find what a row says and its rendered text does not."""
+    for place, message in enumerate(messages):
+        for said in _texts_of(message.get("content")):
+            if not _is_in(said, text):
+                # A template may part a text at its tags, and trims what it parts.
+                pieces = [piece.strip() for piece in said.replace("<think>", "</think>").split("</think>")]
+                what = "reasoning_lost" if len(pieces) > 1 and _is_in(pieces[-1], text) else "template_loses"
+                yield Found(what, f"message {place}: {message.get('role')} text")
+        reasoning = message.get("reasoning_content")
+        if isinstance(reasoning, str) and not _is_in(reasoning, text):
+            yield Found("reasoning_lost", f"message {place}")
+        for call in message.get("tool_calls") or []:
+            called = call.get("function", call)
+            arguments = called["arguments"]
+            if isinstance(arguments, str):
+                keys = list(json.loads(arguments))
+                again = json.dumps(arguments, ensure_ascii=False)[1:-1]
+                if again != arguments and again in text:
+                    yield Found("template_encodes_twice", f"message {place}: call {called['name']}")
+            else:
+                keys = list(arguments)
+            if not all(word in text for word in [called["name"], *keys]):
+                yield Found("template_loses", f"message {place}: call {called['name']}")
+    for tool in tools or []:
+        function = tool.get("function", tool)
+        if str(function.get("name", "")) not in text:
+            yield Found("template_loses", f"the tool {function.get('name')}")
+
+
+def _is_in(said: str, text: str) -> bool:
+    """Tell whether a rendered text has what was said: trimmed, or as JSON, as some templates write results."""
+    trimmed = said.strip()
+    return trimmed in text or any(json.dumps(one, ensure_ascii=False)[1:-1] in text for one in (said, trimmed))
+
+
+def _texts_of(content: Any) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    return [part["text"] for part in content or [] if isinstance(part.get("text"), str)]
+
+
+def _compiled(text: str, path: str) -> Any:
+    try:
+        import jinja2
+        from jinja2.ext import Extension, loopcontrols
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    except ModuleNotFoundError:
+        raise UsageError("a chat template needs an extra: pip install 'fastsft[check]'") from None
+
+    class Generation(Extension):  # type: ignore[misc] # an extra, so unknown where it is not installed
+        """`{% generation %}…{% endgeneration %}`, which marks what a trainer learns; rendered as what is inside."""
+
+        tags = {"generation"}  # noqa: RUF012 - jinja2 wants a class attribute
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    def tojson(value: Any, ensure_ascii: bool = False, **forms: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, **forms)
+
+    extensions = [Generation, loopcontrols]
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    try:
+        return environment.from_string(text)
+    except jinja2.TemplateError as error:
+        raise UsageError(f"the template {path} cannot be read: {error}") from None
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict) if path.exists() else {}
+    return found
+
+
+def _templates_of(folder: Path, config: dict[str, Any]) -> dict[str, str]:
+    files = {}
+    if (folder / "chat_template.jinja").exists():
+        files["default"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    for path in sorted(folder.glob("additional_chat_templates/*.jinja")):
+        files[path.stem] = path.read_text(encoding="utf-8")
+    said = config.get("chat_template")
+    if files or said is None:
+        return files
+    if isinstance(said, str):
+        return {"default": said}
+    return {entry["name"]: entry["template"] for entry in said}
+
+
+def _special_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
+    said = dict(config)
+    if "added_tokens_decoder" not in config:  # an older folder keeps them in a file of their own
+        said |= _json_of(folder / "special_tokens_map.json")
+    tokens = {}
+    for name in _TOKENS:
+        token = said.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str):
+            tokens[name] = token
+    return tokens
+
+
+def _tokenizer_of(path: Path) -> Any:
+    if not path.exists():
+        return None
+    try:
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError:
+        raise UsageError("counting tokens needs an extra: pip install 'fastsft[check]'") from None
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the workers are the threads
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise ValueError(f"{path.name}: {error}") from None

@@ -1,0 +1,220 @@
+"""One row -> what is wrong with it: pure, and the same whichever way the row is read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from fastsft.encoding import one_line_each
+from fastsft.formats.calls import ASSISTANT
+
+_ROLES = frozenset({"system", "developer", "user", ASSISTANT, "tool"})
+_any = msgspec.json.Decoder()
+_encode = msgspec.json.Encoder().encode
+
+
+class Found(NamedTuple):
+    """One finding in a row: a name in `KINDS`, and where in the row or what."""
+
+    kind: str
+    detail: str = ""
+
+
+def row_in(line: bytes) -> tuple[Any, list[Found]]:
+    """Decode a line as strictly as the strictest reader: the row, or None, and what is wrong with the line itself."""
+    if not line or line.isspace():
+        return None, [Found("blank_line")]
+    found = []
+    try:
+        row = _any.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if "out of range" in str(error):
+            return None, [Found("bad_number", str(error))]
+        return None, [Found("bad_json", str(error) or "nests too deep")]
+    if one_line_each(line) != line:
+        found.append(Found("line_end"))
+    if _encode(row) != line:  # other escapes or numbers, or a key that stands twice
+        found += [Found("repeated_key", key) for key in _repeated_keys(line)]
+    if not isinstance(row, dict):
+        return None, [*found, Found("not_a_row", f"a {type(row).__name__}")]
+    return row, found
+
+
+def _repeated_keys(line: bytes) -> list[str]:
+    again: list[str] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        again.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        return dict(pairs)
+
+    json.loads(line, object_pairs_hook=look)
+    return again[:3]
+
+
+def findings_of(row: dict[str, Any]) -> Iterator[Found]:
+    """Find what is wrong with a row by itself, whichever layout it has."""
+    messages = row.get("messages")
+    if isinstance(messages, list) and messages:
+        yield from _of_conversation(messages, row.get("tools"))
+    elif "messages" not in row and {"input", "output"} <= row.keys():
+        yield from _of_pair(row)
+    else:
+        keys = ", ".join(list(row)[:6])
+        yield Found("not_a_row", f"its keys are: {keys}" if "messages" not in row else "messages are no list of turns")
+
+
+def _of_pair(row: dict[str, Any]) -> Iterator[Found]:
+    for name in ("input", "output"):
+        if not isinstance(row[name], str):
+            yield Found("bad_content", f"{name} is a {type(row[name]).__name__}")
+    if row["output"] == "":
+        yield Found("empty_turn", "output")
+
+
+def _of_conversation(messages: list[Any], tools: Any) -> Iterator[Found]:
+    if not all(isinstance(message, dict) for message in messages):
+        yield Found("not_a_row", "a message is no object")
+        return
+    roles = [message.get("role") for message in messages]
+    for place, (role, message) in enumerate(zip(roles, messages, strict=True)):
+        if not isinstance(role, str) or role not in _ROLES:
+            yield Found("unknown_role", f"message {place}: {_shown(role)}")
+        if role == "developer":
+            yield Found("developer_role", f"message {place}")
+        yield from _of_content(place, message)
+    yield from _of_order(roles)
+    yield from _of_calls(messages, roles, tools)
+
+
+def _of_content(place: int, message: dict[str, Any]) -> Iterator[Found]:
+    content = message.get("content")
+    if isinstance(content, list):
+        if not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in content):
+            yield Found("bad_content", f"message {place}: a part without a type")
+        else:
+            kinds = sorted({part["type"] for part in content})
+            yield Found("parts", f"message {place}: {', '.join(kinds)}")
+    elif not isinstance(content, str):
+        yield Found("bad_content", f"message {place}: content is {_shown(content)}")
+    if message.get("role") == ASSISTANT and not any(
+        message.get(name) for name in ("content", "tool_calls", "reasoning_content")
+    ):
+        yield Found("empty_turn", f"message {place}")
+
+
+def _of_order(roles: list[Any]) -> Iterator[Found]:
+    if roles[-1] != ASSISTANT:
+        yield Found("last_role", f"the last turn is of {_shown(roles[-1])}")
+    if not {"user", "system", "developer", "tool"} & {role for role in roles if isinstance(role, str)}:
+        yield Found("alternation", "nobody but the assistant speaks")
+    in_front = True
+    for place, role in enumerate(roles):
+        if role in ("system", "developer") and not in_front:
+            yield Found("late_system", f"message {place}")
+        in_front = in_front and role in ("system", "developer")
+        if place and role == roles[place - 1] == "user":
+            yield Found("alternation", f"messages {place - 1} and {place} are both the user's")
+        if place and role == roles[place - 1] == ASSISTANT:
+            yield Found("two_assistant_turns", f"messages {place - 1} and {place}")
+
+
+def _of_calls(messages: list[dict[str, Any]], roles: list[Any], tools: Any) -> Iterator[Found]:
+    declared = None
+    if tools is not None:
+        declared = _names_of(tools)
+        if declared is None:
+            yield Found("bad_tool", "tools are not a list of objects with names")
+    waiting: list[Any] = []  # the ids of calls that have no result yet; None where there is no id
+    calls_made = 0
+    for place, message in enumerate(messages):
+        if roles[place] == "tool":
+            identity = message.get("tool_call_id")
+            if waiting and (identity is None or None in waiting):
+                waiting.pop(0)
+            elif identity in waiting:
+                waiting.remove(identity)
+            else:
+                yield Found("unasked_result", f"message {place}")
+            continue
+        calls = message.get("tool_calls")
+        if (
+            waiting and not roles[place] == roles[place - 1] == ASSISTANT
+        ):  # `openai` parts what is said from what is called
+            yield Found("unanswered_call", f"message {place} goes on, {len(waiting)} without a result")
+            waiting = []
+        if calls is None:
+            continue
+        if not isinstance(calls, list) or roles[place] != ASSISTANT:
+            yield Found("bad_call", f"message {place}")
+            continue
+        for call in calls:
+            calls_made += 1
+            yield from _of_call(place, call, declared)
+            waiting.append(call.get("id") if isinstance(call, dict) else None)
+    if calls_made and not declared and tools in (None, []):
+        yield Found("no_tools", f"{calls_made} calls")
+
+
+def _of_call(place: int, call: Any, declared: set[str] | None) -> Iterator[Found]:
+    called = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(called, dict) or not isinstance(called.get("name"), str) or not called["name"]:
+        yield Found("bad_call", f"message {place}: {_shown(call)}")
+        return
+    if declared and called["name"] not in declared:
+        yield Found("undeclared_tool", f"message {place}: {called['name']}")
+    arguments = called.get("arguments")
+    if isinstance(arguments, str):
+        yield Found("string_arguments", f"message {place}")
+        try:
+            arguments = _any.decode(arguments)
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            arguments = None
+    if not isinstance(arguments, dict):
+        yield Found("bad_arguments", f"message {place}: {_shown(called.get('arguments'))}")
+
+
+def _names_of(tools: Any) -> set[str] | None:
+    """Give the names of the functions on offer; None where tools are not what a template takes."""
+    if not isinstance(tools, list):
+        return None
+    names = set()
+    for tool in tools:
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        if not isinstance(function, dict):
+            return None
+        name = function.get("name")
+        if isinstance(name, str):
+            names.add(name)
+        elif tool.get("type") in (None, "function"):
+            return None
+    return names
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def schemas_of(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Give the values of a row that a loader with a type for each column would hold in one, each by its place."""
+    messages = row.get("messages")
+    for message in messages if isinstance(messages, list) else []:
+        if not isinstance(message, dict):
+            continue
+        yield "content", message.get("content")
+        calls = message.get("tool_calls")
+        for call in calls if isinstance(calls, list) else []:
+            called = call.get("function", call) if isinstance(call, dict) else None
+            if isinstance(called, dict):
+                yield "arguments", called.get("arguments")
+    tools = row.get("tools")
+    for tool in tools if isinstance(tools, list) else []:
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        if isinstance(function, dict) and isinstance(parameters := function.get("parameters"), dict):
+            yield "parameters", parameters
+            if isinstance(properties := parameters.get("properties"), dict):
+                yield "properties", properties

@@ -1,0 +1,182 @@
+"""What the chunks of a check gave, added up: findings with examples, duplicates, mixed schemas, lengths."""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from collections.abc import Sequence
+
+import msgspec
+import polars as pl
+
+from fastsft.checks.kinds import KINDS
+from fastsft.shards import Chunk, Shard, printable
+
+MOST_EXAMPLES = 3  # of each finding
+QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
+NUMBERS = ("line", "hash", "nbytes", "turns", "tokens")  # what is kept of each row
+
+
+class Example(msgspec.Struct):
+    """Where something was found: file, line from 1, and what there."""
+
+    file: str
+    line: int
+    detail: str
+
+
+class Finding(msgspec.Struct):
+    """One kind of finding, of all files together; `rows` counts the rows that have it."""
+
+    kind: str
+    rows: int
+    meaning: str
+    fix: str
+    examples: list[Example]
+
+
+class CheckReport(msgspec.Struct):
+    """What `fastsft check` tells.
+
+    Attributes:
+        files: How many files were read.
+        nbytes: Their size on disk.
+        rows: Lines that are rows.
+        lines: All lines.
+        findings: What keeps rows from training, or teaches something else; empty where all is well.
+        notes: What may matter to some trainers and templates.
+        lengths: Quantiles of bytes, turns and, with a tokenizer, tokens of a row.
+        skipped: Files that were left out, and why.
+    """
+
+    files: int
+    nbytes: int
+    rows: int
+    lines: int
+    findings: list[Finding]
+    notes: list[Finding]
+    lengths: dict[str, dict[str, int]]
+    skipped: list[str]
+
+    def to_json(self) -> bytes:
+        """Encode it for programs, in ASCII: rows may hold what steers a terminal."""
+        return json.dumps(msgspec.to_builtins(self), indent=2).encode()
+
+
+class Checked(msgspec.Struct):
+    """What a chunk gave; `found` counts lines from 0 at the chunk's first line.
+
+    The arrays have a number for each row: its line, 64 bits of the hash of its bytes, bytes, turns, tokens.
+    """
+
+    chunk: Chunk
+    lines: int = 0
+    counts: dict[str, int] = {}
+    found: dict[str, list[tuple[int, str]]] = {}
+    columns: dict[str, array[int]] = msgspec.field(default_factory=lambda: {name: array("Q") for name in NUMBERS})
+    schemas: dict[str, Schema] = {}
+    problem: str | None = None
+
+
+class Schema(msgspec.Struct):
+    """What stands at one place of rows: of which types, and how many objects have which key."""
+
+    types: set[str] = msgspec.field(default_factory=set)
+    objects: int = 0
+    keys: dict[str, int] = {}
+    key_types: dict[str, set[str]] = {}
+
+
+class Total:
+    """What all chunks together gave."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._paths = [printable(shard.path) for shard in shards]
+        self._lines_before = [0] * len(shards)
+        self._counts: dict[str, int] = {}
+        self._examples: dict[str, list[Example]] = {}
+        self._schemas: dict[str, Schema] = {}
+        self._columns: dict[str, array[int]] = {
+            name: array("Q") for name in ("place", "line", "hash", "nbytes", "turns")
+        }
+        self._columns["tokens"] = array("Q")
+
+    @property
+    def rows(self) -> int:
+        """Rows so far."""
+        return len(self._columns["line"])
+
+    @property
+    def lines(self) -> int:
+        """Lines so far."""
+        return sum(self._lines_before)
+
+    def add(self, checked: Checked) -> None:
+        """Add what a chunk gave, the next of its file."""
+        place = checked.chunk.shard.place
+        before = self._lines_before[place]
+        for kind, count in checked.counts.items():
+            self._counts[kind] = self._counts.get(kind, 0) + count
+            examples = self._examples.setdefault(kind, [])
+            for line, detail in checked.found[kind][: MOST_EXAMPLES - len(examples)]:
+                examples.append(Example(self._paths[place], before + line + 1, detail))
+        self._columns["place"].extend([place] * len(checked.columns["line"]))
+        self._columns["line"].extend(before + line + 1 for line in checked.columns["line"])
+        for name in ("hash", "nbytes", "turns", "tokens"):
+            self._columns[name].extend(checked.columns[name])
+        for where, schema in checked.schemas.items():
+            total = self._schemas.setdefault(where, Schema())
+            total.types |= schema.types
+            total.objects += schema.objects
+            for key, count in schema.keys.items():
+                total.keys[key] = total.keys.get(key, 0) + count
+                total.key_types.setdefault(key, set()).update(schema.key_types[key])
+        self._lines_before[place] += checked.lines
+
+    def findings(self) -> tuple[list[Finding], list[Finding]]:
+        """Give what was found, faults and notes apart, the most frequent first."""
+        self._find_duplicates()
+        self._find_mixed_schemas()
+        found = sorted(self._counts, key=lambda kind: (-self._counts[kind], kind))
+        all_found = [
+            Finding(kind, self._counts[kind], KINDS[kind].meaning, KINDS[kind].fix, self._examples[kind])
+            for kind in found
+        ]
+        faults = [one for one in all_found if not KINDS[one.kind].is_note]
+        return faults, [one for one in all_found if KINDS[one.kind].is_note]
+
+    def _find_duplicates(self) -> None:
+        places = {name: pl.Series(name, self._columns[name], dtype=pl.UInt64) for name in ("place", "line", "hash")}
+        again = pl.DataFrame(places).filter(pl.col("hash").is_first_distinct().not_())
+        if again.is_empty():
+            return
+        self._counts["duplicate"] = len(again)
+        first = again.head(MOST_EXAMPLES).select("place", "line").rows()
+        self._examples["duplicate"] = [Example(self._paths[place], line, "") for place, line in first]
+
+    def _find_mixed_schemas(self) -> None:
+        examples = []
+        for place, schema in sorted(self._schemas.items()):
+            types = schema.types - {"NoneType"}
+            missing = [key for key, count in schema.keys.items() if count < schema.objects]
+            mixed = [key for key, kinds in schema.key_types.items() if len(kinds - {"NoneType"}) > 1]
+            if len(types) > 1:
+                examples.append(Example("", 0, f"{place} are of the types {', '.join(sorted(types))}"))
+            elif mixed:
+                examples.append(Example("", 0, f"{place}: {mixed[0]} has values of different types"))
+            elif missing:
+                examples.append(Example("", 0, f"{place}: {len(missing)} keys that some have and others have not"))
+        if examples:
+            self._counts["mixed_schemas"] = self.rows
+            self._examples["mixed_schemas"] = examples[:MOST_EXAMPLES]
+
+    def lengths(self) -> dict[str, dict[str, int]]:
+        """Give quantiles (nearest rank) of what rows are long by."""
+        lengths = {}
+        for name in ("nbytes", "turns", "tokens"):
+            numbers = pl.Series(self._columns[name], dtype=pl.UInt64).sort()
+            if len(numbers) and numbers[-1]:
+                places = {part: max(1, math.ceil(part * len(numbers))) - 1 for part in QUANTILES}
+                lengths[name] = {str(part): int(numbers[place]) for part, place in places.items()}
+        return lengths

@@ -1,0 +1,392 @@
+"""What `fastsft check` finds: each planted fault by its name, and nothing in clean rows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import generate
+import pytest
+from builders import (
+    assistant,
+    call,
+    chat_call,
+    line,
+    lines,
+    raw_call,
+    returned,
+    rollout,
+    said,
+    system,
+    thought,
+    tool,
+    turn,
+    user,
+)
+
+import fastsft
+from fastsft.checks.kinds import KINDS
+from fastsft.options import Options
+
+TEMPLATES = Path(__file__).parent / "data" / "templates"
+ASKED, ANSWERED = turn("user", "2+2?"), assistant("4")
+OFFERED = [{"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {}}}]
+
+
+def row(*messages: Any, **more: Any) -> dict[str, Any]:
+    return {"messages": list(messages), **more}
+
+
+def answered(call: Any) -> bytes:
+    """A row in which a call is made and answered."""
+    return line(row(ASKED, calling(call), tool("4", id="call_1"), ANSWERED, tools=OFFERED))
+
+
+def calling(*calls: Any, content: str = "") -> dict[str, Any]:
+    return {"role": "assistant", "content": content, "tool_calls": list(calls)}
+
+
+def found(path: Path, data: bytes, **options: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """Faults and notes, with how many rows have them."""
+    path.write_bytes(data)
+    report = fastsft.check(path, jobs=1, **options)
+    return tuple({one.kind: one.rows for one in several} for several in (report.findings, report.notes))
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (b"{\n", "bad_json"),
+        (b'{"messages": [], "x": "\xff"}\n', "bad_json"),
+        (rb'{"input": "\ud800", "output": "4"}' + b"\n", "bad_json"),
+        (b'{"input": NaN, "output": "4"}\n', "bad_json"),
+        (b"[" * 2000 + b"]" * 2000 + b"\n", "bad_json"),
+        (b'{"input": "a", "output": "4", "x": 1e999}\n', "bad_number"),
+        (b"\n", "blank_line"),
+        (line({"input": "a\u2028b", "output": "4"}), "line_end"),
+        (
+            b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"a","content":"b"}]}\n',
+            "repeated_key",
+        ),
+        (b"[1]\n", "not_a_row"),
+        (line(rollout(user("?"), said("4"))), "not_a_row"),
+        (line({"messages": []}), "not_a_row"),
+        (line({"messages": ["hello"]}), "not_a_row"),
+        (line({"input": [ASKED], "output": "4"}), "bad_content"),
+        (line({"input": "2+2?", "output": ""}), "empty_turn"),
+        (line(row(ASKED, turn("bot", "4"), ANSWERED)), "unknown_role"),
+        (line(row(ASKED, {"content": "2+2?"}, ANSWERED)), "unknown_role"),
+        (line(row(turn("user", None), ANSWERED)), "bad_content"),
+        (line(row(turn("user", ["2+2?"]), ANSWERED)), "bad_content"),
+        (line(row(ASKED, ANSWERED, turn("user", "Thanks."))), "last_role"),
+        (line(row(ASKED, turn("user", "Well?"), ANSWERED)), "alternation"),
+        (line(row(ANSWERED)), "alternation"),
+        (line(row(ASKED, assistant(""))), "empty_turn"),
+        (line(row(ASKED, calling({"function": {}}), tool("4"), ANSWERED, tools=OFFERED)), "bad_call"),
+        (line(row(ASKED, {**ANSWERED, "tool_calls": "add"})), "bad_call"),
+        (
+            line(row(ASKED, calling(chat_call("add", [2, 2])), tool("4", id="call_1"), ANSWERED, tools=OFFERED)),
+            "bad_arguments",
+        ),
+        (
+            line(row(ASKED, calling(chat_call("add", "2, 2")), tool("4", id="call_1"), ANSWERED, tools=OFFERED)),
+            "bad_arguments",
+        ),
+        (
+            line(row(ASKED, calling(chat_call("add", {})), turn("user", "Well?"), ANSWERED, tools=OFFERED)),
+            "unanswered_call",
+        ),
+        (line(row(ASKED, tool("4"), ANSWERED)), "unasked_result"),
+        (
+            line(row(ASKED, calling(chat_call("add", {}, id="a")), tool("4", id="b"), ANSWERED, tools=OFFERED)),
+            "unasked_result",
+        ),
+        (
+            line(row(ASKED, calling(chat_call("sum", {})), tool("4", id="call_1"), ANSWERED, tools=OFFERED)),
+            "undeclared_tool",
+        ),
+        (line(row(ASKED, ANSWERED, tools="add")), "bad_tool"),
+        (line(row(ASKED, ANSWERED)) * 2, "duplicate"),
+    ],
+)
+def test_a_planted_fault_is_found_and_stands_alone(tmp_path, value, kind):
+    clean = line(row(turn("user", "How are you?"), assistant("Fine.")))
+
+    faults, _ = found(tmp_path / "rows.jsonl", clean + value + line({"input": "1+1?", "output": "2"}))
+
+    assert kind in faults
+    assert faults[kind] == 1
+    assert set(faults) <= {kind, "unanswered_call"}  # the result of another call leaves one without any
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (row(ASKED, calling({"name": "add", "arguments": {}}), tool("4"), ANSWERED), "no_tools"),
+        (row(ASKED, assistant("Let me see."), ANSWERED), "two_assistant_turns"),
+        (row(ASKED, turn("system", "Be brief."), ANSWERED), "late_system"),
+        (row(turn("developer", "Be brief."), ASKED, ANSWERED), "developer_role"),
+        (
+            row(ASKED, calling(chat_call("add", "{}")), tool("4", id="call_1"), ANSWERED, tools=OFFERED),
+            "string_arguments",
+        ),
+    ],
+)
+def test_what_matters_to_some_is_a_note_and_no_fault(tmp_path, value, kind):
+    assert found(tmp_path / "rows.jsonl", line(value)) == ({}, {kind: 1})
+
+
+def test_parts_beside_text_are_mixed_schemas_too(tmp_path):
+    value = row(turn("user", [{"type": "image_url", "image_url": {"url": "x"}}]), ANSWERED)
+
+    assert found(tmp_path / "rows.jsonl", line(value)) == ({}, {"mixed_schemas": 1, "parts": 1})
+
+
+def test_objects_with_other_keys_are_mixed_schemas(tmp_path):
+    calls = [calling(chat_call("add", arguments)) for arguments in ({"a": 1}, {"b": 1})]
+    values = [row(ASKED, made, tool("4", id="call_1"), ANSWERED, tools=OFFERED) for made in calls]
+
+    assert found(tmp_path / "rows.jsonl", lines(*values)) == ({}, {"mixed_schemas": 2})
+    assert found(tmp_path / "rows.jsonl", lines(*values[:1])) == ({}, {})
+
+
+@pytest.mark.parametrize("shape", ["short", "tools", "unicode", "tokens"])
+@pytest.mark.parametrize("layout", ["openai", "chat", "simple"])
+def test_nothing_is_found_in_clean_rows(tmp_path, shape, layout):
+    (tmp_path / "in.jsonl").write_bytes(b"".join(islice(generate.lines(shape, seed=3, kept=1.0), 40)))
+    fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", format=layout, dedup=True)
+
+    report = fastsft.check(tmp_path / "rows.jsonl")
+
+    assert report.findings == []
+    assert report.rows == report.lines > 20
+
+
+def test_the_report_is_the_same_whatever_the_jobs(tmp_path, monkeypatch):
+    values = [row(turn("user", "x" * (number % 900)), assistant(str(number % 700))) for number in range(2000)]
+    data = lines(*values).replace(b'"699"', b'""') + b"\n"
+    (tmp_path / "rows.jsonl").write_bytes(data)
+    alone = fastsft.check(tmp_path / "rows.jsonl", jobs=1)
+    monkeypatch.setattr("fastsft.checks.run.Options", partial(Options, chunk_nbytes=20_000))
+
+    assert fastsft.check([tmp_path / "rows.jsonl"], jobs=2) == alone
+    assert {one.kind for one in alone.findings} == {"blank_line", "empty_turn"}
+    assert [example.line for one in alone.findings for example in one.examples] == [700, 1400, 2001]
+    assert alone.lengths["turns"]["1.0"] == 2
+    assert alone.lengths["nbytes"]["1.0"] == max(map(len, data.splitlines()))
+
+
+# Templates.
+
+
+def conversions(folder: Path) -> dict[str, Path]:
+    """One rollout of everything in each form of rows."""
+    tools = [{"type": "function", "name": "add", "description": "Adds.", "parameters": {"type": "object"}}]
+    made = rollout(
+        [system("Be brief."), user("2+2?")],
+        thought("I add."),
+        call("add", term="two"),
+        returned("4"),
+        said("It is 4."),
+        tools=tools,
+    )
+    (folder / "in.jsonl").write_bytes(line(made))
+    forms = {
+        "object": {"format": "chat"},
+        "string": {"format": "chat", "arguments": "string"},
+        "flat": {"format": "openai"},
+    }
+    for name, form in forms.items():
+        fastsft.convert(folder / "in.jsonl", folder / f"{name}.jsonl", **form)
+    return {name: folder / f"{name}.jsonl" for name in forms}
+
+
+@pytest.mark.parametrize(
+    ("template", "form", "kinds"),
+    [
+        ("qwen2_5", "object", {"reasoning_lost"}),
+        ("qwen2_5", "string", {"reasoning_lost", "template_encodes_twice"}),
+        ("qwen2_5", "flat", set()),
+        ("qwen3", "object", set()),
+        ("qwen3", "string", set()),
+        ("qwen3", "flat", set()),
+        ("qwen3_5", "object", set()),
+        ("qwen3_5", "string", {"template_stops"}),
+        ("qwen3_5", "flat", set()),
+        ("nemotron_3", "object", set()),
+        ("nemotron_3", "string", {"template_stops"}),
+        ("nemotron_3", "flat", set()),
+        ("gpt_oss", "object", {"reasoning_lost"}),
+        ("gpt_oss", "string", {"reasoning_lost", "template_encodes_twice"}),
+        ("gpt_oss", "flat", {"template_stops"}),
+        ("llama_3_1", "object", {"reasoning_lost"}),
+        ("llama_3_1", "string", {"reasoning_lost", "template_encodes_twice"}),
+        ("llama_3_1", "flat", {"template_stops"}),
+        ("glm_4", "object", set()),
+        ("glm_4", "string", {"template_stops"}),
+        ("glm_4", "flat", set()),
+        ("three_roles", "object", {"reasoning_lost", "template_loses"}),
+        ("three_roles", "flat", {"template_loses"}),
+    ],
+)
+def test_what_a_family_of_templates_does_to_a_row(tmp_path, template, form, kinds):
+    report = fastsft.check(conversions(tmp_path)[form], template=TEMPLATES / f"{template}.jinja")
+
+    told = {one.kind for one in [*report.findings, *report.notes]} - {"string_arguments", "two_assistant_turns"}
+    assert told == kinds
+
+
+def test_a_turn_that_is_rendered_otherwise_when_the_row_goes_on(tmp_path):
+    value = row(ASKED, {**ANSWERED, "reasoning_content": "I add."}, turn("user", "And 3+3?"), assistant("6"))
+
+    faults, notes = found(tmp_path / "rows.jsonl", line(value), template=TEMPLATES / "qwen3.jinja")
+
+    assert (faults, notes) == ({"template_changes": 1}, {"reasoning_lost": 1})
+    assert found(tmp_path / "rows.jsonl", line(value), template=TEMPLATES / "glm_4.jinja") == ({}, {})
+
+
+def test_a_template_that_tries_to_get_out_is_stopped(tmp_path):
+    (tmp_path / "evil.jinja").write_text("{{ messages.__class__.__mro__[1].__subclasses__() }}")
+    (tmp_path / "edits.jinja").write_text("{% set _ = messages.append(1) %}")
+
+    for name in ("evil", "edits"):
+        faults, _ = found(tmp_path / "rows.jsonl", line(row(ASKED, ANSWERED)), template=tmp_path / f"{name}.jinja")
+        assert faults == {"template_stops": 1}
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    """The folder of a tokenizer whose tokens are words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    words = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.save(str(folder / "tokenizer.json"))
+    template = "{{ bos_token }}{% for message in messages %} {{ message.content }}{% endfor %}"
+    config = {"chat_template": template, "bos_token": {"__type": "AddedToken", "content": "<s>"}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_tokens_are_counted_with_the_tokenizer_of_a_folder(tmp_path, tokenizer):
+    values = [{"input": "a b", "output": "c"}, {"input": "a", "output": "b c d e"}]
+
+    faults, _ = found(tmp_path / "rows.jsonl", lines(*values), template=tokenizer, max_tokens=5)
+
+    assert faults == {"too_long": 1}
+    assert fastsft.check(tmp_path / "rows.jsonl", template=tokenizer).lengths["tokens"] == {
+        "0.5": 4,
+        "0.9": 6,
+        "0.95": 6,
+        "0.99": 6,
+        "1.0": 6,
+    }
+
+
+def test_a_template_file_in_the_folder_replaces_the_one_in_its_config(tmp_path, tokenizer):
+    (tokenizer / "chat_template.jinja").write_text("{{ raise_exception('this one') }}")
+
+    faults, _ = found(tmp_path / "rows.jsonl", line({"input": "a", "output": "b"}), template=tokenizer)
+
+    assert faults == {"template_stops": 1}
+
+
+def test_a_template_for_tools_is_used_where_a_row_has_some(tmp_path, tokenizer):
+    config = {
+        "chat_template": [
+            {"name": "default", "template": "{{ raise_exception('default') }}"},
+            {"name": "tool_use", "template": "{{ tools | tojson }}{% for m in messages %}{{ m.content }}{% endfor %}"},
+        ]
+    }
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps(config))
+
+    value = lines(row(ASKED, ANSWERED, tools=OFFERED), row(ASKED, ANSWERED))
+
+    assert found(tmp_path / "rows.jsonl", value, template=tokenizer)[0] == {"template_stops": 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["nothing.jsonl"], "cannot read nothing.jsonl"),
+        ([], "no input"),
+        (["rows.jsonl", "--template", "nothing.jinja"], "cannot read the template nothing.jinja"),
+        (["rows.jsonl", "--template", "."], "has no chat template"),
+        (["rows.jsonl", "--template", "bad.jinja"], "the template bad.jinja cannot be read"),
+        (["rows.jsonl", "--max-tokens", "5"], "--max-tokens needs a tokenizer"),
+        (["rows.jsonl", "--template", "good.jinja", "--max-tokens", "5"], "--max-tokens needs a tokenizer"),
+    ],
+)
+def test_wrong_words_are_told(tmp_path, words, problem):
+    (tmp_path / "rows.jsonl").write_bytes(line(row(ASKED, ANSWERED)))
+    (tmp_path / "bad.jinja").write_text("{% if %}")
+    (tmp_path / "good.jinja").write_text("{{ messages }}")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "fastsft", "check", *words], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert problem in done.stderr
+
+
+def test_the_command_exits_with_what_it_found_and_fits_80_columns(tmp_path):
+    clean = lines(row(ASKED, ANSWERED), row(turn("user", "?"), assistant("!")))
+    (tmp_path / "clean.jsonl").write_bytes(clean)
+    (tmp_path / "torn.jsonl").write_bytes(clean + b'{"messages": [{"role": "\x1b[31m')
+    command = [sys.executable, "-m", "fastsft", "check"]
+
+    good = subprocess.run([*command, "clean.jsonl"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    torn = subprocess.run([*command, "torn.jsonl"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    told = subprocess.run([*command, "torn.jsonl", "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    assert (good.returncode, torn.returncode, told.returncode) == (0, 1, 1)
+    assert good.stdout == (
+        "1 file, 179 B: 2 rows of 2 lines.\n"
+        "Nothing was found that keeps them from training.\n"
+        "\n"
+        "of a row             50%         90%         95%         99%     longest\n"
+        "  nbytes              87          90          90          90          90\n"
+        "  turns                2           2           2           2           2\n"
+    ), good.stdout
+    assert "bad_json: 1 row\n" in torn.stdout
+    assert "torn.jsonl:3" in torn.stdout
+    assert "\x1b" not in torn.stdout + told.stdout
+    assert all(len(text) <= 80 for text in torn.stdout.splitlines())
+    assert [one["kind"] for one in json.loads(told.stdout)["findings"]] == ["bad_json"]
+
+
+def test_compressed_rows_are_checked_too_and_damaged_ones_told(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines(*[rollout(user(f"{n}?"), said("4")) for n in range(50)]))
+    fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl.gz")
+    shutil.copy(tmp_path / "rows.jsonl.gz", tmp_path / "cut.jsonl.gz")
+    with (tmp_path / "cut.jsonl.gz").open("r+b") as file:
+        file.truncate(60)
+
+    assert fastsft.check(tmp_path / "rows.jsonl.gz").rows == 50
+    with pytest.raises(fastsft.FailedRun, match="damaged"):
+        fastsft.check(tmp_path / "cut.jsonl.gz")
+
+
+def test_every_kind_is_planted_in_a_test():
+    source = Path(__file__).read_text()
+    assert {kind for kind in KINDS if f'"{kind}"' not in source} == set()
+
+
+def test_arguments_of_the_model_survive_both_forms(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(line(rollout(user("?"), raw_call("f", '{"a": "\\u00e9"}'), said("x"))))
+    for form in ("object", "string"):
+        fastsft.convert(tmp_path / "in.jsonl", tmp_path / f"{form}.jsonl", format="chat", arguments=form)
+    given = [
+        json.loads((tmp_path / f"{form}.jsonl").read_bytes())["messages"][1]["tool_calls"][0]["function"]["arguments"]
+        for form in ("object", "string")
+    ]
+    assert given == [{"a": "é"}, '{"a": "\\u00e9"}']
