@@ -6,8 +6,6 @@ A run that compares lines does it in two steps: `scan_chunk` gives the table of 
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+from fastsft.collector import no_garbage_collection
 from fastsft.depth import flattened
 from fastsft.encoding import is_utf8, one_line_each
 from fastsft.errors import DamagedShard, FailedRun, Refused
@@ -83,18 +82,6 @@ def _row(rollout: Rollout, line: memoryview, to_row: _ToRow) -> Row:
         return to_row(rollout_of(flattened(bytes(line))))
 
 
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Hold the cycle collector back: structs make no cycles, and looking for some takes a fifth of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def _judged(lines: Lines, options: Options) -> _Judged:
     """Decode every line, and refuse those that are no rollout."""
     starts = line_starts(lines.data)
@@ -135,7 +122,7 @@ def convert_chunk(chunk: Chunk, options: Options) -> Iterator[Converted]:
         yield _convert(lines, chunk, options)
 
 
-@_no_garbage_collection()
+@no_garbage_collection()
 def _convert(lines: Lines, chunk: Chunk, options: Options) -> Converted:
     judged = _judged(lines, options)
     reasons = _drop_reasons(judged, chunk, options) if judged.rollouts else []
@@ -207,7 +194,7 @@ def scan_chunk(index: int, chunk: Chunk, *, options: Options, names: Sequence[st
     return whole
 
 
-@_no_garbage_collection()
+@no_garbage_collection()
 def _scan(lines: Lines, chunk: Chunk, options: Options, names: Sequence[str], every_line: bool, before: int) -> Scanned:
     from fastsft.table import FROM_ROWS, Place, packed, table, with_rows
 
@@ -255,7 +242,7 @@ def convert_chosen(index: int, chosen: Chosen, *, options: Options, spool: Path)
     return whole
 
 
-@_no_garbage_collection()
+@no_garbage_collection()
 def _convert_chosen(lines: Sequence[tuple[int, int, memoryview]], whole: Converted, options: Options) -> bytes:
     bodies: list[msgspec.Struct] = []
     to_row = _to_row(options)

@@ -60,6 +60,11 @@ class ChatTemplate:
 
     def rendered(self, messages: list[Any], tools: Any) -> str:
         """Render a conversation, raising whatever the template raises."""
+        # transformers 5 hands reasoning over under the name that gpt-oss reads, too.
+        messages = [
+            {"thinking": message["reasoning_content"], **message} if message.get("reasoning_content") else message
+            for message in messages
+        ]
         name = "tool_use" if tools is not None and "tool_use" in self._compiled else "default"
         template = self._compiled.get(name) or next(iter(self._compiled.values()))
         text: str = template.render(

@@ -24,8 +24,11 @@ class Found(NamedTuple):
     detail: str = ""
 
 
-def row_in(line: bytes) -> tuple[Any, list[Found]]:
-    """Decode a line as strictly as the strictest reader: the row, or None, and what is wrong with the line itself."""
+def row_in(line: bytes, *, has_line_ends: bool) -> tuple[Any, list[Found]]:
+    """Decode a line as strictly as the strictest reader: the row, or None, and what is wrong with the line itself.
+
+    Whether there may be a raw U+2028 or the like is told of many lines at once.
+    """
     if not line or line.isspace():
         return None, [Found("blank_line")]
     found = []
@@ -35,7 +38,7 @@ def row_in(line: bytes) -> tuple[Any, list[Found]]:
         if "out of range" in str(error):
             return None, [Found("bad_number", str(error))]
         return None, [Found("bad_json", str(error) or "nests too deep")]
-    if one_line_each(line) != line:
+    if has_line_ends and one_line_each(line) != line:
         found.append(Found("line_end"))
     if _encode(row) != line:  # other escapes or numbers, or a key that stands twice
         found += [Found("repeated_key", key) for key in _repeated_keys(line)]
@@ -48,8 +51,10 @@ def _repeated_keys(line: bytes) -> list[str]:
     again: list[str] = []
 
     def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        again.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        return dict(pairs)
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            again.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        return value
 
     json.loads(line, object_pairs_hook=look)
     return again[:3]
@@ -85,7 +90,9 @@ def _of_conversation(messages: list[Any], tools: Any) -> Iterator[Found]:
             yield Found("unknown_role", f"message {place}: {_shown(role)}")
         if role == "developer":
             yield Found("developer_role", f"message {place}")
-        yield from _of_content(place, message)
+        content = message.get("content")
+        if type(content) is not str or (not content and role == ASSISTANT):  # hardly ever
+            yield from _of_content(place, message)
     yield from _of_order(roles)
     yield from _of_calls(messages, roles, tools)
 
@@ -202,10 +209,10 @@ def _shown(value: Any) -> str:
 def schemas_of(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Give the values of a row that a loader with a type for each column would hold in one, each by its place."""
     messages = row.get("messages")
-    for message in messages if isinstance(messages, list) else []:
-        if not isinstance(message, dict):
-            continue
-        yield "content", message.get("content")
+    messages = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
+    for value in {type(message.get("content")): message.get("content") for message in messages}.values():
+        yield "content", value if isinstance(value, (str, list)) else None
+    for message in messages:
         calls = message.get("tool_calls")
         for call in calls if isinstance(calls, list) else []:
             called = call.get("function", call) if isinstance(call, dict) else None
