@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from builders import row_of
+from builders import assistant, lines, row_of, turn
 
 from fastsft import FORMATS, FailedRun, TooManyRefused, UsageError
+from fastsft.checks.kinds import KINDS
+from fastsft.commands import COMMANDS as COMMANDS_OF_CLI
 from fastsft.options import GATES
 
 PROJECT = Path(__file__).parent.parent
@@ -32,7 +34,7 @@ def test_ci_runs_the_command_that_users_are_told():
 
 def test_readme_names_every_option_that_help_names():
     options = set()
-    for command in ("convert", "index", "stats", "show"):
+    for command in COMMANDS_OF_CLI:
         done = subprocess.run(
             [sys.executable, "-m", "fastsft", command, "--help"], capture_output=True, text=True, check=True
         )
@@ -54,6 +56,11 @@ def test_readme_names_every_reason_and_no_other():
         for name in re.findall(r"`(\w+)`", cell)
     }
     assert named == refused | dropped
+
+
+def test_readme_names_every_finding():
+    table = README.partition("## Will it train?")[2].partition("\n## ")[0]
+    assert {kind for kind in KINDS if f"`{kind}`" not in table} == set()
 
 
 def test_readme_names_every_format_and_exit_code():
@@ -91,6 +98,10 @@ def test_the_other_commands_run(command, tmp_path):
     (tmp_path / "run2/deep").mkdir(parents=True)
     for index, name in enumerate(["rollouts.jsonl", "extra.jsonl", "run2/deep/a.jsonl"]):
         (tmp_path / name).write_bytes((tmp_path / f"run1/mixed-0000{index}.jsonl").read_bytes())
+    (tmp_path / "sft_data").mkdir()
+    for number, name in enumerate(("train", "val")):
+        rows = [{"messages": [turn("user", f"{number}?"), assistant("!")]}]
+        (tmp_path / f"sft_data/{name}.jsonl").write_bytes(lines(*rows))
     words = [sys.executable, "-m", "fastsft", *shlex.split(command)[1:]]
 
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
@@ -99,7 +110,7 @@ def test_the_other_commands_run(command, tmp_path):
 
 
 def test_the_python_example_runs(tmp_path, monkeypatch):
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     for name in ("run1", "run2"):
         subprocess.run([sys.executable, str(PROJECT / "benchmarks/generate.py"), name, "--lines", "8"], check=True)
