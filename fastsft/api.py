@@ -31,6 +31,7 @@ def convert(
     allow: Iterable[str] = (),
     where: str | None = None,
     max_tokens: int | None = None,
+    template: str | os.PathLike[str] | None = None,
     pass_rate: tuple[float, float] | str | None = None,
     dedup: bool = False,
     best_of: int | None = None,
@@ -66,6 +67,7 @@ def convert(
         allow: Gates to lift, from `masked`, `failed`, `unverified`, `incomplete`, or `["all"]`.
         where: Keep lines of which this SQL expression over the table's columns is true.
         max_tokens: Keep what has no more tokens, as recorded with the rollout; what has an unknown number, too.
+        template: The folder of a tokenizer: `max_tokens` is then of the row as its chat template renders it.
         pass_rate: Keep tasks whose share of rollouts at or above the threshold lies in this band.
         dedup: Keep the first of rows with the same content.
         best_of: Keep this many of a task, the best.
@@ -102,6 +104,7 @@ def convert(
         allow=tuple(allow.split(",") if isinstance(allow, str) else allow),
         where=where,
         max_tokens=max_tokens,
+        template=None if template is None else os.fspath(template),
         pass_rate=pass_rate_of(pass_rate) if isinstance(pass_rate, str) else pass_rate,
         dedup=dedup,
         best_of=best_of,

@@ -18,7 +18,7 @@ import msgspec
 from fastsft.collector import no_garbage_collection
 from fastsft.depth import flattened
 from fastsft.encoding import is_utf8, one_line_each
-from fastsft.errors import DamagedShard, FailedRun, Refused
+from fastsft.errors import DamagedShard, Dropped, FailedRun, Refused
 from fastsft.formats import FORMATS
 from fastsft.formats.row import Row
 from fastsft.formats.turns import Turn, conversation
@@ -30,6 +30,7 @@ from fastsft.shards import Chunk, Shard, printable
 from fastsft.spool import spooled
 
 _encoder = msgspec.json.Encoder()  # built once per process; cannot be pickled, so never passed around
+_any = msgspec.json.Decoder()
 
 
 class _Judged(NamedTuple):
@@ -65,14 +66,31 @@ class _Judged(NamedTuple):
             return _row(rollout, self.line(number), to_row)
         except Refused as problem:
             self.refuse(number, problem)
-            return None
+        except Dropped as unwanted:
+            self.fates.dropped[unwanted.reason] = self.fates.dropped.get(unwanted.reason, 0) + 1
+        return None
 
 
 _ToRow: TypeAlias = Callable[[Rollout], Row]
 
 
-def _to_row(options: Options) -> _ToRow:
-    return partial(FORMATS[options.format], layout=options.layout)
+def _to_row(options: Options, *, measured: bool = True) -> _ToRow:
+    """Give what makes rows; with a template, and unless they were measured before, it drops what is too long."""
+    make = partial(FORMATS[options.format], layout=options.layout)
+    if options.template is None or options.max_tokens is None or not measured:
+        return make
+    from fastsft.checks.rendering import template_at
+
+    template, most = template_at(options.template), options.max_tokens
+
+    def to_row(rollout: Rollout) -> Row:
+        row = make(rollout)
+        tokens = template.tokens_of(_any.decode(_encoder.encode(row.body)))
+        if tokens > most:
+            raise Dropped("too_long", f"{tokens:,} tokens, more than --max-tokens allows ({most:,})")
+        return row
+
+    return to_row
 
 
 def _row(rollout: Rollout, line: memoryview, to_row: _ToRow) -> Row:
@@ -224,7 +242,7 @@ def _told_of_row(
     """Give why a line has no row, in a word and in a sentence, and 128 bits of the SHA-256 of the row it has."""
     try:
         row = _row(rollout, judged.line(number), to_row)
-    except Refused as problem:
+    except (Refused, Dropped) as problem:
         return problem.reason, problem.problem, None
     return None, None, hashlib.sha256(_encoder.encode(row.body)).digest()[:16] if hashed else None
 
@@ -245,7 +263,7 @@ def convert_chosen(index: int, chosen: Chosen, *, options: Options, spool: Path)
 @no_garbage_collection()
 def _convert_chosen(lines: Sequence[tuple[int, int, memoryview]], whole: Converted, options: Options) -> bytes:
     bodies: list[msgspec.Struct] = []
-    to_row = _to_row(options)
+    to_row = _to_row(options, measured=False)
     for number, _, line in lines:
         try:
             row = _row(rollout_of(line), line, to_row)

@@ -5,7 +5,8 @@
     ├── FailedRun         the run could not be finished; nothing was published       exit 1
     │   └── TooManyRefused    more lines were refused than --max-refused allows      exit 3
     ├── DamagedShard      a compressed shard cannot be read to its end; it is refused whole, the run goes on
-    └── Refused           one line is not a usable rollout; the run goes on
+    ├── Refused           one line is not a usable rollout; the run goes on
+    └── Dropped           one row is not wanted; the run goes on
 
     Stopped (a BaseException)   a signal asked the run to end              exit 128 + its number
 
@@ -77,6 +78,15 @@ class Refused(FastsftError):
 
     def __str__(self) -> str:
         return self.problem
+
+
+class Dropped(FastsftError):
+    """A rollout has a row, and that is not wanted; `reason` is the code that the report counts it under."""
+
+    def __init__(self, reason: str, problem: str) -> None:
+        super().__init__(reason, problem)
+        self.reason = reason
+        self.problem = problem
 
 
 class Stopped(BaseException):

@@ -50,7 +50,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         max_reward: Keep rollouts with reward <= this; None for no limit.
         allow: Gates to lift, from `GATES`, or `all`.
         where: Keep lines of which this SQL expression over the table's columns is true.
-        max_tokens: Keep what has no more tokens; what has an unknown number, too.
+        max_tokens: Keep what has no more tokens, as recorded with the rollout; what has an unknown number, too.
+        template: The folder of a tokenizer: `max_tokens` is then of the row as its chat template renders it.
         pass_rate: Keep tasks whose share of rollouts at or above the threshold lies between these two, both included.
         dedup: Keep the first of rows with the same content, within and across tasks.
         best_of: Keep this many of a task: the highest rewards, then fewer tokens, then fewer bytes, then the earlier.
@@ -79,6 +80,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     allow: tuple[str, ...] = ()
     where: str | None = None
     max_tokens: int | None = None
+    template: str | None = None
     pass_rate: tuple[float, float] | None = None
     dedup: bool = False
     best_of: int | None = None
@@ -118,6 +120,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.pass_rate is not None and not 0 <= self.pass_rate[0] <= self.pass_rate[1] <= 1:
             raise UsageError("a pass rate lies between two shares of 0 to 1, the smaller first, as 0.1:0.9")
+        if self.template is not None and self.max_tokens is None:
+            raise UsageError("--template is what --max-tokens counts with, and that is not given")
         if self.sample is not None:
             sample_of(self.sample)
         for gate in self.allow:
@@ -159,6 +163,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             "allow": sorted(self.allow),
             "where": self.where,
             "max_tokens": self.max_tokens,
+            "template": self.template,
             "pass_rate": list(self.pass_rate) if self.pass_rate else None,
             "dedup": self.dedup,
             "best_of": self.best_of,

@@ -23,6 +23,7 @@ import msgspec
 
 from fastsft.account import Account
 from fastsft.chunk import convert_chosen, convert_chunk, convert_to_spool
+from fastsft.errors import UsageError
 from fastsft.options import Options, Split
 from fastsft.report import Converted, Report
 from fastsft.shards import Shard, chunks_of, find_shards
@@ -121,13 +122,20 @@ def _plan_of(
     notes: list[str],
 ) -> Callable[..., Iterator[Converted]]:
     """Choose between the plans, and find what is wrong with what was asked before any work."""
+    if options.template is not None:
+        from fastsft.checks.rendering import check_template
+
+        check_template(options.template, counting=True)
+        if index is not None:
+            raise UsageError("an index does not know how --template renders rows; leave one of them out")
     if not (options.may_compare or splits or index is not None):
         return partial(_in_one_pass, shards, options)
     from fastsft.index_file import index_for
     from fastsft.selection import compares_lines
 
     compares = compares_lines(options) or bool(splits)
-    found = index_for(index, shards, options, notes) if compares or index is not None else None
+    usable = (compares or index is not None) and options.template is None
+    found = index_for(index, shards, options, notes) if usable else None
     if compares or found:
         return partial(_in_two_passes, shards, options, [split.share for split in splits], found)
     return partial(_in_one_pass, shards, options)

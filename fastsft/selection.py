@@ -72,7 +72,7 @@ def _criteria(options: Options) -> Iterator[Criterion]:
     if options.where is not None:
         expression, compares = where_of(options.where)
         yield Criterion("where", expression.fill_null(False).not_(), compares)
-    if options.max_tokens is not None:
+    if options.max_tokens is not None and options.template is None:
         yield Criterion("too_long", (pl.col("tokens") > options.max_tokens).fill_null(False))
     if options.dedup:
         content = pl.col("content")
@@ -204,8 +204,12 @@ def choose(
         left = left.with_columns(draw(options.seed).alias("draw"))
     left = without_dropped(left, [one for one in criteria(options) if not one.of_rows])
     # What has no row takes no other's place: it is gone before rows are compared and counted.
-    unusable = left.filter(pl.col("unusable").is_not_null()).select("place", "line", "offset", "unusable", "problem")
+    without_row = left.filter(pl.col("unusable").is_not_null())
     left = left.filter(pl.col("unusable").is_null())
+    too_long = pl.col("unusable") == "too_long"  # of the row, as a template renders it
+    unwanted = without_row.filter(too_long).group_by("place", "unusable").agg(pl.len()).sort("place")
+    dropped.extend(unwanted.rows())
+    unusable = without_row.filter(too_long.not_()).select("place", "line", "offset", "unusable", "problem")
     left = without_dropped(left, [one for one in criteria(options) if one.of_rows])
     split = split_of(shares, options.seed) if shares else pl.lit(0)
     return left.with_columns(split.cast(pl.UInt8).alias("split")), dropped, unusable.rows()

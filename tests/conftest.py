@@ -48,3 +48,19 @@ def convert(tmp_path: Path) -> Callable[..., tuple[fastsft.Report, list[bytes]]]
         return report, output.read_bytes().splitlines(keepends=True)
 
     return run
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    """The folder of a tokenizer whose tokens are words; its chat template writes the texts of all turns."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    words = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.save(str(folder / "tokenizer.json"))
+    template = "{{ bos_token }}{% for message in messages %} {{ message.content }}{% endfor %}"
+    config = {"chat_template": template, "bos_token": {"__type": "AddedToken", "content": "<s>"}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder

@@ -260,22 +260,6 @@ def test_a_template_that_tries_to_get_out_is_stopped(tmp_path):
         assert faults == {"template_stops": 1}
 
 
-@pytest.fixture
-def tokenizer(tmp_path):
-    """The folder of a tokenizer whose tokens are words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    folder = tmp_path / "tokenizer"
-    folder.mkdir()
-    words = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words.save(str(folder / "tokenizer.json"))
-    template = "{{ bos_token }}{% for message in messages %} {{ message.content }}{% endfor %}"
-    config = {"chat_template": template, "bos_token": {"__type": "AddedToken", "content": "<s>"}}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return folder
-
-
 def test_tokens_are_counted_with_the_tokenizer_of_a_folder(tmp_path, tokenizer):
     values = [{"input": "a b", "output": "c"}, {"input": "a", "output": "b c d e"}]
 
@@ -322,7 +306,7 @@ def test_a_template_for_tools_is_used_where_a_row_has_some(tmp_path, tokenizer):
         (["rows.jsonl", "--template", "."], "has no chat template"),
         (["rows.jsonl", "--template", "bad.jinja"], "the template bad.jinja cannot be read"),
         (["rows.jsonl", "--max-tokens", "5"], "--max-tokens needs a tokenizer"),
-        (["rows.jsonl", "--template", "good.jinja", "--max-tokens", "5"], "--max-tokens needs a tokenizer"),
+        (["rows.jsonl", "--template", "good.jinja", "--max-tokens", "5"], "good.jinja has no tokenizer.json"),
     ],
 )
 def test_wrong_words_are_told(tmp_path, words, problem):

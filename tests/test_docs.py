@@ -109,9 +109,10 @@ def test_the_other_commands_run(command, tmp_path):
     assert (done.returncode, bool(done.stdout)) == (0, True), done.stderr
 
 
-def test_the_python_example_runs(tmp_path, monkeypatch):
-    example, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_the_python_examples_run(tmp_path, tokenizer, monkeypatch):
+    first, second = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     for name in ("run1", "run2"):
         subprocess.run([sys.executable, str(PROJECT / "benchmarks/generate.py"), name, "--lines", "8"], check=True)
-    subprocess.run([sys.executable, "-c", example], check=True, timeout=60)
+    tokenizer.rename(tmp_path / "Qwen3-4B")
+    subprocess.run([sys.executable, "-c", f"{first}\n{second}"], check=True, timeout=60)

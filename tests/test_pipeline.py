@@ -188,6 +188,7 @@ def test_the_report_says_what_was_read_decided_and_written(convert, tmp_path):
             "allow": [],
             "where": None,
             "max_tokens": None,
+            "template": None,
             "pass_rate": None,
             "dedup": False,
             "best_of": None,

@@ -14,7 +14,7 @@ from typing import Any
 import generate
 import polars as pl
 import pytest
-from builders import call, line, lines, raw_call, rollout, said, user
+from builders import call, line, lines, raw_call, rollout, said, system, user
 
 import fastsft
 from fastsft.errors import FailedRun, UsageError
@@ -500,3 +500,36 @@ def test_too_many_different_rewards_are_cut_and_none_comes_over_a_threshold(tmp_
     found = fastsft.stats(tmp_path)
     assert found.kept == {"0.5": 6, "0.85": 5, "0.9": 4, "0.95": 2, "1.0": 1}
     assert found.rewards.quantiles["0.25"] == 0.0
+
+
+@pytest.mark.parametrize("options", [{}, {"best_of": 9}, {"splits": {"val.jsonl": 0.4}}])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_rows_are_as_long_as_a_tokenizer_says(tmp_path, tokenizer, monkeypatch, options, jobs):
+    monkeypatch.chdir(tmp_path)
+    config = json.loads((tokenizer / "tokenizer_config.json").read_bytes())
+    config["chat_template"] += "{% if messages | length > 2 %}{{ raise_exception('three') }}{% endif %}"
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps(config))
+    made = [rollout(user("a " * words), said("b")) for words in range(1, 9)]  # and the <s> in front
+    made.append(rollout([system("c"), user("a")], said("b")))
+    (tmp_path / "in.jsonl").write_bytes(lines(*made))
+
+    report = fastsft.convert("in.jsonl", "rows.jsonl", max_tokens=6, template=tokenizer, jobs=jobs, **options)
+
+    assert report.fates.kept == 4
+    assert report.fates.dropped == {"too_long": 4}
+    assert report.fates.refused == {"not_rendered": 1}
+
+
+def test_a_tokenizer_is_asked_for_before_any_work(tmp_path, tokenizer):
+    (tmp_path / "in.jsonl").write_bytes(lines(rollout(user("?"), said("4"))))
+    fastsft.index(tmp_path / "in.jsonl", tmp_path / "in.parquet")
+    for problem, options in [
+        ("--template is what --max-tokens counts with", {"template": tokenizer}),
+        ("has no chat template", {"template": tmp_path, "max_tokens": 5}),
+        ("an index does not know", {"template": tokenizer, "max_tokens": 5, "index": tmp_path / "in.parquet"}),
+    ]:
+        with pytest.raises(fastsft.UsageError, match=problem):
+            fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", **options)
+    (tokenizer / "tokenizer.json").unlink()
+    with pytest.raises(fastsft.UsageError, match=r"has no tokenizer.json"):
+        fastsft.check(tmp_path / "in.jsonl", template=tokenizer, max_tokens=5)

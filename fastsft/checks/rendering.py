@@ -12,13 +12,14 @@ import datetime
 import json
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from fastsft.checks.rules import Found
-from fastsft.errors import UsageError
+from fastsft.errors import Refused, UsageError
 from fastsft.formats.calls import ASSISTANT
 
 _TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -72,6 +73,17 @@ class ChatTemplate:
         )
         return text
 
+    def tokens_of(self, row: dict[str, Any]) -> int:
+        """Count the tokens of a row.
+
+        Raises:
+            Refused: The template raises.
+        """
+        try:
+            return self.tokens(self.rendered(*_conversation_of(row)))
+        except Exception as error:
+            raise Refused("not_rendered", f"the chat template raises {type(error).__name__}: {error}") from None
+
     def findings_of(self, row: dict[str, Any]) -> tuple[list[Found], str | None]:
         """Find what rendering does to a row, and give its text; None where the template raises."""
         messages, tools = _conversation_of(row)
@@ -94,6 +106,27 @@ class ChatTemplate:
             if not text.startswith(before.rstrip()):
                 yield Found("template_changes", f"up to message {end - 1}")
                 return
+
+
+@lru_cache(maxsize=1)  # one for each process: a compiled template does not go between them
+def template_at(path: str) -> ChatTemplate:
+    """Give the template at a path, compiled once.
+
+    Raises:
+        UsageError: As `ChatTemplate` does.
+    """
+    return ChatTemplate(path)
+
+
+def check_template(path: str, *, counting: bool) -> None:
+    """Make sure that there is a template at a path, as it is now, and with `counting` a tokenizer.
+
+    Raises:
+        UsageError: There is none.
+    """
+    template_at.cache_clear()
+    if not template_at(path).counts_tokens and counting:
+        raise UsageError(f"{path} has no tokenizer.json to count tokens with; name the folder of a tokenizer")
 
 
 def _conversation_of(row: dict[str, Any]) -> tuple[list[Any], Any]:

@@ -6,11 +6,11 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from functools import partial
 from itertools import pairwise
 
 from fastsft.checks.kinds import KINDS
-from fastsft.checks.rendering import ChatTemplate
+from fastsft.checks.rendering import ChatTemplate, check_template, template_at
 from fastsft.checks.rules import Found, findings_of, row_in, schemas_of
 from fastsft.checks.total import MOST_EXAMPLES, NUMBERS, Checked, CheckReport, Schema, Total
 from fastsft.collector import no_garbage_collection
@@ -42,9 +42,9 @@ def check_rows(
     options = Options(jobs=jobs)
     shards, skipped = find_shards(inputs)
     if template is not None:
-        counts_tokens = ChatTemplate(template).counts_tokens  # says now what is wrong with it
-    if max_tokens is not None and (template is None or not counts_tokens):
-        raise UsageError("--max-tokens needs a tokenizer: name its folder, with tokenizer.json in it, with --template")
+        check_template(template, counting=max_tokens is not None)
+    elif max_tokens is not None:
+        raise UsageError("--max-tokens needs a tokenizer: name its folder with --template")
     work = partial(_check_chunk, options=options, template=template, max_tokens=max_tokens)
     total = Total(shards)
     nbytes, done = sum(shard.nbytes for shard in shards), 0
@@ -67,7 +67,7 @@ def _check_chunk(
     index: int, chunk: Chunk, *, options: Options, template: str | None, max_tokens: int | None
 ) -> Checked:
     checked = Checked(chunk)
-    check = _ChunkCheck(checked, _template_at(template) if template is not None else None, max_tokens)
+    check = _ChunkCheck(checked, template_at(template) if template is not None else None, max_tokens)
     try:
         for lines in lines_in(chunk, nbytes=options.chunk_nbytes, max_line=options.max_line_nbytes):
             has_line_ends = one_line_each(lines.data) != lines.data
@@ -81,11 +81,6 @@ def _check_chunk(
         checked.problem = str(damaged)
     check.finish()
     return checked
-
-
-@lru_cache(maxsize=1)  # one for each process: a compiled template does not go between them
-def _template_at(path: str) -> ChatTemplate:
-    return ChatTemplate(path)
 
 
 class _ChunkCheck:

@@ -56,6 +56,10 @@ def convert(
         int | None,
         typer.Option(metavar="N", help="Keep what has at most N tokens, as recorded; what has an unknown number, too."),
     ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Count --max-tokens in the row as the tokenizer in FOLDER renders it."),
+    ] = None,
     pass_rate: Annotated[
         str | None,
         typer.Option(metavar="LOW:HIGH", help="Keep tasks whose share of rollouts over the threshold lies there."),
@@ -131,6 +135,7 @@ def convert(
             allow=gates_in(allow),
             where=where,
             max_tokens=max_tokens,
+            template=template,
             pass_rate=pass_rate,
             dedup=dedup,
             best_of=best_of,

@@ -6,16 +6,9 @@ from typing import Annotated
 
 import typer
 
-from fastsft.commands.words import Jobs, print_all
+from fastsft.commands.words import Jobs, Template, print_all
 from fastsft.errors import UsageError
 from fastsft.terminal import ProgressBar
-
-Template = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PATH", help="Render each row with a chat template: FILE.jinja, or the folder of a tokenizer."
-    ),
-]
 
 
 def check(

@@ -29,6 +29,10 @@ Reasoning = Annotated[
 Loss = Annotated[
     str | None, typer.Option(metavar="TURNS", help="Mark which turns are the model's own: own. Nothing if not given.")
 ]
+Template = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="Render rows with a chat template: the folder of a tokenizer, or FILE.jinja."),
+]
 Threshold = Annotated[
     float,
     typer.Option(
