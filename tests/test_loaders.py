@@ -9,6 +9,7 @@ from typing import Any
 
 import generate
 import pytest
+from builders import call, lines, returned, rollout, said, user
 
 import fastsft
 
@@ -86,20 +87,40 @@ def test_datasets_hold_every_row_when_they_are_handed_over_as_json(rows, layout,
     assert unpacked == [{"tools": [], **row} for row in values(rows[layout])]
 
 
-def test_a_column_typed_loader_keeps_rows_without_objects_whole(rows, tmp_path):
-    """With arguments as strings and tools left out nothing is filled in but what a message does not have at all."""
-    kept = [row for row in values(rows["strings"]) if all(isinstance(m["content"], str) for m in row["messages"])]
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps({"messages": row["messages"]}) + "\n" for row in kept))
-
-    loaded = datasets.load_dataset("json", data_files=str(path), cache_dir=str(tmp_path / "cache"))["train"]
-
-    def without_none(message: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in message.items() if value is not None}
-
-    assert [[without_none(message) for message in row["messages"]] for row in loaded] == [
-        row["messages"] for row in kept
+def loaded_by_columns(path: Path, cache: Path) -> list[list[dict[str, Any]]]:
+    """The messages of a file as a loader with a type for each column holds them, less what it fills in with null."""
+    rows = datasets.load_dataset("json", data_files=str(path), cache_dir=str(cache))["train"]
+    return [
+        [{name: value for name, value in message.items() if value is not None} for message in row["messages"]]
+        for row in rows
     ]
+
+
+def test_arguments_as_strings_come_through_a_column_typed_loader(rows, tmp_path):
+    """Tools of any kind beside them; objects do not: datasets 5.2 rounds their numbers to ten digits."""
+    held = loaded_by_columns(rows["strings"], tmp_path)
+
+    assert held == [row["messages"] for row in values(rows["strings"])]
+
+
+@pytest.mark.parametrize("layout", ["openai", "chat"])
+def test_whatever_the_tools_every_row_loads_with_its_texts(rows, layout, tmp_path):
+    held = loaded_by_columns(rows[layout], tmp_path)
+
+    def said(messages: list[dict[str, Any]]) -> list[tuple[str, Any]]:
+        return [(message["role"], message["content"]) for message in messages]
+
+    assert list(map(said, held)) == [said(row["messages"]) for row in values(rows[layout])]
+
+
+def test_rows_with_the_same_tools_load_as_they_are(tmp_path):
+    tools = [{"type": "function", "name": "add", "description": "Adds.", "parameters": {"type": "object"}}]
+    made = [rollout(user(f"{n}?"), call("add", n=n), returned("4"), said("4"), tools=tools) for n in range(20)]
+    (tmp_path / "in.jsonl").write_bytes(lines(*made))
+    for layout in ("openai", "chat"):
+        fastsft.convert(tmp_path / "in.jsonl", tmp_path / f"{layout}.jsonl", format=layout)
+        held = loaded_by_columns(tmp_path / f"{layout}.jsonl", tmp_path / "cache")
+        assert held == [row["messages"] for row in values(tmp_path / f"{layout}.jsonl")]
 
 
 def test_check_says_of_objects_what_a_column_typed_loader_does_to_them(tmp_path):
@@ -128,6 +149,6 @@ def test_rows_are_conversational_as_trl_asks(rows):
                 assert set(tool) == {"type", "function"}
                 assert {"name"} <= tool["function"].keys() <= {"name", "description", "parameters"}
         for message in row["messages"]:
-            for call in message.get("tool_calls", []):
-                assert (call["type"], set(call["function"])) == ("function", {"name", "arguments"})
-                assert isinstance(call["function"]["arguments"], dict)
+            for made in message.get("tool_calls", []):
+                assert (made["type"], set(made["function"])) == ("function", {"name", "arguments"})
+                assert isinstance(made["function"]["arguments"], dict)

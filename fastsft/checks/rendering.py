@@ -185,7 +185,7 @@ def _compiled(text: str, path: str) -> Any:
     except ModuleNotFoundError:
         raise UsageError("a chat template needs an extra: pip install 'fastsft[check]'") from None
 
-    class Generation(Extension):  # type: ignore[misc] # an extra, so unknown where it is not installed
+    class Generation(Extension):  # type: ignore[misc, unused-ignore] # an extra
         """`{% generation %}…{% endgeneration %}`, which marks what a trainer learns; rendered as what is inside."""
 
         tags = {"generation"}  # noqa: RUF012 - jinja2 wants a class attribute
