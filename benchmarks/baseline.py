@@ -195,10 +195,11 @@ def thought_in(item: Json) -> list[str]:
     return []
 
 
-def think_tags_in(text: str) -> tuple[str, str]:
+def think_tags_in(text: str, *, thought: bool) -> tuple[str, str]:
     """Part a text that begins with reasoning in tags; the first may be missing where the closing one ends a line."""
     match = re.fullmatch(r"\s*<think>(.*?)</think>(.*)", text, re.DOTALL)
-    match = match or re.fullmatch(r"((?:(?!<think>).)*?)</think>((?:\n.*)?)", text, re.DOTALL)
+    if not match and not thought:
+        match = re.fullmatch(r"((?:(?!<think>).)*?)</think>(\n.*\S.*)", text, re.DOTALL)
     return (match[1].strip("\n"), match[2].lstrip("\n")) if match else ("", text)
 
 
@@ -211,7 +212,7 @@ def spoken_turn(events: list[Json]) -> list[Json]:
     for text in said if content == [] else []:
         content += [{"type": "text", "text": text}] if isinstance(text, str) else text
     if isinstance(content, str):
-        inside, content = think_tags_in(content)
+        inside, content = think_tags_in(content, thought=bool(thoughts))
         thoughts += [inside] if inside else []
     turn: Json = {"role": "assistant", "content": content}
     turn |= {"reasoning_content": "\n\n".join(thoughts)} if thoughts else {}
@@ -240,7 +241,7 @@ def to_chat(rollout: Json) -> Json:
             said = content_of(item.get("content"))
             said = item["refusal"] if said == "" and isinstance(item.get("refusal"), str) else said
             events.append({"said": said, "ours": ours})
-        elif kind == "message" and role != "tool":
+        elif kind == "message" and role not in ("tool", "function"):
             said = content_of(item.get("content"))
             said = item["refusal"] if said == "" and isinstance(item.get("refusal"), str) else said
             events.append({"turn": {"role": "system" if role == "developer" else role, "content": said}})
@@ -263,7 +264,7 @@ def to_chat(rollout: Json) -> Json:
             raise UnusableError("unknown_item")
         for identity, called in calls:
             call = call_of(called.get("name"), called.get("arguments", {}))
-            identity = identity if isinstance(identity, str) else f"call_{made}"
+            identity = identity if isinstance(identity, str) else f"unnamed_call_{made}"
             made += 1
             open_calls.append(identity)
             events.append({"called": {"id": identity, "type": "function", "function": call}, "ours": ours})

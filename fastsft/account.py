@@ -108,7 +108,7 @@ class Account:
         if limit is None:
             what = "every line was refused"
         elif report.damaged:
-            what = f"{len(report.damaged):,} compressed shards are damaged, and --max-refused allows none such"
+            what = f"damaged compressed shards: {len(report.damaged):,}, and --max-refused allows none such"
         else:
             what = f"{report.fates.all_refused:,} lines were refused, more than --max-refused {limit.max_refused}"
         if report.damaged:

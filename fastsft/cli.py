@@ -63,6 +63,9 @@ def main() -> NoReturn:
     except typer.TyperException as error:
         code = 2
         _complain(error.format_message())
+    except OSError as error:  # help onto a full disk, say
+        code = 1
+        _complain(f"cannot write: {error.strerror}")
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except Stopped as stopped:

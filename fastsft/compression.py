@@ -119,4 +119,4 @@ def _zstd() -> Any:
             return importlib.import_module(name)
         except ModuleNotFoundError:
             continue
-    raise UsageError("Zstandard needs an extra: pip install 'fastsft[zstd]'")
+    raise UsageError("Zstandard needs a library: pip install backports.zstd")

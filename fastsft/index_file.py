@@ -121,11 +121,28 @@ def index_for(
     return found
 
 
+class _Version(msgspec.Struct):
+    version: int
+    fastsft: str
+
+
 def _about_of(path: str) -> _About:
+    """Read what an index says of itself.
+
+    Raises:
+        UsageError: It is none, or of another version.
+    """
     try:
         with open(path, "rb") as file:
-            about: _About = msgspec.json.decode(pl.read_parquet_metadata(file)[_KEY], type=_About)
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException, KeyError, msgspec.DecodeError) as error:
+            said = pl.read_parquet_metadata(file)[_KEY]
+        made = msgspec.json.decode(said, type=_Version)
+        if made.version != _VERSION:
+            problem = f"{path} is an index of fastsft {made.fastsft}, which this one cannot read"
+            raise UsageError(f"{problem}; make it anew with: {_COMMAND}")
+        about = msgspec.json.decode(said, type=_About)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, KeyError, msgspec.DecodeError) as error:
         raise UsageError(f"{path} is no index of fastsft ({type(error).__name__}); make one with: {_COMMAND}") from None
     return about
 
@@ -133,8 +150,6 @@ def _about_of(path: str) -> _About:
 def _fitting(path: str, shards: Sequence[Shard], options: Options) -> Index:
     about = _about_of(path)
     again = f"make it anew with: {_COMMAND}"
-    if about.version != _VERSION:
-        raise UsageError(f"{path} is an index of fastsft {about.fastsft}, which this one cannot read; {again}")
     if about.max_line_nbytes != options.max_line_nbytes:
         raise UsageError(f"{path} was made with --max-line {about.max_line_nbytes}, and this run has another; {again}")
     if (about.format, about.layout) != (options.format, options.layout):
@@ -155,6 +170,15 @@ def _fitting(path: str, shards: Sequence[Shard], options: Options) -> Index:
             raise UsageError(f"{path} is older than {shard.path}, which has changed; {again}")
         found.append(place)
     return Index(path, about, shards, found)
+
+
+def _is_index(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            msgspec.json.decode(pl.read_parquet_metadata(file)[_KEY], type=_Version)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException, KeyError, msgspec.DecodeError):
+        return False
+    return True
 
 
 def _identity(shard: Shard) -> str:
@@ -184,8 +208,8 @@ def write_index(
     for shard in shards:
         if is_same_file(target, shard):
             raise UsageError(f"{shard.path} is an input and would be overwritten; choose another output")
-    if target.exists():
-        _about_of(os.fspath(target))  # nothing but an older index is overwritten
+    if target.exists() and not _is_index(target):
+        raise UsageError(f"{target} is no index of fastsft, and would be overwritten; choose another output")
     total_nbytes = sum(shard.nbytes for shard in shards)
 
     def tell(part: float) -> None:
@@ -238,5 +262,7 @@ def _write(
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, target)
+        except pl.exceptions.PolarsError as error:  # it tells of a full disk itself
+            raise FailedRun(f"cannot write {target}: {str(error).splitlines()[0]}; nothing was published") from None
         finally:
             part.unlink(missing_ok=True)

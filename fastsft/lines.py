@@ -19,7 +19,7 @@ from fastsft.encoding import is_utf8
 from fastsft.errors import DamagedShard, FailedRun
 from fastsft.shards import Chunk, Shard
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _SEARCH_NBYTES = 64 * 1024  # read at a time to find the end of a line
 _GAP_NBYTES = 64 * 1024  # unwanted bytes between two chosen lines that are read rather than skipped
 
@@ -182,8 +182,8 @@ def _lines_of_stream(stream: IO[bytes], shard: Shard, nbytes: int, max_line: int
 
 
 def _without_mark(lines: Lines) -> Lines:
-    if lines.offset == 0 and lines.data.startswith(_BOM):
-        return Lines(lines.data[len(_BOM) :], len(_BOM), lines.too_long_nbytes)
+    if lines.offset == 0 and lines.data.startswith(BOM):
+        return Lines(lines.data[len(BOM) :], len(BOM), lines.too_long_nbytes)
     return lines
 
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
+from fastsft.checks.rendering import check_template
 from fastsft.checks.run import check_rows
 from fastsft.checks.total import CheckReport
 from fastsft.errors import UsageError, told
 from fastsft.lines import line_starts, lines_in
-from fastsft.nemo_rl_config import Training, commands_of, config_of
+from fastsft.nemo_rl_config import Training, batches_of, commands_of, config_of
+from fastsft.report import Report
 from fastsft.shards import Chunk, Shard, find_shards, is_same_file
 
 BASE = "examples/configs/sft.yaml"  # in a checkout of NeMo RL
@@ -67,23 +69,29 @@ def write_config(
     learnt, asked = ({os.path.realpath(shard.path) for shard in some} for some in (train_shards, val_shards))
     if twice := learnt & asked:
         raise UsageError(f"{min(twice)} is to be trained on and validated with; split them: convert --val")
-    base = _base_of(checkout, path)
+    for folder in train:
+        _check_splits(Path(folder), learnt)
+    base = _base_of(checkout)
+    _check_output(path, yaml)
     kinds = {_kind_of(shard) for shard in [*train_shards, *val_shards]}
     if len(kinds) > 1:
         raise UsageError("some files hold conversations and others pairs of input and output; train on one of them")
-    checked = check_rows([shard.path for shard in train_shards], template=template, jobs=jobs)
+    if template is not None:
+        check_template(template, counting=True)
     remarks: list[str] = []
-    if not checked.rows:
-        raise UsageError("the files hold no row to train on")
-    if checked.findings:
-        found = ", ".join(f"{one.kind} {one.rows:,}" for one in checked.findings)
-        remarks.append(f"These rows may not train ({found}); fastsft check says where and why.")
-    length = training.sequence_length or _length_for(checked, remarks)
-    batches = _batches(training, checked.rows, remarks)
+    checked = _checked(train_shards, template, jobs, remarks)
+    if val_shards:
+        _checked(val_shards, template, jobs, remarks)
+    length = training.sequence_length or _length_for(checked)
+    remarks += _told_of_length(length, checked)
+    batches = batches_of(training, checked.rows, gpus=training.gpus, nodes=training.nodes)
+    if batches[0] < (training.global_batch or 128):
+        why = f"as there are {checked.rows:,}, and NeMo RL leaves out a batch that is not full"
+        remarks.append(f"Batches of {batches[0]:,} rows, {why}.")
     config = config_of(base, training, kinds.pop(), train_shards, val_shards, length, batches)
     if checkout is None:
         remarks.append(f"Put {path.name} into the folder examples/ of NeMo RL, where {_BASE_BESIDE} is beside it.")
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=1000)
+    text = yaml.dump(config, Dumper=_dumper(yaml), sort_keys=False, allow_unicode=True, width=1000)
     if yaml.safe_load(text) != config:
         raise AssertionError("the config does not survive being written, please report this")
     part = path.with_name(f"{path.name}.part")
@@ -95,15 +103,30 @@ def write_config(
         finally:
             with contextlib.suppress(FileNotFoundError):
                 part.unlink()
-    return Written(str(path), config, remarks, commands_of(path, training, checkout, [*train_shards, *val_shards]))
+    shards = [*train_shards, *val_shards]
+    return Written(str(path), config, remarks, commands_of(path, training, checkout, shards, checked.rows))
 
 
 def _yaml() -> Any:
     try:
         import yaml  # type: ignore[import-untyped, unused-ignore] # an extra
     except ModuleNotFoundError:
-        raise UsageError("writing YAML needs an extra: pip install 'fastsft[nemo-rl]'") from None
+        raise UsageError("writing YAML needs PyYAML: pip install pyyaml") from None
     return yaml
+
+
+def _dumper(yaml: Any) -> Any:
+    """Quote what YAML readers differ about: PyYAML takes `1e5` for text, and the one of NeMo RL for a number."""
+
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc, unused-ignore] # an extra
+        pass
+
+    def text(dumper: Any, value: str) -> Any:
+        style = None if value[:1].isalpha() or value.startswith(("/", "$")) else '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    return Dumper
 
 
 def _plain(paths: Sequence[str | os.PathLike[str]]) -> list[Shard]:
@@ -114,21 +137,98 @@ def _plain(paths: Sequence[str | os.PathLike[str]]) -> list[Shard]:
             raise UsageError(f"{shard.path} is compressed, and NeMo RL reads plain files; decompress it")
         if not shard.nbytes:
             raise UsageError(f"{shard.path} is empty, and NeMo RL stops at a file without rows")
+        if "${" in shard.path:
+            raise UsageError(
+                f"{shard.path} has ${{ in its name, which NeMo RL's config takes for a reference; rename it"
+            )
         # Its name for a dataset: the last two parts of the path, up to the first dot.
         if not "-".join(shard.path.split("/")[-2:]).split(".")[0]:
             raise UsageError(f"{shard.path} is in a folder that begins with a dot, at which NeMo RL stops; move it")
     return shards
 
 
-def _base_of(checkout: str | os.PathLike[str] | None, path: Path) -> str:
+def _check_splits(folder: Path, files: set[str]) -> None:
+    """Make sure that a folder to learn from does not hold the rows that a run set aside for something else."""
+    for path in sorted(folder.glob("*.report.json")) if folder.is_dir() else []:
+        try:
+            splits = msgspec.json.decode(path.read_bytes(), type=Report).splits
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        for split in splits[1:]:
+            aside = os.path.realpath(folder / split.name)
+            if any(file == aside or file.startswith(f"{aside}/") for file in files):
+                raise UsageError(f"{aside} is a split that was set aside; name the files to train on, not {folder}")
+
+
+def _base_of(checkout: str | os.PathLike[str] | None) -> str:
     if checkout is None:
         return _BASE_BESIDE
     base = Path(os.path.abspath(checkout), BASE)
     if not base.is_file():
         raise UsageError(f"{checkout} is no checkout of NeMo RL: it has no {BASE}")
-    if path.exists() and os.path.samefile(path, base):
-        raise UsageError(f"{path} is NeMo RL's own config and would be overwritten; choose another output")
     return str(base)
+
+
+def _check_output(path: Path, yaml: Any) -> None:
+    """Make sure that nothing is overwritten but a config that replaces the base's data, as ours do."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file")
+    if not path.exists():
+        return
+    try:
+        found = yaml.safe_load(path.read_bytes())
+        ours = found["data"]["_override_"] is True
+    except (OSError, yaml.YAMLError, LookupError, TypeError):
+        ours = False
+    if not ours:
+        raise UsageError(f"{path} is no config that fastsft wrote, and would be overwritten; choose another output")
+
+
+# At one such row, or file, NeMo RL's whole load stops.
+_STOPPING = ("bad_json", "blank_line", "not_a_row", "mixed_rows", "no_rows", "last_role")
+
+
+def _checked(shards: Sequence[Shard], template: str | None, jobs: int | None, remarks: list[str]) -> CheckReport:
+    """Check files of rows, and remark what was found.
+
+    Raises:
+        UsageError: NeMo RL could not load them.
+    """
+    checked = check_rows([shard.path for shard in shards], template=template, jobs=jobs)
+    for one in checked.findings:
+        if one.kind in _STOPPING:
+            where = f"{one.examples[0].file}:{one.examples[0].line}"
+            raise UsageError(f"NeMo RL would stop at these rows: {one.kind} ({where}); fastsft check says what to do")
+    if checked.findings:
+        found = ", ".join(f"{one.kind} {one.rows:,}" for one in checked.findings)
+        remarks.append(f"These rows may not train well ({found}); fastsft check says where and why.")
+    return checked
+
+
+def _tokens_in(checked: CheckReport) -> dict[str, int]:
+    """Give the quantiles of the rows' lengths in tokens, counted or estimated."""
+    if "tokens" in checked.lengths:
+        return checked.lengths["tokens"]
+    return {part: -(-nbytes // _BYTES_PER_TOKEN) for part, nbytes in checked.lengths["nbytes"].items()}
+
+
+def _length_for(checked: CheckReport) -> int:
+    """Give the power of two that 99 % of the rows fit in; NeMo RL gives a row of just that length no loss."""
+    return max(_SHORTEST, 1 << _tokens_in(checked)["0.99"].bit_length())
+
+
+def _told_of_length(length: int, checked: CheckReport) -> list[str]:
+    lengths = _tokens_in(checked)
+    how = (
+        "" if "tokens" in checked.lengths else f", at {_BYTES_PER_TOKEN} bytes a token (--template FOLDER counts them)"
+    )
+    told = [
+        f"Sequence length {length:,}: half of the rows have at most {lengths['0.5']:,} tokens, 99 % at most "
+        f"{lengths['0.99']:,}, the longest {lengths['1.0']:,}{how}."
+    ]
+    if lengths["1.0"] >= length:
+        told.append("Longer rows fill a place in the batch and teach nothing; convert --max-tokens leaves them out.")
+    return told
 
 
 def _kind_of(shard: Shard) -> str:
@@ -142,32 +242,3 @@ def _kind_of(shard: Shard) -> str:
             if isinstance(row, dict) and {"input", "output"} <= row.keys() and "responses_create_params" not in row:
                 return "pair"
     raise UsageError(f"{shard.path} does not begin with a row; fastsft convert makes rows of rollouts")
-
-
-def _length_for(checked: CheckReport, remarks: list[str]) -> int:
-    """Give the power of two that 99 % of the rows fit in; NeMo RL gives a row of just that length no loss."""
-    if "tokens" in checked.lengths:
-        how, lengths = "", checked.lengths["tokens"]
-    else:
-        how = f", taking {_BYTES_PER_TOKEN} bytes for a token (--template FOLDER counts them)"
-        lengths = {part: -(-nbytes // _BYTES_PER_TOKEN) for part, nbytes in checked.lengths["nbytes"].items()}
-    length = max(_SHORTEST, 1 << lengths["0.99"].bit_length())
-    remarks.append(
-        f"Sequence length {length:,}: 99 % of the rows have at most {lengths['0.99']:,} tokens, the longest "
-        f"{lengths['1.0']:,}{how}."
-    )
-    if lengths["1.0"] >= length:
-        remarks.append("Longer rows fill a place in the batch and teach nothing; convert --max-tokens leaves them out.")
-    return length
-
-
-def _batches(training: Training, rows: int, remarks: list[str]) -> tuple[int, int]:
-    batch = training.global_batch or 128
-    if rows >= batch:
-        return batch, training.micro_batch
-    if training.global_batch:
-        raise UsageError(f"a batch of {batch:,} rows is more than there are ({rows:,}), and NeMo RL would make no step")
-    batch = 1 << (rows.bit_length() - 1)
-    why = f"as there are {rows:,} alone, and NeMo RL leaves out a batch that is not full"
-    remarks.append(f"Batches of {batch:,} rows, {why}.")
-    return batch, min(training.micro_batch, batch)

@@ -15,6 +15,7 @@ NeMo RL (main, August 2026; `nemo_rl/utils/config.py`, `examples/configs/sft.yam
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from fastsft.errors import UsageError
 from fastsft.shards import Shard
 
 _NO_LIMIT = 1_000_000_000  # steps
+_RAY_SUB_GPUS = 8  # that ray.sub takes a node to have, unless GPUS_PER_NODE says another number
 
 
 class Training(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +72,9 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"the {name.replace('_', ' ')} must be at least 1, not {value}")
+        for text in (self.model, self.checkpoint_dir, self.project, self.run):
+            if "${" in text:
+                raise UsageError(f"NeMo RL's config takes ${{ for a reference, so no name can hold it: {text}")
 
 
 def config_of(
@@ -146,26 +151,68 @@ def _datasets(kind: str, shards: Sequence[Shard]) -> list[dict[str, Any]] | dict
     return blocks[0] if len(blocks) == 1 else blocks or None
 
 
+def batches_of(training: Training, rows: int, *, gpus: int, nodes: int) -> tuple[int, int]:
+    """Give rows a step and rows at once on a GPU, which NeMo RL wants to divide over all GPUs without a rest.
+
+    Raises:
+        UsageError: There are not so many rows, or what was asked for does not divide.
+    """
+    workers = gpus * nodes
+    batch = training.global_batch or 128
+    if rows < batch:
+        if training.global_batch:
+            problem = f"a batch of {batch:,} rows is more than there are ({rows:,})"
+            raise UsageError(f"{problem}, and NeMo RL would make no step")
+        batch = rows
+    each = batch // workers
+    if not each:
+        raise UsageError(f"{workers} GPUs take a batch of {workers} rows at least, and it would have {batch:,}")
+    if training.global_batch and batch % workers:
+        raise UsageError(f"a batch of {batch:,} rows does not divide over {workers} GPUs")
+    if not training.global_batch:
+        each = 1 << (each.bit_length() - 1)
+    micro_batch = min(training.micro_batch, each)
+    if each % micro_batch:
+        raise UsageError(f"{each:,} rows of a batch on each GPU do not divide by the micro batch of {micro_batch:,}")
+    return each * workers, micro_batch
+
+
 def commands_of(
-    path: Path, training: Training, checkout: str | os.PathLike[str] | None, shards: Sequence[Shard]
+    path: Path, training: Training, checkout: str | os.PathLike[str] | None, shards: Sequence[Shard], rows: int
 ) -> list[tuple[str, str]]:
     """Give the commands that train with the config at `path`, each with what it is for."""
-    where = shlex.quote(os.path.abspath(checkout)) if checkout is not None else "NeMo-RL"
+    where = shlex.quote(os.path.abspath(checkout)) if checkout is not None else "YOUR_NEMO_RL"
     config = shlex.quote(str(path) if checkout is not None else f"examples/{path.name}")
-    train = f"uv run examples/run_sft.py --config {config}"
-    nodes, gpus = max(training.nodes, 2), max(training.gpus, 8)
-    folders = sorted({str(path.parent), *(os.path.dirname(shard.path) for shard in shards)})
-    mounts = ",".join(["$PWD:$PWD", *(f"{folder}:{folder}" for folder in folders)])
-    asked = f"--nodes={nodes} --gres=gpu:{gpus} --time=4:0:0 --account=YOUR_ACCOUNT --partition=YOUR_PARTITION"
-    lines = [
-        f'COMMAND="{train} cluster.gpus_per_node={gpus} cluster.num_nodes={nodes}"',
-        f'CONTAINER=YOUR_CONTAINER MOUNTS="{mounts}"',
-        f"sbatch {asked} ray.sub",
-    ]
-    slurm = " \\\n".join(lines)
-    return [
-        ("In NeMo RL's checkout", f"cd {where}"),
-        ("One GPU", f"{train} cluster.gpus_per_node=1"),
-        ("Several GPUs", f"{train} cluster.gpus_per_node={gpus}"),
-        ("Slurm", slurm),
-    ]
+    several, nodes = training.gpus if training.gpus > 1 else 8, training.nodes if training.nodes > 1 else 2
+    written = batches_of(training, rows, gpus=training.gpus, nodes=training.nodes)
+
+    def command(gpus: int, nodes: int) -> str | None:
+        try:
+            batch, micro_batch = batches_of(training, rows, gpus=gpus, nodes=nodes)
+        except UsageError:
+            return None  # too few rows for so many GPUs
+        changed = [f"cluster.gpus_per_node={gpus}", f"cluster.num_nodes={nodes}"]
+        if (batch, micro_batch) != written:
+            changed.append(f"policy.train_global_batch_size={batch}")
+            changed.append(f"policy.train_micro_batch_size={micro_batch}")
+        return f"uv run examples/run_sft.py --config {config} {' '.join(changed)}"
+
+    commands = [("In NeMo RL's checkout", f"cd {where}")]
+    commands += [("One GPU", one)] if (one := command(1, 1)) else []
+    commands += [(f"{several} GPUs", more)] if (more := command(several, 1)) else []
+    if slurm := command(several, nodes):
+        folders = sorted({str(path.parent), *(os.path.dirname(shard.path) for shard in shards)})
+        mounts = ",".join(["$PWD:$PWD", *(_in_double_quotes(f"{folder}:{folder}") for folder in folders)])
+        asked = f"--nodes={nodes} --gres=gpu:{several} --time=4:0:0 --account=YOUR_ACCOUNT --partition=YOUR_PARTITION"
+        lines = [
+            f'COMMAND="{_in_double_quotes(slurm)}"',
+            f'CONTAINER=YOUR_CONTAINER MOUNTS="{mounts}"',
+            *([f"GPUS_PER_NODE={several}"] if several != _RAY_SUB_GPUS else []),
+            f"sbatch {asked} ray.sub",
+        ]
+        commands.append((f"Slurm, {nodes} nodes of {several} GPUs", " \\\n".join(lines)))
+    return commands
+
+
+def _in_double_quotes(text: str) -> str:
+    return re.sub(r'([\\"$`])', r"\\\1", text)

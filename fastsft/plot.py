@@ -23,7 +23,7 @@ def check_plot(path: str) -> None:
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError:
-        raise UsageError("a plot needs matplotlib: pip install 'fastsft[plot]'") from None
+        raise UsageError("a plot needs matplotlib: pip install matplotlib") from None
 
 
 def draw_plot(stats: Stats, path: str) -> None:

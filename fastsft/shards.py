@@ -22,6 +22,8 @@ _ROLLOUT_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 # What NeMo Gym writes beside rollouts, by the end of its stem.
 _NOT_ROLLOUTS = ("_materialized_inputs", "_failures", "_reward_profiling")
 
+_MOST_NOTES = 3  # of files that are named again
+
 
 class Shard(msgspec.Struct, frozen=True):
     """One input file as it was found; a file that differs when it is read stops the run.
@@ -62,6 +64,7 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
     shards: list[Shard] = []
     notes: list[str] = []
     seen: dict[tuple[int, int], str] = {}
+    again: list[str] = []
     for argument in inputs:
         for path in _paths(os.fspath(argument), notes):
             try:
@@ -71,10 +74,11 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
             if not stat.S_ISREG(found.st_mode):
                 raise UsageError(f"cannot read {path}: it is not a regular file")
             if before := seen.get((found.st_dev, found.st_ino)):
-                notes.append(f"{path} counts once" if path == before else f"{path} is {before} again, and counts once")
+                again.append(f"{path} counts once" if path == before else f"{path} is {before} again, and counts once")
                 continue
             seen[found.st_dev, found.st_ino] = path
             shards.append(Shard(path, found.st_size, found.st_mtime_ns, _compression_of(path), len(shards)))
+    notes += again if len(again) <= _MOST_NOTES else [f"{len(again):,} files are named more than once, and count once"]
     if not shards:
         raise UsageError("\n  ".join(["no input: the arguments name no file of rollouts", *notes]))
     return shards, notes

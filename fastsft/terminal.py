@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -70,7 +71,7 @@ def summary_of(report: Report) -> str:
     fates = report.fates
     nbytes = sum(shard.nbytes for shard in report.inputs)
     lines = [f"{escaped(note)}" for note in report.notes]
-    lines.extend(f"Refused whole: {escaped(shard.problem or '')}" for shard in report.damaged)
+    lines += [damaged_of(report)] if report.damaged else []
     if report.outputs:
         lines.append(f"Read {many(fates.lines, 'line')} of {many(len(report.inputs), 'shard')}, {size_of(nbytes)}.")
     else:
@@ -87,16 +88,22 @@ def summary_of(report: Report) -> str:
     if report.outputs:
         first = escaped(str(Path(report.folder, report.outputs[0].name)))
         more = f" and {many(len(report.outputs) - 1, 'more shard')}" if len(report.outputs) > 1 else ""
-        lines += ["", f"Wrote {many(report.rows, 'row')}, {size_of(report.nbytes)}, in {report.seconds:.1f} s:"]
-        lines.append(f"  {first}{more}")
-        lines.extend(
-            f"  {escaped(split.name)}: {many(split.rows, 'row')} of {many(split.tasks, 'task')}, "
-            f"{split.tasks_elsewhere} of them in another output"
-            for split in report.splits
-        )
+        if report.splits:
+            lines += ["", f"Wrote {many(fates.kept, 'row')} in {report.seconds:.1f} s, no task in two outputs:"]
+        else:
+            lines += ["", f"Wrote {many(report.rows, 'row')}, {size_of(report.nbytes)}, in {report.seconds:.1f} s:"]
+            lines.append(f"  {first}{more}")
+        for split in report.splits:
+            path = escaped(os.path.normpath(os.path.join(report.folder, split.name)))
+            lines.append(f"  {path}: {many(split.rows, 'row')} of {many(split.tasks, 'task')}")
         if report.refused_lines:
             lines.append(f"The refused lines are listed in {escaped(report.refused_lines)} beside it.")
     return "\n".join(lines)
+
+
+def damaged_of(report: Report) -> str:
+    """Write which shards were refused whole, a line each."""
+    return "\n".join(f"Refused whole: {escaped(shard.problem or '')}" for shard in report.damaged)
 
 
 def indexed(report: Report, path: Path) -> str:
@@ -104,7 +111,7 @@ def indexed(report: Report, path: Path) -> str:
     fates = report.fates
     rollouts = fates.lines - fates.all_refused - fates.blank
     lines = [escaped(note) for note in report.notes]
-    lines.extend(f"Refused whole: {escaped(shard.problem or '')}" for shard in report.damaged)
+    lines += [damaged_of(report)] if report.damaged else []
     lines.append(
         f"Read {many(fates.lines, 'line')} of {many(len(report.inputs), 'shard')}: {many(rollouts, 'rollout')}, "
         f"{fates.all_refused:,} refused, {fates.blank:,} blank."
@@ -122,12 +129,12 @@ def few_rows_warning(report: Report) -> str | None:
     """Warn of too few rows to train on, with the advice of NeMo Gym's SFT guide."""
     if report.rows >= FEW_ROWS:
         return None
-    if report.options["reward_threshold"] <= _LOWEST_ADVISED or not report.fates.dropped.get("below_threshold"):
-        return f"Warning: fewer than {FEW_ROWS} rows. Consider collecting more rollouts."
-    return (
-        f"Warning: fewer than {FEW_ROWS} rows. Consider lowering --reward-threshold\n"
-        "(try 0.90 or 0.85), or collect more rollouts."
-    )
+    few = f"Warning: fewer than {FEW_ROWS} rows." if report.rows else "Warning: no rows."
+    reason, count = max(report.fates.dropped.items(), key=lambda one: one[1], default=("", 0))
+    if reason == "below_threshold" and report.options["reward_threshold"] > _LOWEST_ADVISED:
+        return f"{few} Consider lowering --reward-threshold\n(try 0.90 or 0.85), or collect more rollouts."
+    why = f" Most were dropped as {reason} ({count:,})." if reason else ""
+    return f"{few}{why} Consider collecting more rollouts."
 
 
 def example_of(rows: Path) -> str:

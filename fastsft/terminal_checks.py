@@ -42,7 +42,7 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
         yield _wrapped(finding.meaning)
         yield _wrapped(f"Mend it: {finding.fix}.")
         for example in finding.examples:
-            place = f"{escaped(example.file)}:{example.line}" if example.file else "all rows"
+            place = escaped(example.file) + (f":{example.line}" if example.line else "") if example.file else "all rows"
             yield f"    {place}{': ' if example.detail else ''}{escaped(example.detail)}"
 
 

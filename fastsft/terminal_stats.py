@@ -73,10 +73,11 @@ def _partly_known(stats: Stats) -> list[str]:
 
 
 def _histogram(stats: Stats) -> list[str]:
+    edges = [(round(bar.low, 9), round(bar.high, 9)) for bar in stats.histogram]  # not -4.4e-16
     most = max((bar.count for bar in stats.histogram), default=0) or 1
     return [
-        f"  {bar.low:>9.3g} to {bar.high:<9.3g}{bar.count:>12,} {'█' * -(-bar.count * _BAR_CHARACTERS // most)}"
-        for bar in stats.histogram
+        f"  {low:>9.3g} to {high:<9.3g}{bar.count:>12,} {'█' * -(-bar.count * _BAR_CHARACTERS // most)}"
+        for (low, high), bar in zip(edges, stats.histogram, strict=True)
     ]
 
 

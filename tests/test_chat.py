@@ -131,6 +131,9 @@ def test_reasoning_is_the_summary_else_the_content():
         ("<think>\nAdd.\n</think>\n\n4", "Add.", "4"),
         ("Add.\n</think>\n\n4", "Add.", "4"),  # the template wrote the opening tag
         ("<think></think>4", None, "4"),
+        ("    def f():\n  x\n</think>\n\n4", "    def f():\n  x", "4"),
+        ("The tag that closes it is </think>", None, "The tag that closes it is </think>"),
+        ("Add.\n</think>\n ", None, "Add.\n</think>\n "),
         ("<think>cut short", None, "<think>cut short"),
         ("The tag </think> closes.", None, "The tag </think> closes."),
         ("First. <think>Add.</think> 4", None, "First. <think>Add.</think> 4"),
@@ -144,6 +147,12 @@ def test_reasoning_inside_a_text(text, reasoning, rest):
     assert messages_of(made, "chat")[1:] == [assistant(rest, **field)]
     assert messages_of(made, "chat", reasoning="drop")[1:] == [assistant(rest)]
     assert messages_of(made, "chat", reasoning="think")[1:] == [assistant(text)]
+
+
+def test_a_closing_tag_alone_is_a_word_where_the_reasoning_is_known():
+    made = rollout(user("?"), thought("hm"), said("It ends with </think>\nand then text."))
+
+    assert messages_of(made, "chat")[1:] == [assistant("It ends with </think>\nand then text.", reasoning_content="hm")]
 
 
 def test_instructions_take_in_the_system_turns_in_front():
@@ -201,6 +210,7 @@ def test_chat_shaped_turns_and_refusals():
                 "tool_calls": [chat_call("b", "{}", id="9")],
             },
             {"role": "tool", "content": "2", "tool_call_id": "9"},
+            {"role": "function", "name": "b", "content": "3"},
         ],
         {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
     )
@@ -209,6 +219,7 @@ def test_chat_shaped_turns_and_refusals():
         turn("user", "?"),
         assistant(reasoning_content="hm", tool_calls=[chat_call("b", {}, id="9")]),
         tool("2", id="9"),
+        tool("3"),
         assistant("No."),
     ]
 
@@ -218,9 +229,9 @@ def test_calls_and_results_without_ids_are_paired_in_order():
     results = [{"type": "function_call_output", "output": text} for text in "xy"]
 
     assert messages_of(rollout(user("?"), *calls, *results, said("4")), "chat")[1:] == [
-        assistant(tool_calls=[chat_call("a", {}, id="call_0"), chat_call("b", {}, id="call_1")]),
-        tool("x", id="call_0"),
-        tool("y", id="call_1"),
+        assistant(tool_calls=[chat_call("a", {}, id="unnamed_call_0"), chat_call("b", {}, id="unnamed_call_1")]),
+        tool("x", id="unnamed_call_0"),
+        tool("y", id="unnamed_call_1"),
         assistant("4"),
     ]
 
@@ -268,6 +279,13 @@ def test_turns_of_the_prompt_are_not_the_models_own(format):
 
     assert marks(made, format) == [(0, 0), (1, 1)]
     assert all("weight" not in message for message in messages_of(made, format))
+
+
+def test_a_turn_that_the_prompt_begins_is_two_where_turns_are_marked():
+    made = rollout([user("?"), said("It is ")], said("4"))
+
+    assert marks(made, "chat") == marks(made, "openai") == [(0, 0), (1, 1)]
+    assert messages_of(made, "chat", loss="own")[1]["content"] == "It is "
 
 
 @pytest.mark.parametrize("format", ["openai", "chat"])

@@ -118,11 +118,15 @@ def found(path: Path, data: bytes, **options: Any) -> tuple[dict[str, int], dict
 def test_a_planted_fault_is_found_and_stands_alone(tmp_path, value, kind):
     clean = line(row(turn("user", "How are you?"), assistant("Fine.")))
 
-    faults, _ = found(tmp_path / "rows.jsonl", clean + value + line({"input": "1+1?", "output": "2"}))
+    faults, _ = found(tmp_path / "rows.jsonl", clean + value + line(row(turn("user", "1+1?"), assistant("2"))))
 
     assert kind in faults
     assert faults[kind] == 1
-    assert set(faults) <= {kind, "unanswered_call"}  # the result of another call leaves one without any
+    # The result of another call leaves one without any.
+    assert set(faults) - {"mixed_rows"} <= {
+        kind,
+        "unanswered_call",
+    }
 
 
 @pytest.mark.parametrize(
@@ -130,6 +134,7 @@ def test_a_planted_fault_is_found_and_stands_alone(tmp_path, value, kind):
     [
         (row(ASKED, calling({"name": "add", "arguments": {}}), tool("4"), ANSWERED), "no_tools"),
         (row(ASKED, assistant("Let me see."), ANSWERED), "two_assistant_turns"),
+        (row(ASKED, {**calling(chat_call("add", {})), "content": None}, tools=OFFERED), "null_content"),
         (row(ASKED, turn("system", "Be brief."), ANSWERED), "late_system"),
         (row(turn("developer", "Be brief."), ASKED, ANSWERED), "developer_role"),
         (
@@ -140,6 +145,45 @@ def test_a_planted_fault_is_found_and_stands_alone(tmp_path, value, kind):
 )
 def test_what_matters_to_some_is_a_note_and_no_fault(tmp_path, value, kind):
     assert found(tmp_path / "rows.jsonl", line(value)) == ({}, {kind: 1})
+
+
+def test_a_byte_order_mark_is_found_though_the_reader_passes_over_it(tmp_path):
+    assert found(tmp_path / "rows.jsonl", b"\xef\xbb\xbf" + line(row(ASKED, ANSWERED)))[0] == {"bad_json": 1}
+
+
+def test_a_file_without_rows_and_one_of_two_kinds_are_found(tmp_path):
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "mixed.jsonl").write_bytes(lines(row(ASKED, ANSWERED), {"input": "a", "output": "b"}, row(ANSWERED)))
+
+    report = fastsft.check([tmp_path / "empty.jsonl", tmp_path / "mixed.jsonl"])
+
+    places = {one.kind: [(Path(e.file).name, e.line) for e in one.examples] for one in report.findings}
+    assert places["no_rows"] == [("empty.jsonl", 0)]
+    assert places["mixed_rows"] == [("mixed.jsonl", 2)]
+
+
+def test_a_duplicate_is_told_with_its_twin(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(lines(row(turn("user", "?"), ANSWERED), row(ASKED, ANSWERED)))
+    (tmp_path / "b.jsonl").write_bytes(line(row(ASKED, ANSWERED)))
+
+    (one,) = fastsft.check([tmp_path / "a.jsonl", tmp_path / "b.jsonl"]).findings
+
+    (example,) = one.examples
+    assert (one.kind, Path(example.file).name, example.line) == ("duplicate", "b.jsonl", 1)
+    assert example.detail == f"as {tmp_path}/a.jsonl:2"
+
+
+def test_calls_and_results_may_come_in_several_turns_but_not_be_left_out(tmp_path):
+    called, twice = calling(chat_call("add", {})), calling(chat_call("add", {}), chat_call("add", {}))
+    result = tool("4", id="call_1")
+    for messages, kinds in [
+        ([ASKED, called, assistant("and"), result, ANSWERED], set()),
+        ([ASKED, called, assistant("and"), ANSWERED], {"unanswered_call"}),
+        ([ASKED, called, ANSWERED], {"unanswered_call"}),
+        ([ASKED, called], set()),
+        ([ASKED, twice, result, ANSWERED], {"bad_call"}),
+    ]:
+        assert set(found(tmp_path / "rows.jsonl", line(row(*messages, tools=OFFERED)))[0]) == kinds
 
 
 def test_parts_beside_text_are_mixed_schemas_too(tmp_path):
@@ -251,6 +295,27 @@ def test_a_turn_that_is_rendered_otherwise_when_the_row_goes_on(tmp_path):
     assert found(tmp_path / "rows.jsonl", line(value), template=TEMPLATES / "glm_4.jinja") == ({}, {})
 
 
+@pytest.mark.parametrize("arguments", [{'a"b': 1}, {"C:\\x": 1}, {"a": "line\nfeed"}])
+def test_what_json_escapes_is_not_lost(tmp_path, arguments):
+    (tmp_path / "calls.jinja").write_text(
+        "{{ tools | tojson }}{% for m in messages %}{{ m.content }}"
+        "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}{% endfor %}"
+    )
+    value = answered(chat_call("add", arguments))
+
+    assert found(tmp_path / "rows.jsonl", value, template=tmp_path / "calls.jinja") == ({}, {})
+
+
+def test_arguments_that_are_left_out_are_lost(tmp_path):
+    (tmp_path / "names.jinja").write_text(
+        "{{ tools | tojson }}{% for m in messages %}{{ m.content }}"
+        "{% for c in m.tool_calls %}add city{% endfor %}{% endfor %}"
+    )
+    value = answered(chat_call("add", {"city": "Paris"}))
+
+    assert found(tmp_path / "rows.jsonl", value, template=tmp_path / "names.jinja") == ({"template_loses": 1}, {})
+
+
 def test_a_template_that_tries_to_get_out_is_stopped(tmp_path):
     (tmp_path / "evil.jinja").write_text("{{ messages.__class__.__mro__[1].__subclasses__() }}")
     (tmp_path / "edits.jinja").write_text("{% set _ = messages.append(1) %}")
@@ -273,6 +338,26 @@ def test_tokens_are_counted_with_the_tokenizer_of_a_folder(tmp_path, tokenizer):
         "0.99": 6,
         "1.0": 6,
     }
+
+
+def test_settings_saved_with_a_tokenizer_do_not_hide_how_long_a_row_is(tmp_path, tokenizer):
+    from tokenizers import Tokenizer
+
+    words = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    words.enable_truncation(2)
+    words.enable_padding(length=100)
+    words.save(str(tokenizer / "tokenizer.json"))
+    (tmp_path / "rows.jsonl").write_bytes(line({"input": "a b c", "output": "d"}))
+
+    assert fastsft.check(tmp_path / "rows.jsonl", template=tokenizer).lengths["tokens"]["1.0"] == 5
+
+
+def test_rows_with_other_faults_are_measured_too(tmp_path, tokenizer):
+    value = row(turn("user", "a"), turn("user", "b"), assistant("c d e"))
+
+    faults, _ = found(tmp_path / "rows.jsonl", line(value), template=tokenizer, max_tokens=5)
+
+    assert faults == {"alternation": 1, "too_long": 1}
 
 
 def test_a_template_file_in_the_folder_replaces_the_one_in_its_config(tmp_path, tokenizer):
@@ -305,6 +390,9 @@ def test_a_template_for_tools_is_used_where_a_row_has_some(tmp_path, tokenizer):
         (["rows.jsonl", "--template", "nothing.jinja"], "cannot read the template nothing.jinja"),
         (["rows.jsonl", "--template", "."], "has no chat template"),
         (["rows.jsonl", "--template", "bad.jinja"], "the template bad.jinja cannot be read"),
+        (["rows.jsonl", "--template", "deep.jinja"], "the template deep.jinja cannot be read"),
+        (["rows.jsonl", "--template", "odd"], "cannot read the template odd"),
+        (["rows.jsonl", "--template", "good.jinja", "--max-tokens", "0"], "the most tokens must be at least 1, not 0"),
         (["rows.jsonl", "--max-tokens", "5"], "--max-tokens needs a tokenizer"),
         (["rows.jsonl", "--template", "good.jinja", "--max-tokens", "5"], "good.jinja has no tokenizer.json"),
     ],
@@ -313,6 +401,9 @@ def test_wrong_words_are_told(tmp_path, words, problem):
     (tmp_path / "rows.jsonl").write_bytes(line(row(ASKED, ANSWERED)))
     (tmp_path / "bad.jinja").write_text("{% if %}")
     (tmp_path / "good.jinja").write_text("{{ messages }}")
+    (tmp_path / "deep.jinja").write_text("{% for a in b %}" * 30 + "{% endfor %}" * 30)
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd/tokenizer_config.json").write_text('{"chat_template": [5]}')
 
     done = subprocess.run(
         [sys.executable, "-m", "fastsft", "check", *words], cwd=tmp_path, capture_output=True, text=True, timeout=60

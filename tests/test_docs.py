@@ -96,11 +96,12 @@ def test_the_other_commands_run(command, tmp_path):
         [sys.executable, str(PROJECT / "benchmarks/generate.py"), "run1", "--lines", "8"], check=True, cwd=tmp_path
     )
     (tmp_path / "run2/deep").mkdir(parents=True)
+    (tmp_path / "rollouts").symlink_to(tmp_path / "run1")
     for index, name in enumerate(["rollouts.jsonl", "extra.jsonl", "run2/deep/a.jsonl"]):
         (tmp_path / name).write_bytes((tmp_path / f"run1/mixed-0000{index}.jsonl").read_bytes())
     (tmp_path / "sft_data").mkdir()
-    for number, name in enumerate(("train", "val")):
-        rows = [{"messages": [turn("user", f"{number}?"), assistant("!")]}]
+    for name in ("train", "val"):
+        rows = [{"messages": [turn("user", f"{name} {number}?"), assistant("!")]} for number in range(9)]
         (tmp_path / f"sft_data/{name}.jsonl").write_bytes(lines(*rows))
     words = [sys.executable, "-m", "fastsft", *shlex.split(command)[1:]]
 

@@ -15,7 +15,7 @@ from builders import assistant, lines, rollout, said, turn, user
 import fastsft
 from fastsft.errors import UsageError
 from fastsft.nemo_rl import write_config
-from fastsft.nemo_rl_config import Training
+from fastsft.nemo_rl_config import Training, batches_of
 
 # What `examples/configs/sft.yaml` of NeMo RL (main, August 2026) has where it matters here.
 BASE = {
@@ -214,7 +214,7 @@ def test_the_sequence_is_as_long_as_nearly_all_rows(tmp_path):
 
     assert written.config["policy"]["max_total_sequence_length"] == 8192  # 20,000 bytes and a few, a third of that
     longest = -(-max(map(len, (tmp_path / "rows.jsonl").read_bytes().splitlines())) // 3)
-    assert f"the longest {longest:,}, taking 3 bytes for a token" in " ".join(written.remarks)
+    assert f"the longest {longest:,}, at 3 bytes a token" in " ".join(written.remarks)
     assert "convert --max-tokens" in " ".join(written.remarks)
 
 
@@ -229,12 +229,64 @@ def test_fewer_rows_than_a_batch_make_a_smaller_batch(tmp_path):
         write_config([tmp_path / "rows.jsonl"], [], tmp_path / "sft.yaml", Training(global_batch=32))
 
 
-def test_rows_that_may_not_train_are_told(tmp_path):
-    (tmp_path / "rows.jsonl").write_bytes(lines({"messages": [turn("user", "?"), assistant(""), turn("user", "!")]}))
+def test_rows_that_may_not_train_well_are_told(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(lines({"messages": [turn("user", "?"), assistant("")]}))
 
     written = write_config([tmp_path / "rows.jsonl"], [], tmp_path / "sft.yaml", Training())
 
-    assert written.remarks[0].startswith("These rows may not train (empty_turn 1, last_role 1);")
+    assert written.remarks[0].startswith("These rows may not train well (empty_turn 1);")
+
+
+@pytest.mark.parametrize(
+    ("second", "kind"),
+    [
+        ({"messages": [turn("user", "?"), assistant("!"), turn("user", "?")]}, "last_role"),
+        ({"messages": []}, "not_a_row"),
+        ({"input": "?", "output": "!"}, "mixed_rows"),
+    ],
+)
+def test_rows_at_which_the_load_stops_are_refused_to_train_on_and_to_validate_with(rows, tmp_path, second, kind):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_bytes(lines({"messages": [turn("user", "?"), assistant("!")]}, second))
+
+    for train, val in (([bad], []), ([rows[0]], [bad])):
+        with pytest.raises(UsageError, match=f"NeMo RL would stop at these rows: {kind} .*bad.jsonl:2"):
+            write_config(train, val, tmp_path / "sft.yaml", Training())
+
+
+@pytest.mark.parametrize(
+    ("asked", "count", "expected"),
+    [
+        ({}, 240, (128, 4)),
+        ({"gpus": 8, "nodes": 2}, 240, (128, 4)),
+        ({"gpus": 8, "nodes": 8}, 240, (128, 2)),
+        ({"gpus": 3}, 240, (96, 4)),
+        ({"gpus": 8}, 9, (8, 1)),
+        ({"global_batch": 2}, 240, (2, 2)),
+        ({"global_batch": 12, "gpus": 3, "micro_batch": 2}, 240, (12, 2)),
+        ({"gpus": 8}, 5, "8 GPUs take a batch of 8 rows at least"),
+        ({"global_batch": 10, "gpus": 4}, 240, "does not divide over 4 GPUs"),
+        ({"global_batch": 10, "micro_batch": 4}, 240, "do not divide by the micro batch of 4"),
+    ],
+)
+def test_batches_divide_over_all_gpus(asked, count, expected):
+    training = Training(**asked)
+    if isinstance(expected, str):
+        with pytest.raises(UsageError, match=expected):
+            batches_of(training, count, gpus=training.gpus, nodes=training.nodes)
+    else:
+        assert batches_of(training, count, gpus=training.gpus, nodes=training.nodes) == expected
+
+
+def test_a_folder_with_rows_that_were_set_aside_is_refused(rows, tmp_path):
+    with pytest.raises(UsageError, match=r"val.jsonl is a split that was set aside; name the files to train on"):
+        write_config([tmp_path / "sft"], [], tmp_path / "sft.yaml", Training())
+
+
+def test_what_a_number_may_be_taken_for_is_quoted(rows, tmp_path):
+    write_config([rows[0]], [], tmp_path / "sft.yaml", Training(run="1e5"))
+
+    assert 'name: "1e5"' in (tmp_path / "sft.yaml").read_text()
 
 
 def test_wrong_words_are_told_and_nothing_is_written(rows, checkout, tmp_path):
@@ -256,7 +308,9 @@ def test_wrong_words_are_told_and_nothing_is_written(rows, checkout, tmp_path):
         ([hidden], [], "sft.yaml", "begins with a dot"),
         ([tmp_path / "no.jsonl"], [], "sft.yaml", "cannot read"),
         ([train], [val], train, "would be overwritten"),
-        ([train], [val], base, "NeMo RL's own config"),
+        ([train], [val], base, "no config that fastsft wrote"),
+        ([train], [val], tmp_path / "in.jsonl", "no config that fastsft wrote"),
+        ([train], [val], tmp_path, "is a folder"),
     ]:
         with pytest.raises(UsageError, match=problem):
             write_config(files, vals, tmp_path / output, Training(), checkout=checkout)
@@ -277,8 +331,8 @@ def test_the_command_prints_what_launches_it(rows, checkout, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     config = f"{os.path.realpath(tmp_path)}/sft_gym_data.yaml"
     run = f"uv run examples/run_sft.py --config {config}"
-    assert f"  {run} cluster.gpus_per_node=1\n" in done.stdout
-    assert f"  {run} cluster.gpus_per_node=8\n" in done.stdout
+    assert f"  {run} cluster.gpus_per_node=1 cluster.num_nodes=1\n" in done.stdout
+    assert f"  {run} cluster.gpus_per_node=8 cluster.num_nodes=1\n" in done.stdout
     assert f'  COMMAND="{run} cluster.gpus_per_node=8 cluster.num_nodes=2" \\\n' in done.stdout
     assert "  sbatch --nodes=2 --gres=gpu:8 " in done.stdout
     written = loaded(tmp_path / "sft_gym_data.yaml")

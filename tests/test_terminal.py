@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+import fastsft
 from fastsft.escape import escaped, excerpt
-from fastsft.terminal import example_of, size_of
+from fastsft.report import OutputShard
+from fastsft.terminal import example_of, few_rows_warning, size_of
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,28 @@ def test_the_example_cuts_long_texts_and_lists(tmp_path):
         "  ]",
         "}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "dropped", "warning"),
+    [
+        (100, {}, None),
+        (
+            99,
+            {"below_threshold": 5, "where": 4},
+            "Warning: fewer than 100 rows. Consider lowering --reward-threshold\n"
+            "(try 0.90 or 0.85), or collect more rollouts.",
+        ),
+        (
+            99,
+            {"below_threshold": 4, "where": 1005},
+            "Warning: fewer than 100 rows. Most were dropped as where (1,005). Consider collecting more rollouts.",
+        ),
+        (0, {}, "Warning: no rows. Consider collecting more rollouts."),
+    ],
+)
+def test_few_rows_bring_the_advice_that_fits(rows, dropped, warning):
+    report = fastsft.Report(version="", options={"reward_threshold": 0.95}, fates=fastsft.Fates(dropped=dropped))
+    report.outputs = [OutputShard("train.jsonl", rows, 0, "")]
+
+    assert few_rows_warning(report) == warning

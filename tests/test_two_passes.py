@@ -228,7 +228,7 @@ def test_an_index_that_does_not_fit_stops_the_run(tmp_path):
 
     assert "no index of fastsft (KeyError)" in problem(shard, tmp_path / "table.parquet")
     assert "no index of fastsft" in problem(shard, shard)
-    assert "no index of fastsft" in problem(shard, tmp_path / "nothing")
+    assert "cannot read" in problem(shard, tmp_path / "nothing")
     assert f"knows nothing of {other}" in problem([shard, other], index)
     assert "holds no hashes of rows" in problem(shard, index, dedup=True)
     assert "is of openai rows" in problem(shard, index, format="simple")
@@ -326,7 +326,7 @@ def test_the_commands_print_and_draw(mixed, tmp_path):
     assert json.loads(command("stats", *mixed, "--json"))["fates"]["lines"] == 400
     assert "Wrote their table" in command("index", *mixed, "--output", tmp_path / "i.parquet")
     told = command("convert", *mixed, "--output", tmp_path / "t.jsonl", "--val", tmp_path / "v.jsonl", "--best-of", 1)
-    assert "  v.jsonl: " in told
+    assert f"  {tmp_path}/v.jsonl: " in told
     assert "a plot is a .png or .svg file" in command("stats", *mixed, "--plot", "x.pdf", ok=False)
     assert "a split is another path" in command("convert", *mixed, "--output", "x", "--split", "y", ok=False)
 
@@ -533,3 +533,25 @@ def test_a_tokenizer_is_asked_for_before_any_work(tmp_path, tokenizer):
     (tokenizer / "tokenizer.json").unlink()
     with pytest.raises(fastsft.UsageError, match=r"has no tokenizer.json"):
         fastsft.check(tmp_path / "in.jsonl", template=tokenizer, max_tokens=5)
+
+
+def test_an_index_of_another_version_is_told_and_made_anew_in_place(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines(good()))
+    older = {"version": 1, "fastsft": "0.2.0"}
+    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "i.parquet", metadata={"fastsft": json.dumps(older)})
+
+    with pytest.raises(UsageError, match=r"is an index of fastsft 0\.2\.0, which this one cannot read; make it anew"):
+        fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", index=tmp_path / "i.parquet")
+
+    fastsft.index(tmp_path / "in.jsonl", tmp_path / "i.parquet")
+    assert fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", index=tmp_path / "i.parquet").rows == 1
+
+
+def test_an_index_of_other_choices_of_the_layout_does_not_fit(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines(good()))
+    fastsft.index(tmp_path / "in.jsonl", tmp_path / "i.parquet", format="chat", reasoning="drop")
+    options = {"format": "chat", "index": tmp_path / "i.parquet"}
+
+    with pytest.raises(UsageError, match="is of chat rows, and this run makes others"):
+        fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", **options)
+    assert fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", reasoning="drop", **options).rows == 1

@@ -36,7 +36,15 @@ KINDS = {
         "neither a conversation nor an input and an output; the trainer finds no `messages`",
         "check that this is a file of rows, not of rollouts; fastsft convert makes rows",
     ),
-    "unknown_role": Kind("a turn of a role that templates do not know: they stop, or leave it out", _AGAIN),
+    "no_rows": Kind("a file without a row; NeMo RL stops at it", "leave the file out"),
+    "mixed_rows": Kind(
+        "conversations and pairs of input and output in one file, which no loader reads",
+        "convert all with one --format",
+    ),
+    "unknown_role": Kind(
+        "a turn of a role that templates do not know: they stop, or leave it out",
+        "give it a role that they know, or leave the row out",
+    ),
     "bad_content": Kind(
         "content is neither text nor a list of parts; templates stop or render it as Python writes it", _AGAIN
     ),
@@ -91,6 +99,9 @@ KINDS = {
         "a developer's turn; several templates do not know the role",
         "convert with --format chat, where it is the system's",
         True,
+    ),
+    "null_content": Kind(
+        "content is null beside calls, as the OpenAI API has it; gpt-oss stops at it", "write an empty string", True
     ),
     "parts": Kind(
         "content with images, sounds or files; text templates stop at it, or leave it out",

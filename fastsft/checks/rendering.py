@@ -22,6 +22,7 @@ from fastsft.checks.rules import Found
 from fastsft.errors import Refused, UsageError
 from fastsft.formats.calls import ASSISTANT
 
+_MOST_PREFIXES = 50  # of a row that are rendered
 _TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -44,8 +45,10 @@ class ChatTemplate:
                 templates = {"default": self._path.read_text(encoding="utf-8")}
                 self._special = {"bos_token": "", "eos_token": ""}
                 self._tokenizer = None
-        except (OSError, ValueError) as error:
-            raise UsageError(f"cannot read the template {path}: {error}") from None
+        except OSError as error:
+            raise UsageError(f"cannot read the template {path}: {error.strerror}") from None
+        except (ValueError, LookupError, TypeError) as error:
+            raise UsageError(f"cannot read the template {path}: {type(error).__name__}: {error}") from None
         if not templates:
             raise UsageError(f"{path} has no chat template: no chat_template.jinja, none in tokenizer_config.json")
         self._compiled = {name: _compiled(text, path) for name, text in templates.items()}
@@ -95,10 +98,12 @@ class ChatTemplate:
         return found, text
 
     def _changed(self, messages: list[Any], tools: Any, text: str) -> Iterator[Found]:
-        """Find the first assistant turn up to which a shorter row is rendered otherwise, as NeMo RL renders it."""
-        for end in range(1, len(messages)):
-            if messages[end - 1].get("role") != ASSISTANT:
-                continue
+        """Find the first assistant turn up to which a shorter row is rendered otherwise, as NeMo RL renders it.
+
+        Of the first turns: a long row costs the square of its length.
+        """
+        ends = [end for end in range(1, len(messages)) if messages[end - 1].get("role") == ASSISTANT]
+        for end in ends[:_MOST_PREFIXES]:
             try:
                 before = self.rendered(messages[:end], tools)
             except Exception:
@@ -149,19 +154,19 @@ def _lost(messages: list[Any], tools: Any, text: str) -> Iterator[Found]:
             yield Found("reasoning_lost", f"message {place}")
         for call in message.get("tool_calls") or []:
             called = call.get("function", call)
-            arguments = called["arguments"]
+            arguments = called.get("arguments")
             if isinstance(arguments, str):
-                keys = list(json.loads(arguments))
                 again = json.dumps(arguments, ensure_ascii=False)[1:-1]
                 if again != arguments and again in text:
                     yield Found("template_encodes_twice", f"message {place}: call {called['name']}")
-            else:
-                keys = list(arguments)
-            if not all(word in text for word in [called["name"], *keys]):
+                    continue  # so what it says is there in another form
+                arguments = json.loads(arguments)
+            words = [called["name"], *arguments, *(value for value in arguments.values() if isinstance(value, str))]
+            if not all(_is_in(word, text) for word in words):
                 yield Found("template_loses", f"message {place}: call {called['name']}")
     for tool in tools or []:
         function = tool.get("function", tool)
-        if str(function.get("name", "")) not in text:
+        if not _is_in(str(function.get("name", "")), text):
             yield Found("template_loses", f"the tool {function.get('name')}")
 
 
@@ -183,7 +188,7 @@ def _compiled(text: str, path: str) -> Any:
         from jinja2.ext import Extension, loopcontrols
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ModuleNotFoundError:
-        raise UsageError("a chat template needs an extra: pip install 'fastsft[check]'") from None
+        raise UsageError("a chat template needs jinja2: pip install jinja2") from None
 
     class Generation(Extension):  # type: ignore[misc, unused-ignore] # an extra
         """`{% generation %}…{% endgeneration %}`, which marks what a trainer learns; rendered as what is inside."""
@@ -207,7 +212,11 @@ def _compiled(text: str, path: str) -> Any:
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
     try:
         return environment.from_string(text)
-    except jinja2.TemplateError as error:
+    except (
+        jinja2.TemplateError,
+        SyntaxError,
+        RecursionError,
+    ) as error:  # it becomes Python, which has limits of its own
         raise UsageError(f"the template {path} cannot be read: {error}") from None
 
 
@@ -249,9 +258,12 @@ def _tokenizer_of(path: Path) -> Any:
     try:
         from tokenizers import Tokenizer
     except ModuleNotFoundError:
-        raise UsageError("counting tokens needs an extra: pip install 'fastsft[check]'") from None
+        raise UsageError("counting tokens needs tokenizers: pip install tokenizers") from None
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the workers are the threads
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
         raise ValueError(f"{path.name}: {error}") from None
+    tokenizer.no_truncation()  # such settings are saved with it, and would hide how long a row is
+    tokenizer.no_padding()
+    return tokenizer

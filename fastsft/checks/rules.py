@@ -43,7 +43,7 @@ def row_in(line: bytes, *, has_line_ends: bool) -> tuple[Any, list[Found]]:
     if _encode(row) != line:  # other escapes or numbers, or a key that stands twice
         found += [Found("repeated_key", key) for key in _repeated_keys(line)]
     if not isinstance(row, dict):
-        return None, [*found, Found("not_a_row", f"a {type(row).__name__}")]
+        return None, [*found, Found("not_a_row", f"not an object but {_shown(row)}")]
     return row, found
 
 
@@ -60,12 +60,21 @@ def _repeated_keys(line: bytes) -> list[str]:
     return again[:3]
 
 
+# With one of these a row cannot be rendered; with any other it is, and measured.
+UNRENDERABLE = frozenset({"not_a_row", "bad_content", "bad_call", "bad_arguments", "bad_tool"})
+
+
+def is_pair(row: dict[str, Any]) -> bool:
+    """Tell whether a row is a pair of input and output, and no conversation."""
+    return "messages" not in row and {"input", "output"} <= row.keys()
+
+
 def findings_of(row: dict[str, Any]) -> Iterator[Found]:
     """Find what is wrong with a row by itself, whichever layout it has."""
     messages = row.get("messages")
     if isinstance(messages, list) and messages:
         yield from _of_conversation(messages, row.get("tools"))
-    elif "messages" not in row and {"input", "output"} <= row.keys():
+    elif is_pair(row):
         yield from _of_pair(row)
     else:
         keys = ", ".join(list(row)[:6])
@@ -91,26 +100,33 @@ def _of_conversation(messages: list[Any], tools: Any) -> Iterator[Found]:
         if role == "developer":
             yield Found("developer_role", f"message {place}")
         content = message.get("content")
-        if type(content) is not str or (not content and role == ASSISTANT):  # hardly ever
+        if type(content) is not str or (role == ASSISTANT and not content.strip()):  # hardly ever
             yield from _of_content(place, message)
     yield from _of_order(roles)
     yield from _of_calls(messages, roles, tools)
 
 
 def _of_content(place: int, message: dict[str, Any]) -> Iterator[Found]:
-    content = message.get("content")
+    content, calls = message.get("content"), message.get("tool_calls")
     if isinstance(content, list):
-        if not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in content):
-            yield Found("bad_content", f"message {place}: a part without a type")
-        else:
-            kinds = sorted({part["type"] for part in content})
+        kinds = sorted({str(part.get("type")) for part in content if isinstance(part, dict)})
+        if not all(map(_is_part, content)):
+            yield Found("bad_content", f"message {place}: a part without a type, or a text part without text")
+        elif kinds:
             yield Found("parts", f"message {place}: {', '.join(kinds)}")
+    elif content is None and calls:
+        yield Found("null_content", f"message {place}")
     elif not isinstance(content, str):
         yield Found("bad_content", f"message {place}: content is {_shown(content)}")
-    if message.get("role") == ASSISTANT and not any(
-        message.get(name) for name in ("content", "tool_calls", "reasoning_content")
-    ):
+    said = content.strip() if isinstance(content, str) else content
+    if message.get("role") == ASSISTANT and not (said or calls or message.get("reasoning_content")):
         yield Found("empty_turn", f"message {place}")
+
+
+def _is_part(part: Any) -> bool:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        return False
+    return part["type"] != "text" or isinstance(part.get("text"), str)
 
 
 def _of_order(roles: list[Any]) -> Iterator[Found]:
@@ -135,25 +151,22 @@ def _of_calls(messages: list[dict[str, Any]], roles: list[Any], tools: Any) -> I
         declared = _names_of(tools)
         if declared is None:
             yield Found("bad_tool", "tools are not a list of objects with names")
-    waiting: list[Any] = []  # the ids of calls that have no result yet; None where there is no id
+    waiting: dict[int | str, None] = {}  # the calls that have no result yet, by id, or by number where they have none
     calls_made = 0
     for place, message in enumerate(messages):
         if roles[place] == "tool":
             identity = message.get("tool_call_id")
-            if waiting and (identity is None or None in waiting):
-                waiting.pop(0)
-            elif identity in waiting:
-                waiting.remove(identity)
-            else:
+            answered = identity if isinstance(identity, str) and identity in waiting else next(iter(waiting), None)
+            if answered is None or (isinstance(identity, str) and isinstance(answered, str) and answered != identity):
                 yield Found("unasked_result", f"message {place}")
+            else:
+                del waiting[answered]
             continue
         calls = message.get("tool_calls")
-        if (
-            waiting and not roles[place] == roles[place - 1] == ASSISTANT
-        ):  # `openai` parts what is said from what is called
+        if waiting and not _results_follow(roles, place):
             yield Found("unanswered_call", f"message {place} goes on, {len(waiting)} without a result")
-            waiting = []
-        if calls is None:
+            waiting = {}
+        if not calls and calls in (None, []):
             continue
         if not isinstance(calls, list) or roles[place] != ASSISTANT:
             yield Found("bad_call", f"message {place}")
@@ -161,9 +174,19 @@ def _of_calls(messages: list[dict[str, Any]], roles: list[Any], tools: Any) -> I
         for call in calls:
             calls_made += 1
             yield from _of_call(place, call, declared)
-            waiting.append(call.get("id") if isinstance(call, dict) else None)
+            identity = call.get("id") if isinstance(call, dict) else None
+            if isinstance(identity, str) and identity in waiting:
+                yield Found("bad_call", f"message {place}: two calls with the id {_shown(identity)}")
+            waiting[identity if isinstance(identity, str) else calls_made] = None
     if calls_made and not declared and tools in (None, []):
         yield Found("no_tools", f"{calls_made} calls")
+
+
+def _results_follow(roles: list[Any], place: int) -> bool:
+    """Tell whether a turn belongs to the calls before it: `openai` has several turns for what is done at once."""
+    if roles[place] != ASSISTANT or roles[place - 1] != ASSISTANT:
+        return False
+    return next((role for role in roles[place:] if role != ASSISTANT), None) == "tool"
 
 
 def _of_call(place: int, call: Any, declared: set[str] | None) -> Iterator[Found]:
@@ -202,7 +225,7 @@ def _names_of(tools: Any) -> set[str] | None:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=repr)
+    text = _encode(value[:100] if isinstance(value, (str, list)) else value).decode()
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 

@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
 
-from fastsft.checks.kinds import KINDS
 from fastsft.checks.rendering import ChatTemplate, check_template, template_at
-from fastsft.checks.rules import Found, findings_of, row_in, schemas_of
+from fastsft.checks.rules import UNRENDERABLE, Found, findings_of, is_pair, row_in, schemas_of
 from fastsft.checks.total import MOST_EXAMPLES, NUMBERS, Checked, CheckReport, Schema, Total
 from fastsft.collector import no_garbage_collection
 from fastsft.encoding import one_line_each
 from fastsft.errors import DamagedShard, FailedRun, UsageError
-from fastsft.lines import line_starts, lines_in
+from fastsft.lines import BOM, line_starts, lines_in
 from fastsft.options import Options
 from fastsft.pipeline import Progress, jobs_for
 from fastsft.shards import Chunk, chunks_of, find_shards, printable
 from fastsft.workers import Workers
 
+_SHOWN_CHARACTERS = 200  # of what was found
 _MOST_KEYS = 2000  # of one place in a row that are told apart
 
 
@@ -41,6 +41,8 @@ def check_rows(
     """
     options = Options(jobs=jobs)
     shards, skipped = find_shards(inputs)
+    if max_tokens is not None and max_tokens < 1:
+        raise UsageError(f"the most tokens must be at least 1, not {max_tokens}")
     if template is not None:
         check_template(template, counting=max_tokens is not None)
     elif max_tokens is not None:
@@ -70,6 +72,8 @@ def _check_chunk(
     check = _ChunkCheck(checked, template_at(template) if template is not None else None, max_tokens)
     try:
         for lines in lines_in(chunk, nbytes=options.chunk_nbytes, max_line=options.max_line_nbytes):
+            if chunk.start == 0 and lines.offset == len(BOM):
+                check.note("bad_json", "a byte order mark at the beginning")
             has_line_ends = one_line_each(lines.data) != lines.data
             for start, after in pairwise(line_starts(lines.data)):
                 check.line(lines.data[start : after - 1], has_line_ends=has_line_ends)
@@ -96,26 +100,28 @@ class _ChunkCheck:
     def line(self, line: bytes, *, has_line_ends: bool) -> None:
         """Check the next line."""
         row, found = row_in(line, has_line_ends=has_line_ends)
+        tokens = 0
         if row is not None:
             found += findings_of(row)
             # Objects of one shape are counted together, and taken apart at the end: 2 times as fast as key by key.
             for place, value in schemas_of(row):
                 keys = tuple(zip(value, map(type, value.values()), strict=True)) if type(value) is dict else ()
                 self._shapes[place, type(value), keys] += 1
-            tokens = 0
-            if self._template and all(KINDS[one.kind].is_note for one in found):
+            if self._template and not any(one.kind in UNRENDERABLE for one in found):
                 rendering, text = self._template.findings_of(row)
                 found += rendering
                 if text is not None and self._template.counts_tokens:
                     tokens = self._template.tokens(text)
                     if self._max_tokens is not None and tokens > self._max_tokens:
                         found.append(Found("too_long", f"{tokens:,} tokens"))
+        if row is not None and not any(one.kind == "not_a_row" for one in found):
             messages = row.get("messages")
             turns = len(messages) if isinstance(messages, list) else 2
             identity = int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "little")
-            self._numbers.append((self._checked.lines, identity, len(line), turns, tokens))
+            self._numbers.append((self._checked.lines, identity, len(line), turns, tokens, is_pair(row)))
         if found:
-            for kind, detail in {one.kind: one.detail for one in reversed(found)}.items():
+            first_of_each = {one.kind: one.detail for one in reversed(found)}
+            for kind, detail in first_of_each.items():
                 self.note(kind, detail)
 
     def note(self, kind: str, detail: str) -> None:
@@ -124,7 +130,7 @@ class _ChunkCheck:
         checked.counts[kind] = checked.counts.get(kind, 0) + 1
         examples = checked.found.setdefault(kind, [])
         if len(examples) < MOST_EXAMPLES:
-            examples.append((checked.lines, detail))
+            examples.append((checked.lines, detail[:_SHOWN_CHARACTERS]))
 
     def finish(self) -> None:
         """Put what was collected into the arrays and schemas that go to the parent."""

@@ -15,7 +15,7 @@ from fastsft.shards import Chunk, Shard, printable
 
 MOST_EXAMPLES = 3  # of each finding
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
-NUMBERS = ("line", "hash", "nbytes", "turns", "tokens")  # what is kept of each row
+NUMBERS = ("line", "hash", "nbytes", "turns", "tokens", "pair")  # what is kept of each row
 
 
 class Example(msgspec.Struct):
@@ -67,7 +67,8 @@ class CheckReport(msgspec.Struct):
 class Checked(msgspec.Struct):
     """What a chunk gave; `found` counts lines from 0 at the chunk's first line.
 
-    The arrays have a number for each row: its line, 64 bits of the hash of its bytes, bytes, turns, tokens.
+    The arrays have a number for each row: its line, 64 bits of the hash of its bytes, bytes, turns, tokens (0 where
+    they were not counted), and 1 for a pair of input and output.
     """
 
     chunk: Chunk
@@ -97,10 +98,7 @@ class Total:
         self._counts: dict[str, int] = {}
         self._examples: dict[str, list[Example]] = {}
         self._schemas: dict[str, Schema] = {}
-        self._columns: dict[str, array[int]] = {
-            name: array("Q") for name in ("place", "line", "hash", "nbytes", "turns")
-        }
-        self._columns["tokens"] = array("Q")
+        self._columns = {name: array("Q") for name in ("place", *NUMBERS)}
 
     @property
     def rows(self) -> int:
@@ -123,7 +121,7 @@ class Total:
                 examples.append(Example(self._paths[place], before + line + 1, detail))
         self._columns["place"].extend([place] * len(checked.columns["line"]))
         self._columns["line"].extend(before + line + 1 for line in checked.columns["line"])
-        for name in ("hash", "nbytes", "turns", "tokens"):
+        for name in NUMBERS[1:]:
             self._columns[name].extend(checked.columns[name])
         for where, schema in checked.schemas.items():
             total = self._schemas.setdefault(where, Schema())
@@ -137,6 +135,7 @@ class Total:
     def findings(self) -> tuple[list[Finding], list[Finding]]:
         """Give what was found, faults and notes apart, the most frequent first."""
         self._find_duplicates()
+        self._find_files_that_are_none()
         self._find_mixed_schemas()
         found = sorted(self._counts, key=lambda kind: (-self._counts[kind], kind))
         all_found = [
@@ -147,13 +146,42 @@ class Total:
         return faults, [one for one in all_found if KINDS[one.kind].is_note]
 
     def _find_duplicates(self) -> None:
-        places = {name: pl.Series(name, self._columns[name], dtype=pl.UInt64) for name in ("place", "line", "hash")}
-        again = pl.DataFrame(places).filter(pl.col("hash").is_first_distinct().not_())
+        names = ("place", "line", "hash")
+        rows = pl.DataFrame({name: pl.Series(self._columns[name], dtype=pl.UInt64) for name in names})
+        again = rows.filter(pl.col("hash").is_first_distinct().not_())
         if again.is_empty():
             return
         self._counts["duplicate"] = len(again)
-        first = again.head(MOST_EXAMPLES).select("place", "line").rows()
-        self._examples["duplicate"] = [Example(self._paths[place], line, "") for place, line in first]
+        shown = again.head(MOST_EXAMPLES)
+        first = rows.join(shown.select("hash"), on="hash", how="semi").unique("hash", keep="first", maintain_order=True)
+        self._examples["duplicate"] = [
+            Example(self._paths[place], line, f"as {self._paths[first_place]}:{first_line}")
+            for place, line, first_place, first_line in shown.join(first, on="hash", how="left", suffix="_first")
+            .select("place", "line", "place_first", "line_first")
+            .rows()
+        ]
+
+    def _find_files_that_are_none(self) -> None:
+        """Find files without rows, and files of two kinds of rows, with the first row that is of the rarer kind."""
+        rows = pl.DataFrame(
+            {name: pl.Series(self._columns[name], dtype=pl.UInt64) for name in ("place", "line", "pair")}
+        )
+        for place in sorted(set(range(len(self._paths))) - set(rows["place"].unique())):
+            self._add("no_rows", 1, self._paths[place], 0)
+        for (place,), found in rows.partition_by("place", as_dict=True, maintain_order=True).items():
+            kinds = (
+                found.group_by("pair")
+                .agg(pl.len(), pl.col("line").first())
+                .sort("len", "line", descending=[False, True])
+            )
+            if len(kinds) > 1:
+                self._add("mixed_rows", kinds["len"][0], self._paths[place], kinds["line"][0])
+
+    def _add(self, kind: str, rows: int, file: str, line: int) -> None:
+        self._counts[kind] = self._counts.get(kind, 0) + rows
+        examples = self._examples.setdefault(kind, [])
+        if len(examples) < MOST_EXAMPLES:
+            examples.append(Example(file, line, ""))
 
     def _find_mixed_schemas(self) -> None:
         examples = []
@@ -176,7 +204,8 @@ class Total:
         lengths = {}
         for name in ("nbytes", "turns", "tokens"):
             numbers = pl.Series(self._columns[name], dtype=pl.UInt64).sort()
-            if len(numbers) and numbers[-1]:
+            numbers = numbers.filter(numbers > 0) if name == "tokens" else numbers  # those that were counted
+            if len(numbers):
                 places = {part: max(1, math.ceil(part * len(numbers))) - 1 for part in QUANTILES}
                 lengths[name] = {str(part): int(numbers[place]) for part, place in places.items()}
         return lengths

@@ -25,7 +25,7 @@ from fastsft.commands.words import (
 )
 from fastsft.errors import UsageError
 from fastsft.options import share_of
-from fastsft.terminal import ProgressBar, example_of, few_rows_warning, summary_of
+from fastsft.terminal import ProgressBar, damaged_of, example_of, few_rows_warning, summary_of
 
 
 def convert(
@@ -154,6 +154,9 @@ def convert(
             jobs=jobs,
             on_progress=bar.show,
         )
+    if quiet and report.damaged and sys.stderr:
+        with published_whatever_happens():
+            print(damaged_of(report), file=sys.stderr)  # rows of whole shards are missing, which is no detail
     if not quiet:
         with published_whatever_happens():
             print(summary_of(report), flush=True)  # before the warning, where both go to one file

@@ -70,7 +70,13 @@ def index(
 def stats(
     inputs: Inputs = None,
     reward_threshold: Annotated[
-        float, typer.Option(metavar="SCORE", help="Count a rollout with reward >= SCORE as solving its task.")
+        float,
+        typer.Option(
+            "--reward-threshold",
+            "--reward_threshold",
+            metavar="SCORE",
+            help="Count a rollout with reward >= SCORE as solving its task.",
+        ),
     ] = 0.95,
     allow: Allow = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,

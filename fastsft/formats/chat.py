@@ -123,14 +123,17 @@ class _Talk:
         self._reasoning: list[Raw] = []
         self._calls: list[Call] = []
         self._calls_made = 0
-        self._unanswered: list[Raw] = []
+        self._unanswered: dict[bytes, Raw] = {}  # the ids of calls that have no result yet, in order
+        self._has_thought = False
         self._in_output = False
         self._has_output = False  # the turn that goes on has something of the output
         self._own = False
         self._all_own = False
 
     def begin_output(self, output: list[Item]) -> None:
-        """Take what follows for the output."""
+        """Take what follows for the output; where turns are marked, it does not go on with a turn of the prompt."""
+        if self._layout.loss == "own":
+            self.end_turn()
         self._in_output = True
         self._all_own = not any(map(has_ids, output))
 
@@ -165,7 +168,7 @@ class _Talk:
             self._add_calls(calls)
             return
         self.end_turn()
-        if role == "tool":
+        if role in ("tool", "function"):  # the latter in an older dialect
             self._add_result(content, item.tool_call_id or item.call_id)
         else:
             self.turns.append(ChatTurn("system" if role == "developer" else role, content))
@@ -176,6 +179,7 @@ class _Talk:
             self._own = self._own or self._all_own or has_ids(item)
 
     def _think(self, texts: list[Raw]) -> None:
+        self._has_thought = self._has_thought or bool(texts)
         if self._layout.reasoning == "think":
             self._texts += map(in_think_tags, texts)
         elif self._layout.reasoning == "field":
@@ -183,25 +187,24 @@ class _Talk:
 
     def _add_calls(self, calls: list[Called]) -> None:
         for called in calls:
-            identity = called.id if is_string(called.id) else Raw(b'"call_%d"' % self._calls_made)
+            identity = called.id if is_string(called.id) else Raw(b'"unnamed_call_%d"' % self._calls_made)
             self._calls_made += 1
-            self._unanswered.append(identity)
+            self._unanswered[bytes(identity)] = identity
             arguments = _arguments(called, self._layout)
             self._calls.append(Call(identity, "function", CalledFunction(called.name, arguments)))
 
     def _add_result(self, content: Content, identity: Raw) -> None:
         """Add what a call gave; where it does not say which, it is taken for the first that waits for an answer."""
         if not is_string(identity):
-            identity = self._unanswered[0] if self._unanswered else NO_TEXT
-        if identity in self._unanswered:
-            self._unanswered.remove(identity)
+            identity = next(iter(self._unanswered.values()), NO_TEXT)
+        self._unanswered.pop(bytes(identity), None)
         self.turns.append(ChatTurn("tool", content, tool_call_id=identity))
 
     def end_turn(self) -> None:
         """Finish the assistant's turn, if it has anything in it."""
         content = _one_content(self._texts)
         if self._layout.reasoning != "think" and isinstance(content, Raw):
-            inside, content = told_apart(content)
+            inside, content = told_apart(content, may_lack_opening=not self._has_thought)
             if inside and self._layout.reasoning == "field":
                 self._reasoning.append(inside)
         reasoning = joined(_parted(self._reasoning)) if self._reasoning else NO_TEXT
@@ -213,7 +216,7 @@ class _Talk:
             if self._has_output:
                 self.end = len(self.turns)
         self._texts, self._reasoning, self._calls = [], [], []
-        self._has_output = self._own = False
+        self._has_output = self._own = self._has_thought = False
 
 
 def _one_content(texts: list[Content]) -> Content:

@@ -16,12 +16,14 @@ from msgspec import Raw
 from fastsft.formats.calls import ASSISTANT
 from fastsft.rollout import ABSENT, Item
 
+_SHORT = 16  # bytes; a longer list holds something
 _NO_IDS = (ABSENT, Raw(b"null"), Raw(b"[]"))
 
 
 def has_ids(item: Item) -> bool:
     """Tell whether the tokens that were sampled are recorded on an item."""
-    return item.generation_token_ids not in _NO_IDS
+    ids = item.generation_token_ids
+    return ids not in _NO_IDS and (len(ids) > _SHORT or bool(bytes(ids).strip(b"[] \t\r\n")))
 
 
 def is_assistants(item: Item, *, roleless: str) -> bool:

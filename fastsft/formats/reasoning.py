@@ -47,13 +47,14 @@ def in_think_tags(text: Raw) -> Raw:
     return joined([_OPEN, text, _CLOSE])
 
 
-def told_apart(text: Raw) -> tuple[Raw | None, Raw]:
+def told_apart(text: Raw, *, may_lack_opening: bool) -> tuple[Raw | None, Raw]:
     r"""Part a text that begins with reasoning in `<think>` tags: the reasoning, or None, and the rest.
 
     The opening tag may be missing, as some templates write it into the prompt; then the closing one must end
-    a line, or it is taken for a word about tags. Line feeds beside the tags go, as templates write their own.
+    a line with more behind it, or it is taken for a word about tags. Line feeds beside the tags go, as
+    templates write their own.
 
-    >>> [bytes(part) for part in told_apart(Raw(b'"Add.\\n</think>\\n\\n4"'))]
+    >>> [bytes(part) for part in told_apart(Raw(b'"Add.\\n</think>\\n\\n4"'), may_lack_opening=True)]
     [b'"Add."', b'"4"']
     """
     if b"think" not in bytes(text):  # whatever its escapes, the letters are hardly ever escaped
@@ -62,7 +63,9 @@ def told_apart(text: Raw) -> tuple[Raw | None, Raw]:
     opened = before.lstrip()
     if not tag or (OPEN in before and not opened.startswith(OPEN)):
         return None, text
-    if not opened.startswith(OPEN) and after and not after.startswith("\n"):
+    if opened.startswith(OPEN):
+        before = opened.removeprefix(OPEN)
+    elif not may_lack_opening or not after.startswith("\n") or not after.strip():
         return None, text
-    inside = opened.removeprefix(OPEN).strip("\n")
+    inside = before.strip("\n")
     return (Raw(_encode(inside)) if inside else None), Raw(_encode(after.lstrip("\n")))
