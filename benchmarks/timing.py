@@ -16,7 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-PACKAGES = ("fastsft", "msgspec", "polars", "joblib", "orjson", "datasets", "datatrove", "duckdb")
+import fastsft
+
+PACKAGES = ("msgspec", "polars", "joblib", "orjson", "datasets", "datatrove", "duckdb")
 
 
 class Run(NamedTuple):
@@ -101,7 +103,7 @@ def peaks_of(runs: Sequence[Run]) -> str:
 
 def provenance() -> str:
     """Say on what a result was measured."""
-    found = []
+    found = [f"fastsft {fastsft.__version__}"]  # what runs, whatever an older installation says
     for name in PACKAGES:
         try:
             found.append(f"{name} {version(name)}")

@@ -179,7 +179,7 @@ def _of_calls(messages: list[dict[str, Any]], roles: list[Any], tools: Any) -> I
                 yield Found("bad_call", f"message {place}: two calls with the id {_shown(identity)}")
             waiting[identity if isinstance(identity, str) else calls_made] = None
     if calls_made and not declared and tools in (None, []):
-        yield Found("no_tools", f"{calls_made} calls")
+        yield Found("no_tools", f"calls: {calls_made}")
 
 
 def _results_follow(roles: list[Any], place: int) -> bool:
