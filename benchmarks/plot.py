@@ -39,7 +39,7 @@ def plot_throughput(results: list[tuple[str, float, dict[str, float]]], path: Pa
     axes.set_xticks([place + 0.4 - width / 2 for place in range(len(results))], [shape for shape, _, _ in results])
     axes.set_ylabel("MB of rollouts a second")
     axes.set_title("Whole runs of each tool on the same rollouts, by shape")
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)  # beside the bars, as it would hide some
     pyplot.savefig(path, bbox_inches="tight")
 
 
