@@ -20,15 +20,19 @@ FEW_ROWS = 100  # below this the page advises to lower the threshold
 
 _LOWEST_ADVISED = 0.85  # threshold
 
+_BAR_COLUMNS = 78
 _SHOWN_CHARACTERS = 200
 _SHOWN_ELEMENTS = 6
 
 
 class ProgressBar:
-    """Input bytes, rows and rate on one line of a terminal; nothing where stderr is none. Use it in a `with` block."""
+    """Input bytes, rows and rate on one line of a terminal; nothing where stderr is none, or too narrow for one line.
+
+    Use it in a `with` block.
+    """
 
     def __init__(self, *, hidden: bool) -> None:
-        self._hidden = hidden or not (sys.stderr and sys.stderr.isatty())
+        self._hidden = hidden or not (sys.stderr and sys.stderr.isatty()) or _columns() < _BAR_COLUMNS
         self._bar: Any = None
         self._started = time.monotonic()
 
@@ -51,6 +55,13 @@ class ProgressBar:
         rate = f"{size_of(progress.nbytes / seconds)}/s"
         self._bar.label = f"{size_of(progress.nbytes):>8} {rate:>10} {progress.rows:>11,} rows"
         self._bar.update(progress.nbytes - self._bar.pos)
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _BAR_COLUMNS  # 0 where nobody has set it
+    except OSError:
+        return _BAR_COLUMNS
 
 
 def size_of(nbytes: float) -> str:

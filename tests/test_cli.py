@@ -216,6 +216,7 @@ def test_a_progress_bar_on_a_terminal_alone(folder):
     drawn = on_a_terminal(["convert", "rollouts.jsonl", "--output", "o.jsonl"], folder)
     assert "2 rows  [################]  100%" in drawn
     assert "[####" not in on_a_terminal(["convert", "rollouts.jsonl", "--output", "o.jsonl", "--quiet"], folder)
+    assert "[####" not in on_a_terminal(["convert", "rollouts.jsonl", "--output", "o.jsonl"], folder, columns=40)
     assert "[####" not in fastsft("convert", "rollouts.jsonl", "--output", "o.jsonl", folder=folder).stderr
 
 
