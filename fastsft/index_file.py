@@ -126,6 +126,16 @@ class _Version(msgspec.Struct):
     fastsft: str
 
 
+# What reading the metadata of something else raises.
+_NO_INDEX = (pl.exceptions.PolarsError, pl.exceptions.PanicException, KeyError, msgspec.DecodeError)
+
+
+def _metadata_of(path: str | Path) -> tuple[str, _Version]:
+    with open(path, "rb") as file:  # a path would be taken for a glob
+        said = pl.read_parquet_metadata(file)[_KEY]
+    return said, msgspec.json.decode(said, type=_Version)
+
+
 def _about_of(path: str) -> _About:
     """Read what an index says of itself.
 
@@ -133,16 +143,14 @@ def _about_of(path: str) -> _About:
         UsageError: It is none, or of another version.
     """
     try:
-        with open(path, "rb") as file:
-            said = pl.read_parquet_metadata(file)[_KEY]
-        made = msgspec.json.decode(said, type=_Version)
+        said, made = _metadata_of(path)
         if made.version != _VERSION:
             problem = f"{path} is an index of fastsft {made.fastsft}, which this one cannot read"
             raise UsageError(f"{problem}; make it anew with: {_COMMAND}")
         about = msgspec.json.decode(said, type=_About)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, KeyError, msgspec.DecodeError) as error:
+    except _NO_INDEX as error:
         raise UsageError(f"{path} is no index of fastsft ({type(error).__name__}); make one with: {_COMMAND}") from None
     return about
 
@@ -174,9 +182,8 @@ def _fitting(path: str, shards: Sequence[Shard], options: Options) -> Index:
 
 def _is_index(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            msgspec.json.decode(pl.read_parquet_metadata(file)[_KEY], type=_Version)
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException, KeyError, msgspec.DecodeError):
+        _metadata_of(path)
+    except (OSError, *_NO_INDEX):
         return False
     return True
 

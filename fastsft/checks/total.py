@@ -135,7 +135,7 @@ class Total:
     def findings(self) -> tuple[list[Finding], list[Finding]]:
         """Give what was found, faults and notes apart, the most frequent first."""
         self._find_duplicates()
-        self._find_files_that_are_none()
+        self._find_odd_files()
         self._find_mixed_schemas()
         found = sorted(self._counts, key=lambda kind: (-self._counts[kind], kind))
         all_found = [
@@ -161,7 +161,7 @@ class Total:
             .rows()
         ]
 
-    def _find_files_that_are_none(self) -> None:
+    def _find_odd_files(self) -> None:
         """Find files without rows, and files of two kinds of rows, with the first row that is of the rarer kind."""
         rows = pl.DataFrame(
             {name: pl.Series(self._columns[name], dtype=pl.UInt64) for name in ("place", "line", "pair")}
