@@ -3,7 +3,7 @@
 usage: python benchmarks/bench_stages.py [--size 100MB] [--pairs 5] [--shapes real short ...] [--results FOLDER]
 
 In one process, no start-up: reading the page cache, finding lines, checking UTF-8, decoding, selecting, formatting,
-encoding, writing. Each stage is timed over the whole corpus, chunk by chunk, as the pipeline does it; the floor
+encoding, writing. Each stage is timed over the whole corpus, about 1 MiB at a time, as the pipeline does it; the floor
 beside decoding is msgspec reading `reward` alone.
 """
 
@@ -29,11 +29,12 @@ from fastsft.encoding import is_utf8, one_line_each
 from fastsft.errors import Refused
 from fastsft.formats import FORMATS
 from fastsft.lines import line_starts, lines_in
+from fastsft.memory import keep_freed_memory
 from fastsft.options import Options, nbytes_of
 from fastsft.rollout import Rollout, rollout_of
 from fastsft.selection import columns_of_each, drop_reasons
 from fastsft.shards import Chunk, chunks_of, find_shards
-from fastsft.table import Place, table
+from fastsft.table import Place, columns
 
 
 class _Header(msgspec.Struct):
@@ -46,6 +47,7 @@ def main() -> None:
     chosen = parser.parse_args()
     results = Results(chosen.results)
     gc.disable()  # as the pipeline does during a chunk
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as scratch:
         for shape in chosen.shapes:
             paths = corpora.write(Path(scratch, shape), shape, nbytes_of(chosen.size))
@@ -79,29 +81,30 @@ def stages(chunks: list[Chunk], output: Path) -> dict[str, float]:
     digest = hashlib.sha256()
     with output.open("wb", buffering=0) as file:
         for chunk in chunks:
-            (read,) = timed("read", lambda chunk=chunk: list(lines_in(chunk, nbytes=1 << 24, max_line=1 << 28)))
-            data = read.data
-            starts = timed("lines", lambda data=data: line_starts(data))
-            timed("utf-8", lambda data=data: is_utf8(data))
-            view = memoryview(data)
-            lines = [view[start : stop - 1] for start, stop in itertools.pairwise(starts)]
-            timed("floor of decode", lambda lines=lines: [_tried(header.decode, line) for line in lines])
-            decoded = timed("decode", lambda lines=lines: [_tried(rollout_of, line) for line in lines])
-            rollouts: list[Rollout] = [rollout for rollout in decoded if rollout is not None]
-            reasons = timed("select", lambda rollouts=rollouts: _reasons(rollouts))
-            wanted = [rollout for rollout, reason in zip(rollouts, reasons, strict=True) if reason is None]
-            made = timed("format", lambda wanted=wanted: [_tried(FORMATS["openai"], rollout) for rollout in wanted])
-            rows = timed(
-                "encode", lambda made=made: one_line_each(encoder.encode_lines([row.body for row in made if row]))
-            )
-            timed("hash", lambda rows=rows: digest.update(rows))
-            timed("write", lambda rows=rows: os.write(file.fileno(), rows))
+            pieces = lines_in(chunk, nbytes=1 << 20, max_line=1 << 28)
+            while (read := timed("read", lambda pieces=pieces: next(pieces, None))) is not None:
+                data = read.data
+                starts = timed("lines", lambda data=data: line_starts(data))
+                timed("utf-8", lambda data=data: is_utf8(data))
+                view = memoryview(data)
+                lines = [view[start : stop - 1] for start, stop in itertools.pairwise(starts)]
+                timed("floor of decode", lambda lines=lines: [_tried(header.decode, line) for line in lines])
+                decoded = timed("decode", lambda lines=lines: [_tried(rollout_of, line) for line in lines])
+                rollouts: list[Rollout] = [rollout for rollout in decoded if rollout is not None]
+                reasons = timed("select", lambda rollouts=rollouts: _reasons(rollouts))
+                wanted = [rollout for rollout, reason in zip(rollouts, reasons, strict=True) if reason is None]
+                made = timed("format", lambda wanted=wanted: [_tried(FORMATS["openai"], rollout) for rollout in wanted])
+                rows = timed(
+                    "encode", lambda made=made: one_line_each(encoder.encode_lines([row.body for row in made if row]))
+                )
+                timed("hash", lambda rows=rows: digest.update(rows))
+                timed("write", lambda rows=rows: os.write(file.fileno(), rows))
     return spent
 
 
 def _reasons(rollouts: list[Rollout]) -> list[str | None]:
     options = Options()
-    known = table(columns_of_each(options), rollouts, place=Place("", 0), lines=range(len(rollouts)), offsets=[])
+    known = columns(columns_of_each(options), rollouts, place=Place("", 0), lines=range(len(rollouts)), offsets=[])
     return drop_reasons(known, options)
 
 

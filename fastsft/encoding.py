@@ -1,19 +1,19 @@
 """What JSON does not settle about bytes: that what comes in is UTF-8, and that what goes out is one line a row.
 
-Both are told of many lines at once, in pieces that stay in a processor's cache. Polars
-checks them at 5 GB/s; 16 MiB in one, whose memory the system has to find first, at 2, and
-`bytes.decode` runs at 0.1 to 0.6 outside English. The search costs a third of one over everything.
+Both are told of many lines at once. Polars checks 1 MiB at 13 GB/s, four pieces of it at 8, as it has
+to be called for each; 16 MiB in one, whose memory the system has to find first, at 2; and
+`bytes.decode` runs at 0.1 to 0.6 outside English.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-_CHECKED_NBYTES = 256 * 1024
-_SEARCHED_NBYTES = 16 * 1024
+_CHECKED_NBYTES = 2 * 1024 * 1024
 # Line ends to some loaders, in valid JSON only ever inside a string: U+2028, U+2029, U+0085.
 _LINE_ENDS = {"\u2028": b"\\u2028", "\u2029": b"\\u2029", "\u0085": b"\\u0085"}
-_LAST_BYTES = [character.encode()[-1:] for character in _LINE_ENDS]
+_ENCODED_LINE_ENDS = [character.encode() for character in _LINE_ENDS]
+_LOOKED_AT_FIRST, _NBYTES_FOR_ONE_MORE = 64, 256
 
 
 def is_utf8(data: bytes) -> bool:
@@ -42,18 +42,28 @@ def one_line_each(rows: bytes) -> bytes:
 
 
 def _has_line_end(rows: bytes) -> bool:
-    """Search where the last byte of one is, which `find` tells at 20 GB/s: a tenth of English text, all of Chinese."""
-    suspects = [
-        rows[start:stop]
-        for start, stop in _pieces(rows, _SEARCHED_NBYTES)
-        if any(rows.find(byte, start, stop) >= 0 for byte in _LAST_BYTES)
-    ]
-    if not suspects:
-        return False
+    """Look at each place where the last byte of one is, which `find` tells at 20 GB/s.
+
+    In English text there are 20 in a megabyte. In Chinese there are 20,000, and Polars searches all of it, at 2 GB/s.
+    """
+    for character in _ENCODED_LINE_ENDS:
+        last, looked_at = character[-1:], 0
+        place = rows.find(last)
+        while place >= 0:
+            if rows.endswith(character, 0, place + 1):
+                return True
+            looked_at += 1
+            if looked_at > _LOOKED_AT_FIRST + place // _NBYTES_FOR_ONE_MORE:
+                return _polars_finds_line_end(rows)
+            place = rows.find(last, place + 1)
+    return False
+
+
+def _polars_finds_line_end(rows: bytes) -> bool:
     import polars as pl
 
-    texts = pl.Series(suspects, dtype=pl.Binary).cast(pl.String)
-    return texts.str.contains(f"[{''.join(_LINE_ENDS)}]").any()
+    text = pl.Series([rows], dtype=pl.Binary).cast(pl.String)
+    return text.str.contains(f"[{''.join(_LINE_ENDS)}]").any()
 
 
 def _pieces(data: bytes, nbytes: int) -> Iterator[tuple[int, int]]:

@@ -52,7 +52,7 @@ class Lines(msgspec.Struct):
 
 
 def lines_in(chunk: Chunk, *, nbytes: int, max_line: int) -> Iterator[Lines]:
-    """Read the lines of a chunk: at once, or about `nbytes` at a time where it is compressed.
+    """Read the lines of a chunk, about `nbytes` at a time.
 
     A line longer than `max_line` bytes is passed over without being held in memory.
 
@@ -63,7 +63,7 @@ def lines_in(chunk: Chunk, *, nbytes: int, max_line: int) -> Iterator[Lines]:
     try:
         with _opened(chunk.shard) as file:
             if chunk.shard.compression is None:
-                yield _lines_from(file.fileno(), chunk, max_line)
+                yield from _lines_of_file(file.fileno(), chunk, nbytes, max_line)
                 return
         with opened(chunk.shard.path, chunk.shard.compression) as stream:
             yield from _lines_of_stream(stream, chunk.shard, nbytes, max_line)
@@ -83,7 +83,7 @@ def chosen_lines(chosen: Chosen, *, nbytes: int, max_line: int) -> Iterator[list
     changed = FailedRun(f"{chosen.chunk.shard.path} is not what was scanned")
     if chosen.chunk.shard.compression is None:
         with _opened(chosen.chunk.shard) as file:
-            for span in _spans(list(places)):
+            for span in _spans(list(places), nbytes):
                 start, stop = span[0][1], span[-1][1] + span[-1][2]
                 data = _read(file.fileno(), start, stop)
                 view = memoryview(data)
@@ -112,11 +112,11 @@ def _checked(found: _Found, data: bytes, changed: FailedRun) -> _Found:
     return found
 
 
-def _spans(places: list[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, int]]]:
-    """Group lines that lie so close that they are read at once."""
+def _spans(places: list[tuple[int, int, int]], nbytes: int) -> Iterator[list[tuple[int, int, int]]]:
+    """Group lines that lie so close that they are read at once, about `nbytes`."""
     first = 0
     for index, (before, after) in enumerate(pairwise(places), 1):
-        if after[1] - (before[1] + before[2]) > _GAP_NBYTES:
+        if after[1] - (before[1] + before[2]) > _GAP_NBYTES or after[1] - places[first][1] > nbytes:
             yield places[first:index]
             first = index
     if places:
@@ -136,18 +136,25 @@ def _opened(shard: Shard) -> Iterator[IO[bytes]]:
         raise FailedRun(f"cannot read {shard.path}: {error.strerror}") from None
 
 
-def _lines_from(file: int, chunk: Chunk, max_line: int) -> Lines:
+def _lines_of_file(file: int, chunk: Chunk, nbytes: int, max_line: int) -> Iterator[Lines]:
     start = _line_start(file, chunk.start, chunk.stop)
-    if start >= chunk.stop:
-        return Lines(b"", chunk.stop)  # one line runs through, or the next begins with the next chunk
-    stop = _line_start(file, chunk.stop, chunk.shard.nbytes)
-    if stop - start > max_line and stop > chunk.stop:  # only the last line reaches beyond the chunk
-        data = _read(file, start, chunk.stop)
+    while start < chunk.stop:  # not where one line runs through the chunk, or the next begins with the next
+        edge = min(start + nbytes, chunk.stop)
+        stop = _line_start(file, edge, chunk.shard.nbytes)
+        yield _without_mark(_lines_between(file, start, edge, stop, max_line))
+        if stop - edge > nbytes // 8:
+            nbytes *= 2  # lines are long, and what was read to find the end of one is read again
+        start = stop
+
+
+def _lines_between(file: int, start: int, edge: int, stop: int, max_line: int) -> Lines:
+    if stop - start > max_line and stop > edge:  # only the last line reaches beyond the edge
+        data = _read(file, start, edge)
         last = data.rfind(b"\n") + 1
         nbytes = stop - start - last - (_read(file, stop - 1, stop) == b"\n")
         if nbytes > max_line:
-            return _without_mark(Lines(data[:last], start, nbytes))
-    return _without_mark(Lines(_read(file, start, stop), start))
+            return Lines(data[:last], start, nbytes)
+    return Lines(_read(file, start, stop), start)
 
 
 def _lines_of_stream(stream: IO[bytes], shard: Shard, nbytes: int, max_line: int) -> Iterator[Lines]:

@@ -12,6 +12,7 @@ first pass scans the table of the whole run (or an index holds it), and a second
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -152,12 +153,11 @@ def _in_one_pass(
 ) -> Iterator[Converted]:
     """Convert every chunk, in input order."""
     total_nbytes = sum(shard.nbytes for shard in shards)
-    done_nbytes = 0
+    before = list(itertools.accumulate((shard.nbytes for shard in shards), initial=0))
     for converted in _converted(shards, options, workers, spool):
         account.take(converted)
         yield converted
-        done_nbytes += converted.chunk.stop - converted.chunk.start
-        tell(done_nbytes / total_nbytes)
+        tell((before[converted.chunk.shard.place] + converted.chunk.stop) / total_nbytes)
 
 
 def _converted(shards: Sequence[Shard], options: Options, workers: Workers, spool: Path) -> Iterator[Converted]:

@@ -7,7 +7,7 @@ them. What a line says of itself is read tolerantly: a value of another type is 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -200,30 +200,46 @@ def table(
     names: Iterable[str], rollouts: Sequence[Rollout], *, place: Place, lines: Sequence[int], offsets: Sequence[int]
 ) -> pl.DataFrame:
     """Build columns of the rollouts of one shard; line i begins at `offsets[i]` and ends where the next begins."""
-    return pl.DataFrame([_series(name, rollouts, place, lines, offsets) for name in names])
+    return frame_of(columns(names, rollouts, place=place, lines=lines, offsets=offsets))
+
+
+def columns(
+    names: Iterable[str], rollouts: Sequence[Rollout], *, place: Place, lines: Sequence[int], offsets: Sequence[int]
+) -> dict[str, Sequence[Any]]:
+    """Find the same columns, as Python has them."""
+    return {name: _column(name, rollouts, place, lines, offsets) for name in names}
+
+
+def frame_of(known: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
+    """Build a table from columns by their names."""
+    return pl.DataFrame([pl.Series(name, values, _dtype(name)) for name, values in known.items()])
 
 
 def empty(names: Sequence[str]) -> pl.DataFrame:
     """Build the table of no rollouts."""
-    return pl.DataFrame(schema={name: (COLUMNS.get(name) or HIDDEN[name]).dtype for name in names})
+    return pl.DataFrame(schema={name: _dtype(name) for name in names})
 
 
-def _series(
+def _dtype(name: str) -> type[pl.DataType]:
+    return (COLUMNS.get(name) or HIDDEN[name]).dtype
+
+
+def _column(
     name: str, rollouts: Sequence[Rollout], place: Place, lines: Sequence[int], offsets: Sequence[int]
-) -> pl.Series:
-    column = COLUMNS.get(name) or HIDDEN[name]
+) -> Sequence[Any]:
     match name:
         case "shard" | "place":
-            return pl.repeat(getattr(place, name), len(lines), dtype=column.dtype, eager=True).alias(name)
+            return [getattr(place, name)] * len(lines)
         case "line":
-            return pl.Series(name, [line + 1 for line in lines], column.dtype)
+            return [line + 1 for line in lines]
         case "offset":
-            return pl.Series(name, [offsets[line] for line in lines], column.dtype)
+            return [offsets[line] for line in lines]
         case "nbytes":
-            return pl.Series(name, [offsets[line + 1] - offsets[line] - 1 for line in lines], column.dtype)
+            return [offsets[line + 1] - offsets[line] - 1 for line in lines]
         case _:
-            assert column.of is not None, name
-            return pl.Series(name, list(map(column.of, rollouts)), column.dtype)
+            of = (COLUMNS.get(name) or HIDDEN[name]).of
+            assert of is not None, name
+            return list(map(of, rollouts))
 
 
 def with_rows(known: pl.DataFrame, told: Sequence[tuple[str | None, str | None, bytes | None]]) -> pl.DataFrame:

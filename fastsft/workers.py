@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from fastsft.errors import FailedRun
 from fastsft.forked import ASKING_TO_STOP, ForkedPool, may_fork
+from fastsft.memory import keep_freed_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -135,6 +136,7 @@ def _settle_in(parent: int) -> None:
     if _settled or os.getpid() == parent or os.getppid() != parent:
         return  # a thread, or a worker of another machine or scheduler, which looks after its own
     _settled = True
+    keep_freed_memory()
     os.environ.setdefault("POLARS_MAX_THREADS", "1")  # read when polars is imported; the workers are the threads
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent answers it
     for number in (signal.SIGTERM, signal.SIGHUP):

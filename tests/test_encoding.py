@@ -12,10 +12,10 @@ from fastsft.encoding import is_utf8, one_line_each
 LINES = st.lists(st.text(st.sampled_from("ab é\u00a8\u00a9\u0085\u2028\u2029\u2014数😀")), max_size=12)
 
 
-@pytest.fixture(autouse=True)
-def small_pieces(monkeypatch):
+@pytest.fixture(autouse=True, params=[0, 100], ids=["polars", "python"])
+def small_pieces(monkeypatch, request):
     monkeypatch.setattr(encoding, "_CHECKED_NBYTES", 8)
-    monkeypatch.setattr(encoding, "_SEARCHED_NBYTES", 8)
+    monkeypatch.setattr(encoding, "_LOOKED_AT_FIRST", request.param)
 
 
 @given(lines=LINES, position=st.integers(0, 60), byte=st.integers(0, 255))

@@ -21,7 +21,7 @@ from backports import zstd
 from builders import assistant, line, lines, raw_call, rollout, said, turn, user
 
 import fastsft
-from fastsft import FailedRun, Fates, Options, TooManyRefused, UsageError
+from fastsft import FailedRun, Fates, Options, TooManyRefused, UsageError, chunk
 from fastsft.pipeline import run
 
 DATA = Path(__file__).parent / "data"
@@ -119,17 +119,19 @@ def test_refused_lines_are_recorded_with_shard_line_offset_reason_and_sentence(c
     ]
 
 
-def test_bytes_and_report_do_not_depend_on_jobs_or_chunks(mixed, tmp_path):
+def test_bytes_and_report_do_not_depend_on_jobs_or_chunks(mixed, tmp_path, monkeypatch):
     results = []
-    for index, options in enumerate(
+    for index, (at_once_nbytes, options) in enumerate(
         [
-            Options(jobs=1),
-            Options(jobs=1, chunk_nbytes=40_000),
-            Options(jobs=1, chunk_nbytes=9_000),
-            Options(jobs=2, chunk_nbytes=100_000),
-            Options(jobs=3, chunk_nbytes=700_000),
+            (10**6, Options(jobs=1)),
+            (10**6, Options(jobs=1, chunk_nbytes=40_000)),
+            (10**6, Options(jobs=1, chunk_nbytes=9_000)),
+            (50_000, Options(jobs=1)),
+            (10**6, Options(jobs=2, chunk_nbytes=100_000)),
+            (20_000, Options(jobs=3, chunk_nbytes=700_000)),
         ]
     ):
+        monkeypatch.setattr(chunk, "_AT_ONCE_NBYTES", at_once_nbytes)
         output = tmp_path / str(index)
         run(mixed, output / "train.jsonl", options)
         report = json.loads((output / "train.report.json").read_bytes())

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastsft import selection
 from fastsft.errors import FailedRun, UsageError
 from fastsft.options import GATES, Options, sample_of
 from fastsft.rollout import Rollout
 from fastsft.selection import choose, columns_of, columns_of_each, compares_lines, criteria, drop_reasons, where_of
-from fastsft.table import COLUMNS, HIDDEN, Place, table
+from fastsft.table import COLUMNS, HIDDEN, Place, columns
 
 KNOWN: dict[str, Any] = {
     "place": 0,
@@ -62,8 +63,8 @@ def dropped(*several: dict[str, Any], **options: Any) -> dict[str, int]:
 def reasons(*rewards: float | None, threshold: float = 0.95) -> list[str | None]:
     options = Options(reward_threshold=threshold)
     rollouts = [Rollout([], [], reward) for reward in rewards]
-    lines = table(columns_of_each(options), rollouts, place=Place("", 0), lines=range(len(rewards)), offsets=[])
-    return drop_reasons(lines, options)
+    known = columns(columns_of_each(options), rollouts, place=Place("", 0), lines=range(len(rewards)), offsets=[])
+    return drop_reasons(known, options)
 
 
 def test_rewards_at_or_above_the_threshold_are_kept():
@@ -81,6 +82,48 @@ def test_no_reward_is_asked_before_the_threshold():
 
 def test_an_empty_table_has_no_reasons():
     assert reasons() == []
+
+
+@given(
+    lines=st.lists(
+        st.tuples(*[st.booleans()] * 4, st.none() | st.sampled_from([-0.0, 0.0, 0.5, 1.0]) | st.floats(-2, 2))
+    ),
+    held=st.sampled_from([0, 1, 1000]),
+    maximum=st.none() | st.just(1.0),
+)
+@settings(deadline=None)
+def test_a_combination_of_values_is_judged_the_same_the_second_time(lines, held, maximum):
+    options = Options(reward_threshold=0.5, max_reward=maximum)
+    names = columns_of_each(options)
+    assert names == (*GATES, "reward")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "_ANSWERS_HELD", held)
+        for several in (lines, lines[::2], lines * 2):
+            known = {name: [line[place] for line in several] for place, name in enumerate(names)}
+
+            assert drop_reasons(known, options) == [naive_reason(*line, maximum) for line in several]
+
+
+def naive_reason(
+    masked: bool, failed: bool, unverified: bool, incomplete: bool, reward: float | None, maximum: float | None
+) -> str | None:
+    for gate, is_closed in zip(GATES, (masked, failed, unverified, incomplete), strict=True):
+        if is_closed:
+            return gate
+    if reward is None:
+        return "no_reward"
+    if reward < 0.5:
+        return "below_threshold"
+    return "above_max" if maximum is not None and reward > maximum else None
+
+
+def test_where_tells_a_negative_zero_from_zero():
+    options = Options(reward_threshold=-1.0, where="1 / reward < 0")
+    assert drop_reasons({**{gate: [False] * 3 for gate in GATES}, "reward": [0.0, -0.0, 0.0]}, options) == [
+        "where",
+        None,
+        "where",
+    ]
 
 
 def test_rewards_at_or_below_the_maximum_are_kept():

@@ -86,10 +86,10 @@ def test_what_names_nothing_readable_is_said(folder, tmp_path):
             find_shards([argument])
 
 
-def read(path, nbytes: int, max_line: int = 10**9) -> list[Lines]:
+def read(path, chunk_nbytes: int, nbytes: int = 10**9, max_line: int = 10**9) -> list[Lines]:
     return [
         lines
-        for chunk in chunks_of(find_shards([path])[0], nbytes)
+        for chunk in chunks_of(find_shards([path])[0], chunk_nbytes)
         for lines in lines_in(chunk, nbytes=nbytes, max_line=max_line)
     ]
 
@@ -100,12 +100,12 @@ SHORT = DATA.filter(lambda data: max(map(len, data.split(b"\n"))) < 40)
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress], ids=["plain", "gz", "zst"])
-@given(data=DATA, nbytes=st.integers(1, 40))
-def test_every_line_is_read_once_whatever_the_chunk_size(tmp_path_factory, pack, data, nbytes):
+@given(data=DATA, chunk_nbytes=st.integers(1, 40), nbytes=st.integers(1, 40))
+def test_every_line_is_read_once_whatever_the_chunk_size(tmp_path_factory, pack, data, chunk_nbytes, nbytes):
     path = tmp_path_factory.mktemp("chunks") / "in.jsonl"
     path.write_bytes(pack(data))
 
-    pieces = read(path, nbytes)
+    pieces = read(path, chunk_nbytes, nbytes)
 
     assert b"".join(piece.data for piece in pieces) == data
     whole = [piece for piece in pieces if piece.data]
@@ -116,14 +116,14 @@ def test_every_line_is_read_once_whatever_the_chunk_size(tmp_path_factory, pack,
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress], ids=["plain", "gz", "zst"])
-@given(data=SHORT, nbytes=st.integers(1, 40), max_line=st.integers(40, 60))
-def test_lines_that_are_too_long_are_passed_over(tmp_path_factory, pack, data, nbytes, max_line):
-    long = b"x" * (max_line + 2 * nbytes)
+@given(data=SHORT, chunk_nbytes=st.integers(1, 40), nbytes=st.integers(1, 40), max_line=st.integers(40, 60))
+def test_lines_that_are_too_long_are_passed_over(tmp_path_factory, pack, data, chunk_nbytes, nbytes, max_line):
+    long = b"x" * (max_line + 80)
     path = tmp_path_factory.mktemp("long") / "in.jsonl"
     data = data.rstrip(b"ac")
     path.write_bytes(pack(data + long + b"\n" + data + long))
 
-    pieces = read(path, nbytes, max_line)
+    pieces = read(path, chunk_nbytes, nbytes, max_line)
 
     assert b"".join(piece.data for piece in pieces) == data + data
     found = [(piece.offset + len(piece.data), piece.too_long_nbytes) for piece in pieces if piece.too_long_nbytes]

@@ -12,10 +12,10 @@ from itertools import pairwise
 from fastsft.checks.rendering import ChatTemplate, check_template, template_at
 from fastsft.checks.rules import UNRENDERABLE, Found, findings_of, is_pair, row_in, schemas_of
 from fastsft.checks.total import MOST_EXAMPLES, NUMBERS, Checked, CheckReport, Schema, Total
-from fastsft.collector import no_garbage_collection
 from fastsft.encoding import one_line_each
 from fastsft.errors import DamagedShard, FailedRun, UsageError
 from fastsft.lines import BOM, line_starts, lines_in
+from fastsft.memory import no_garbage_collection
 from fastsft.options import Options
 from fastsft.pipeline import Progress, jobs_for
 from fastsft.shards import Chunk, chunks_of, find_shards, printable
