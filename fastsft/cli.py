@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
+from itertools import pairwise
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
-import typer
-
-from fastsft import __version__
-from fastsft.commands import COMMANDS
 from fastsft.errors import FailedRun, FastsftError, Stopped
 from fastsft.escape import escaped
 from fastsft.memory import keep_freed_memory
-from fastsft.terminal import summary_of
-
-# Plain help and errors: the boxes of rich pass on escape characters from what the user typed.
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-
-
-@app.callback(invoke_without_command=True)
-def _fastsft(
-    context: typer.Context,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    """Turn NeMo Gym rollouts into training rows, in parallel."""
-    if show_version:
-        print(f"fastsft {__version__}")
-    elif context.invoked_subcommand is None:
-        print(context.get_help())
-        raise typer.Exit(2)
-
-
-for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+from fastsft.options import Options
+from fastsft.pipeline import jobs_for
+from fastsft.shards import Shard
+from fastsft.workers import begin_workers, end_workers
 
 
 def main() -> NoReturn:
@@ -56,15 +33,19 @@ def main() -> NoReturn:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves it
             signal.signal(number, _stop)
     try:
-        code = app(standalone_mode=False, prog_name="fastsft") or 0
+        # While the words are read, by typer with pydantic in 0.1 s of one core, workers import Polars on the others:
+        # 1.07 times as fast a run of 1 GB, 1.15 of 150 MB.
+        begin_workers(expected_jobs(sys.argv[1:]))
+        from fastsft.commands import run
+
+        code = run()
     except FastsftError as error:
         code = error.exit_code
         if isinstance(error, FailedRun) and error.report is not None and sys.stderr:
+            from fastsft.terminal import summary_of
+
             print(summary_of(error.report), file=sys.stderr)
         _complain(str(error))
-    except typer.TyperException as error:
-        code = 2
-        _complain(error.format_message())
     except OSError as error:  # help onto a full disk, say
         code = 1
         _complain(f"cannot write: {error.strerror}")
@@ -75,7 +56,23 @@ def main() -> NoReturn:
         _complain(f"stopped by {signal.Signals(stopped.number).name}; nothing was published")
     if code == 128 + signal.SIGINT:  # typer turns a KeyboardInterrupt into this code
         _complain("interrupted; nothing was published")
+    end_workers()
     _leave(code)
+
+
+def expected_jobs(words: Sequence[str]) -> int:
+    """Guess from the words, unread, how many workers `convert` will have: a wrong guess costs their time alone."""
+    if words[:1] != ["convert"]:
+        return 1
+    shards = []
+    jobs = None
+    for before, word in pairwise(words):
+        if word.startswith("--jobs=") or before == "--jobs":
+            jobs = word.removeprefix("--jobs=")
+        with contextlib.suppress(OSError):
+            paths = [os.path.join(word, name) for name in os.listdir(word)] if os.path.isdir(word) else [word]
+            shards += [Shard(path, os.path.getsize(path), 0) for path in paths if ".jsonl" in path]
+    return jobs_for(shards, Options(jobs=int(jobs) or None if jobs and jobs.isdecimal() else None))
 
 
 def _leave(code: int) -> NoReturn:

@@ -46,6 +46,27 @@ class ForkedPool:
         self._pool.shutdown(cancel_futures=True)
 
 
+_early: ForkedPool | None = None
+
+
+def begin_early(jobs: int, begin: Callable[[int], None]) -> None:
+    """Fork so many processes for the next `forked_pool`, which they begin for while this one does something else."""
+    global _early
+    if jobs > 1 and may_fork():
+        _early = ForkedPool(jobs, begin)
+
+
+def forked_pool(jobs: int, begin: Callable[[int], None]) -> ForkedPool | None:
+    """Give so many processes, those that began early if they are as many; None for one, or where none may be forked."""
+    global _early
+    early, _early = _early, None
+    if early and early.jobs == jobs:
+        return early
+    if early:
+        early.end()  # its threads too, so that this process may be forked again
+    return ForkedPool(jobs, begin) if jobs > 1 and may_fork() else None
+
+
 def may_fork() -> bool:
     """Tell whether this process may be forked: it has one thread, and nobody has chosen a backend of joblib's.
 

@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fastsft.errors import FailedRun
-from fastsft.forked import ASKING_TO_STOP, ForkedPool, may_fork
+from fastsft.forked import ASKING_TO_STOP, begin_early, forked_pool
 from fastsft.memory import keep_freed_memory
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Workers:
 
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
-        self._forked = ForkedPool(jobs, _begin) if jobs > 1 and may_fork() else None
+        self._forked = forked_pool(jobs, _begin)
 
     def __enter__(self) -> Workers:
         return self
@@ -104,6 +104,16 @@ class Workers:
             for future in first:
                 yield future.result()
             yield from rest
+
+
+def begin_workers(jobs: int) -> None:
+    """Let so many workers begin before there are `Workers`."""
+    begin_early(jobs, _begin)
+
+
+def end_workers() -> None:
+    """End those that began before and that nobody wanted."""
+    forked_pool(1, _begin)
 
 
 @contextlib.contextmanager
