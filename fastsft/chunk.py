@@ -63,14 +63,20 @@ class _Judged(NamedTuple):
         self.fates.refused[problem.reason] = self.fates.refused.get(problem.reason, 0) + 1
         self.refused.append(RefusedLine("", number, self.offsets[number], problem.reason, problem.problem))
 
+    def drop(self, reason: str) -> None:
+        self.fates.dropped[reason] = self.fates.dropped.get(reason, 0) + 1
+
     def row(self, number: int, rollout: Rollout, to_row: _ToRow) -> Row | None:
-        """Give the row of a line, or refuse it."""
+        """Give the row of a line, or None where it is refused or dropped."""
         try:
-            return _row(rollout, self.line(number), to_row)
+            try:
+                return to_row(rollout)
+            except RecursionError:
+                return _row(rollout, self.line(number), to_row)
         except Refused as problem:
             self.refuse(number, problem)
         except Dropped as unwanted:
-            self.fates.dropped[unwanted.reason] = self.fates.dropped.get(unwanted.reason, 0) + 1
+            self.drop(unwanted.reason)
         return None
 
 
@@ -109,16 +115,14 @@ def _judged(lines: Lines, options: Options) -> _Judged:
     offsets = [lines.offset + start for start in starts] if lines.offset else starts
     numbers: list[int] = []
     rollouts: list[Rollout] = []
-    judged = _Judged(Fates(lines=len(starts) - 1), [], numbers, rollouts, offsets, memoryview(lines.data))
-    all_utf8 = is_utf8(lines.data)
-    may_be_too_long = len(lines.data) > options.max_line_nbytes
+    data = memoryview(lines.data)
+    judged = _Judged(Fates(lines=len(starts) - 1), [], numbers, rollouts, offsets, data)
+    all_fit = is_utf8(lines.data) and len(data) <= options.max_line_nbytes
     for number, (start, next_start) in enumerate(pairwise(starts)):
-        line = judged.data[start : next_start - 1]
+        line = data[start : next_start - 1]
         try:
-            if may_be_too_long and len(line) > options.max_line_nbytes:
-                raise _too_long(len(line), options)
-            if not all_utf8 and not is_utf8(bytes(line)):
-                raise Refused("bad_utf8", "the line is not valid UTF-8")
+            if not all_fit:
+                _check_fit(line, options)
             rollouts.append(rollout_of(line))
             numbers.append(number)
         except Refused as problem:
@@ -130,6 +134,13 @@ def _judged(lines: Lines, options: Options) -> _Judged:
         judged.refuse(judged.fates.lines, _too_long(lines.too_long_nbytes, options))
         judged.fates.lines += 1
     return judged
+
+
+def _check_fit(line: memoryview, options: Options) -> None:
+    if len(line) > options.max_line_nbytes:
+        raise _too_long(len(line), options)
+    if not is_utf8(bytes(line)):
+        raise Refused("bad_utf8", "the line is not valid UTF-8")
 
 
 def _too_long(nbytes: int, options: Options) -> Refused:
@@ -156,7 +167,7 @@ def _convert(lines: Lines, chunk: Chunk, options: Options) -> Converted:
         if reason is None:
             wanted.append((number, rollout))
         else:
-            judged.fates.dropped[reason] = judged.fates.dropped.get(reason, 0) + 1
+            judged.drop(reason)
     return Converted(chunk, judged.fates, judged.refused, _rows(judged, wanted, options))
 
 
@@ -173,12 +184,13 @@ def _drop_reasons(judged: _Judged, chunk: Chunk, options: Options) -> list[str |
 def _rows(judged: _Judged, wanted: Sequence[tuple[int, Rollout]], options: Options) -> bytes:
     """Give the rows of the wanted lines, and count them."""
     bodies: list[msgspec.Struct] = []
+    trimmed = 0
     to_row = _to_row(options)
     for number, rollout in wanted:
         if row := judged.row(number, rollout, to_row):
             bodies.append(row.body)
-            judged.fates.trimmed += row.turns_cut > 0
-    judged.fates.kept = len(bodies)
+            trimmed += row.turns_cut > 0
+    judged.fates.kept, judged.fates.trimmed = len(bodies), trimmed
     judged.refused.sort(key=lambda line: line.line)
     return one_line_each(_encoder.encode_lines(bodies))
 

@@ -10,7 +10,7 @@ from msgspec import Raw
 from fastsft.errors import Refused
 from fastsft.escape import excerpt
 from fastsft.formats.values import object_of, text_of
-from fastsft.rollout import ABSENT, Item, is_string, json_type
+from fastsft.rollout import ABSENT, QUOTE, Item, json_type
 
 ASSISTANT = "assistant"
 
@@ -28,25 +28,24 @@ class Called(NamedTuple):
     arguments: Raw
     id: Raw = ABSENT
 
-    def keys(self) -> dict[str, Raw]:
-        """Give the arguments by their keys; missing ones are none, the rule of NeMo Gym's SFT guide.
 
-        Raises:
-            Refused: There is no function name, or the arguments are not a JSON object fit for a row.
-        """
-        if not is_string(self.name):
-            raise Refused("bad_item", f"a call has no function name, found {excerpt(self.name)}")
-        if not self.arguments:
-            return {}
-        value = text_of(self.arguments) if is_string(self.arguments) else self.arguments
-        try:
-            return object_of(value)
-        except msgspec.DecodeError:
-            found = value.encode() if isinstance(value, str) else value
-            raise Refused("bad_arguments", self._not_an_object(found)) from None
+def keys_of(name: Raw, arguments: Raw) -> dict[str, Raw]:
+    """Give a call's arguments by their keys; missing ones are none, the rule of NeMo Gym's SFT guide.
 
-    def _not_an_object(self, found: bytes | Raw) -> str:
-        return f"arguments of call {excerpt(text_of(self.name).encode())} are not a JSON object, found {excerpt(found)}"
+    Raises:
+        Refused: There is no function name, or the arguments are not a JSON object fit for a row.
+    """
+    if not name or memoryview(name)[0] != QUOTE:
+        raise Refused("bad_item", f"a call has no function name, found {excerpt(name)}")
+    if not arguments:
+        return {}
+    value = text_of(arguments) if memoryview(arguments)[0] == QUOTE else arguments
+    try:
+        return object_of(value)
+    except msgspec.DecodeError:
+        found = excerpt(value.encode() if isinstance(value, str) else value)
+        problem = f"arguments of call {excerpt(text_of(name).encode())} are not a JSON object, found {found}"
+        raise Refused("bad_arguments", problem) from None
 
 
 class _ChatFunction(msgspec.Struct, gc=False):

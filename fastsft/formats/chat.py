@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from fastsft.errors import Refused
-from fastsft.formats.calls import ASSISTANT, Called, chat_shaped_calls
+from fastsft.formats.calls import ASSISTANT, Called, chat_shaped_calls, keys_of
 from fastsft.formats.content import NO_TEXT, Content, TextPart, content_of
 from fastsft.formats.loss import has_ids
 from fastsft.formats.reasoning import in_think_tags, reasoning_of, told_apart
@@ -232,7 +232,7 @@ def _parted(texts: list[Raw]) -> list[Raw]:
 
 
 def _arguments(called: Called, layout: Layout) -> Arguments:
-    keys = called.keys()
+    keys = keys_of(called.name, called.arguments)
     if layout.arguments == "object":
         return keys
     if is_string(called.arguments):

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from fastsft.errors import Refused
 from fastsft.escape import excerpt
-from fastsft.formats.calls import ASSISTANT, Called, chat_shaped_calls
+from fastsft.formats.calls import ASSISTANT, chat_shaped_calls, keys_of
 from fastsft.formats.content import NO_TEXT, Content, content_of
 from fastsft.formats.loss import own_spans
 from fastsft.rollout import ABSENT, Item, Rollout, is_string
@@ -74,7 +74,7 @@ def _turns(items: list[Item], *, roleless: str) -> list[Turn]:
     for item in items:
         kind = item.type if item.type in _ITEM_KINDS else kind_of(item)
         if kind == "function_call":
-            calls.append(_call(Called(item.name, item.arguments)))
+            calls.append(Call(item.name, keys_of(item.name, item.arguments)))
             continue
         if kind == "reasoning":
             continue
@@ -105,7 +105,8 @@ def _message(item: Item, role: str) -> Turn:
     if item.refusal and turn.content == NO_TEXT and is_string(item.refusal):
         turn.content = item.refusal
     if item.tool_calls or item.function_call:
-        turn.tool_calls = [_call(called) for called in chat_shaped_calls(item, role)]
+        called = chat_shaped_calls(item, role)
+        turn.tool_calls = [Call(call.name, keys_of(call.name, call.arguments)) for call in called]
     return turn
 
 
@@ -127,10 +128,6 @@ def kind_of(item: Item) -> str:
 _ITEM_KINDS = frozenset({"message", "function_call", "function_call_output", "reasoning"})
 
 
-def _call(called: Called) -> Call:
-    return Call(called.name, called.keys())
-
-
 def instructions_of(rollout: Rollout) -> Raw | None:
     """Give the system text beside the prompt; None for none.
 
@@ -144,4 +141,4 @@ def instructions_of(rollout: Rollout) -> Raw | None:
     return rollout.instructions
 
 
-_NO_INSTRUCTIONS = (Raw(b"null"), ABSENT, NO_TEXT)
+_NO_INSTRUCTIONS = (ABSENT, Raw(b"null"), NO_TEXT)

@@ -8,8 +8,6 @@ rewritten only where it must be: text and numbers keep the form they came in.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from msgspec import Raw
 
@@ -45,14 +43,27 @@ def joined(strings: list[Raw]) -> Raw:
     return Raw(b'"%b"' % b"".join([bytes(string)[1:-1] for string in strings]))
 
 
-def object_of(value: str | bytes | Raw) -> dict[str, Raw]:
+def object_of(value: str | bytes | Raw, depth: int = 1) -> dict[str, Raw]:
     """Decode a JSON object one level deep, every value fit for a row; of a repeated key the last value counts.
+
+    It is the `depth`-th object or list around its inside.
 
     Raises:
         msgspec.DecodeError: It is not a JSON object.
         Refused: A value nests too deep, or is a number that no double holds.
     """
-    return _object_at(value, 1)
+    if depth > MAX_DEPTH:
+        raise _too_deep()
+    try:
+        pairs: dict[str, Raw] = _object.decode(value)
+    except RecursionError:  # far deeper than `MAX_DEPTH`
+        raise _too_deep() from None
+    for key, item in pairs.items():
+        first = memoryview(item)[0]
+        if first == _QUOTE or (first < _OPENERS_FROM and len(item) < _BEYOND_FROM):
+            continue  # a string or a short number: nearly all
+        pairs[key] = _plain_at(item, depth)
+    return pairs
 
 
 def plain(value: Raw) -> Raw:
@@ -67,33 +78,25 @@ def plain(value: Raw) -> Raw:
     return _plain_at(value, 0)
 
 
-def _object_at(value: str | bytes | Raw, depth: int) -> dict[str, Raw]:
-    pairs: dict[str, Raw] = _opened(_object, value, depth)
-    for key, item in pairs.items():
-        first = memoryview(item)[0]
-        if first == _QUOTE or (first < _OPENERS_FROM and len(item) < _BEYOND_FROM):
-            continue  # a string or a short number: nearly all
-        pairs[key] = _plain_at(item, depth)
-    return pairs
+def _list_of(value: Raw, depth: int) -> list[Raw]:
+    if depth > MAX_DEPTH:
+        raise _too_deep()
+    try:
+        return [_plain_at(item, depth) for item in _list.decode(value)]
+    except RecursionError:
+        raise _too_deep() from None
 
 
-def _opened(decoder: msgspec.json.Decoder[Any], value: str | bytes | Raw, depth: int) -> Any:
-    """Decode one level of an object or a list that is the `depth`-th around its inside."""
-    if depth <= MAX_DEPTH:
-        try:
-            return decoder.decode(value)
-        except RecursionError:  # far deeper than `MAX_DEPTH`
-            pass
-    raise Refused("too_deep", f"a value for the row nests deeper than {MAX_DEPTH} levels")
+def _too_deep() -> Refused:
+    return Refused("too_deep", f"a value for the row nests deeper than {MAX_DEPTH} levels")
 
 
 def _plain_at(value: Raw, depth: int) -> Raw:
     match json_type(value):
         case "object":
-            return Raw(_encode(_object_at(value, depth + 1)))
+            return Raw(_encode(object_of(value, depth + 1)))
         case "list":
-            items: list[Raw] = _opened(_list, value, depth + 1)
-            return Raw(_encode([_plain_at(item, depth + 1) for item in items]))
+            return Raw(_encode(_list_of(value, depth + 1)))
         case "number":
             digits = bytes(value)
             if (len(digits) > _MAX_PLAIN_DIGITS or b"e" in digits or b"E" in digits) and float(digits) in _INFINITIES:
