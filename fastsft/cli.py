@@ -8,8 +8,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 from types import FrameType
 from typing import NoReturn
 
@@ -20,6 +20,8 @@ from fastsft.options import Options
 from fastsft.pipeline import jobs_for
 from fastsft.shards import Shard
 from fastsft.workers import begin_workers, end_workers
+
+_LOOKED_AT = 1000  # files, of perhaps a million
 
 
 def main() -> NoReturn:
@@ -64,15 +66,21 @@ def expected_jobs(words: Sequence[str]) -> int:
     """Guess from the words, unread, how many workers `convert` will have: a wrong guess costs their time alone."""
     if words[:1] != ["convert"]:
         return 1
-    shards = []
     jobs = None
     for before, word in pairwise(words):
         if word.startswith("--jobs=") or before == "--jobs":
-            jobs = word.removeprefix("--jobs=")
+            with contextlib.suppress(ValueError):
+                jobs = max(1, int(word.removeprefix("--jobs=")))
+    return jobs_for(list(islice(_files_named(words), _LOOKED_AT)), Options(jobs=jobs))
+
+
+def _files_named(words: Iterable[str]) -> Iterator[Shard]:
+    for word in words:
         with contextlib.suppress(OSError):
-            paths = [os.path.join(word, name) for name in os.listdir(word)] if os.path.isdir(word) else [word]
-            shards += [Shard(path, os.path.getsize(path), 0) for path in paths if ".jsonl" in path]
-    return jobs_for(shards, Options(jobs=int(jobs) or None if jobs and jobs.isdecimal() else None))
+            paths = (entry.path for entry in os.scandir(word)) if os.path.isdir(word) else [word]
+            for path in paths:
+                if ".jsonl" in path:
+                    yield Shard(path, os.path.getsize(path), 0)
 
 
 def _leave(code: int) -> NoReturn:

@@ -33,7 +33,7 @@ def fastsft(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
         ("convert folder --output rows.jsonl", 4),
         ("convert large.jsonl --jobs 3", 3),
         ("convert large.jsonl --jobs=1", 1),
-        ("convert large.jsonl --jobs 0", 4),
+        ("convert large.jsonl --jobs 0", 1),
         ("convert large.jsonl --jobs many", 4),
         ("convert small.jsonl --jobs 8", 2),
         ("convert small.jsonl --output rows.jsonl", 1),
