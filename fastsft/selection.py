@@ -182,20 +182,22 @@ def _answers(options: Options) -> dict[tuple[Any, ...], str | None]:
 
 
 def _asked_of_each(known: Mapping[str, Sequence[Any]], options: Options) -> list[str | None]:
-    asked = [criterion for criterion in criteria(options) if not criterion.compares]
-    found: list[str | None] = _judged(frame_of(known), asked, "in-memory")["reason"].to_list()
+    found: list[str | None] = _judged(frame_of(known), _reason_of_each(options), "in-memory")["reason"].to_list()
     return found
+
+
+@lru_cache(maxsize=8)
+def _reason_of_each(options: Options) -> pl.Expr:
+    return _reason([criterion for criterion in criteria(options) if not criterion.compares])
 
 
 def _signed(lines: pl.DataFrame) -> pl.LazyFrame:
     """Let numbers be subtracted: `turns - 100` of an unsigned column would be four thousand million."""
     names = [name for name in _NUMBERS if name in lines.columns]
-    return lines.lazy().with_columns(pl.col(names).cast(pl.Int64))
+    return lines.lazy().with_columns(pl.col(names).cast(pl.Int64)) if names else lines.lazy()
 
 
-def _judged(
-    lines: pl.DataFrame, asked: Sequence[Criterion], engine: Literal["auto", "in-memory"] = "auto"
-) -> pl.DataFrame:
+def _judged(lines: pl.DataFrame, reason: pl.Expr, engine: Literal["auto", "in-memory"] = "auto") -> pl.DataFrame:
     """Give `place` and `reason` of each line, where the table has places.
 
     For few lines the engine is `in-memory`: a quarter of the time, as the other hands them to threads.
@@ -205,7 +207,7 @@ def _judged(
     """
     place = [name for name in ("place",) if name in lines.columns]
     try:
-        return _signed(lines).select(*place, _reason(asked)).collect(engine=engine)
+        return _signed(lines).select(*place, reason).collect(engine=engine)
     except pl.exceptions.PolarsError as error:
         first = str(error).splitlines()[0]
         raise FailedRun(f"--where cannot be worked out: {first}; nothing was published") from None
@@ -230,7 +232,7 @@ def choose(
     def without_dropped(left: pl.DataFrame, several: Iterable[Criterion]) -> pl.DataFrame:
         for compares, asked in groupby(several, key=lambda criterion: criterion.compares):
             for at_once in [[one] for one in asked] if compares else [list(asked)]:
-                judged = _judged(left, at_once)
+                judged = _judged(left, _reason(at_once))
                 gone = judged.filter(pl.col("reason").is_not_null())
                 dropped.extend(gone.group_by("place", "reason").agg(pl.len()).sort("place", "reason").rows())
                 left = left.filter(judged["reason"].is_null())
