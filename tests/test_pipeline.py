@@ -591,6 +591,18 @@ def test_progress_is_told_in_bytes_and_rows(ten, tmp_path):
     assert len(told) > 1
 
 
+def test_progress_goes_on_through_all_shards_whatever_is_converted_at_once(ten, tmp_path, monkeypatch):
+    monkeypatch.setattr(chunk, "_AT_ONCE_NBYTES", 300)
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(ten.read_bytes())
+    told: list[int] = []
+    nbytes = ten.stat().st_size
+    run([ten, other], tmp_path / "rows.jsonl", Options(jobs=1), on_progress=lambda step: told.append(step.nbytes))
+
+    assert told == [nbytes] * (len(told) // 2) + [2 * nbytes] * (len(told) // 2)
+    assert len(told) > 4
+
+
 def test_options_and_reports_cross_processes():
     options = Options(allow=("all",), max_refused="1%")
     assert msgspec.json.decode(msgspec.json.encode(options), type=Options) == options
