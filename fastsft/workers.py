@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import multiprocessing
 import os
 import signal
 import threading
@@ -143,7 +144,8 @@ _settled = False
 def _settle_in(parent: int) -> None:
     """Make this process a good worker of that parent, the first time that it works for it."""
     global _settled
-    if _settled or os.getpid() == parent or os.getppid() != parent:
+    started_by = multiprocessing.parent_process()  # and not getppid: the parent may have been killed since
+    if _settled or os.getpid() == parent or not started_by or started_by.pid != parent:
         return  # a thread, or a worker of another machine or scheduler, which looks after its own
     _settled = True
     keep_freed_memory()

@@ -104,3 +104,25 @@ workers.end_workers()
 print(multiprocessing.active_children(), threading.active_count())
 """
     assert in_a_new_process(script) == "[] 1"
+
+
+def test_a_worker_whose_parent_was_killed_before_its_first_task_ends(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        """
+import multiprocessing, os, signal, threading
+from fastsft.workers import _in_worker
+
+def work_late(parent):
+    while os.getppid() == parent:
+        os.sched_yield()
+    _in_worker(lambda index, item: None, 0, None, parent)
+    threading.Event().wait()
+
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=work_late, args=(os.getpid(),)).start()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE) as parent:
+        parent.communicate(timeout=60)  # its pipe is closed when the last process that holds it has ended
