@@ -20,7 +20,7 @@ def spooled(spool: Path, index: int) -> Iterator[Callable[[bytes], object]]:
     part = spool / f"{index:08}.{os.getpid()}.{threading.get_ident()}.part"
     with told(part):
         try:
-            with part.open("wb", buffering=0) as file:
+            with part.open("wb") as file:  # buffered, as that writes again what the disk took in part
                 yield file.write
             os.replace(part, spool / f"{index:08}")
         except BaseException:

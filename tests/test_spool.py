@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
 import pytest
 
 from fastsft import spool
@@ -33,4 +37,16 @@ def test_what_a_failing_worker_wrote_is_not_handed_over(tmp_path):
     with pytest.raises(ZeroDivisionError):
         fail()
 
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_the_disk_takes_in_part_are_not_handed_over(tmp_path):
+    script = (
+        "import resource, signal, sys; from pathlib import Path; from fastsft.spool import spooled\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "with spooled(Path(sys.argv[1]), 7) as hand_over: hand_over(b'x' * 29_999 + b'\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=60)
+
+    assert re.search(r"FailedRun: cannot write .*: File too large; nothing was published", done.stderr)
     assert list(tmp_path.iterdir()) == []
