@@ -199,10 +199,12 @@ def convert_to_spool(index: int, chunk: Chunk, *, options: Options, spool: Path)
     """Convert a chunk whole; its rows go to the spool under its index."""
     whole = Converted(chunk, Fates(), [], None)
     try:
-        with spooled(spool, index) as write:
+        with spooled(spool, index) as handover:
             for part in convert_chunk(chunk, options):
-                write(part.rows or b"")
+                assert isinstance(part.rows, bytes)
+                handover.write(part.rows)
                 _add(whole, part)
+        whole.rows = handover.held
     except DamagedShard as damaged:
         return Converted(chunk, Fates(), [], b"", str(damaged))
     return whole
@@ -273,9 +275,10 @@ def convert_chosen(index: int, chosen: Chosen, *, options: Options, spool: Path)
         FailedRun: A line is not the rollout that was scanned.
     """
     whole = Converted(chosen.chunk, Fates(), [], None, split=chosen.split)
-    with spooled(spool, index) as write:
+    with spooled(spool, index) as handover:
         for lines in chosen_lines(chosen, nbytes=_at_once(options), max_line=options.max_line_nbytes):
-            write(_convert_chosen(lines, whole, options))
+            handover.write(_convert_chosen(lines, whole, options))
+    whole.rows = handover.held
     return whole
 
 

@@ -12,19 +12,25 @@ import signal
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
+from fastsft.spool import Slots
+
+_Begin: TypeAlias = Callable[[int, Slots], None]
+_SLOTS_PER_JOB = 3  # one being filled, two that wait for the rows before them
 ASKING_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ForkedPool:
     """So many processes, forked now, from the one thread that there is. `end` must follow."""
 
-    def __init__(self, jobs: int, begin: Callable[[int], None]) -> None:
+    def __init__(self, jobs: int, begin: _Begin) -> None:
         self.jobs = jobs
+        self.slots = Slots(_SLOTS_PER_JOB * jobs)
         others = set(multiprocessing.active_children())
         context = multiprocessing.get_context("fork")
-        self._pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=begin, initargs=(os.getpid(),))
+        given = os.getpid(), self.slots
+        self._pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=begin, initargs=given)
         # A signal waits until each process has begun, as it would find the parent's handlers there.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING_TO_STOP)
         try:
@@ -44,19 +50,20 @@ class ForkedPool:
         for process in self._processes:
             process.kill()
         self._pool.shutdown(cancel_futures=True)
+        self.slots.close()
 
 
 _early: ForkedPool | None = None
 
 
-def begin_early(jobs: int, begin: Callable[[int], None]) -> None:
+def begin_early(jobs: int, begin: _Begin) -> None:
     """Fork so many processes for the next `forked_pool`, which they begin for while this one does something else."""
     global _early
     if jobs > 1 and may_fork():
         _early = ForkedPool(jobs, begin)
 
 
-def forked_pool(jobs: int, begin: Callable[[int], None]) -> ForkedPool | None:
+def forked_pool(jobs: int, begin: _Begin) -> ForkedPool | None:
     """Give so many processes, those that began early if they are as many; None for one, or where none may be forked."""
     global _early
     early, _early = _early, None

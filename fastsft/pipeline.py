@@ -89,12 +89,8 @@ def run(
             spool = outs[0].target.spool
             spool.mkdir(parents=True, exist_ok=True)
             for number, converted in enumerate(plan(account=account, workers=workers, spool=spool, tell=tell)):
-                out = outs[converted.split]
-                if converted.rows is not None:
-                    out.write_rows(converted.rows, converted.fates.kept)
-                    continue
-                for rows, count in take_spool(spool, number, converted.fates.kept):
-                    out.write_rows(rows, count)
+                for rows, count in _rows_of(converted, number, spool, workers):
+                    outs[converted.split].write_rows(rows, count)
             account.judge()
             for split, target in zip(account.report.splits, targets, strict=bool(splits)):
                 split.name = os.path.relpath(target.folder / (target.file or ""), targets[0].folder)
@@ -104,6 +100,19 @@ def run(
         for out in outs:  # again: Ctrl-C comes twice while Polars works, and the second may stop the first cleaning
             out.clean()
     return account.report
+
+
+def _rows_of(
+    converted: Converted, number: int, spool: Path, workers: Workers
+) -> Iterator[tuple[bytes | memoryview, int]]:
+    """Give rows from wherever they are, some and their number at a time."""
+    if isinstance(converted.rows, bytes):
+        yield converted.rows, converted.fates.kept
+    elif converted.rows and workers.slots:
+        with workers.slots.taken(converted.rows) as rows:
+            yield rows, converted.fates.kept
+    else:
+        yield from take_spool(spool, number, converted.fates.kept)
 
 
 def jobs_for(shards: Sequence[Shard], options: Options) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from fastsft.shards import Chunk
+from fastsft.spool import Held
 
 
 class Fates(msgspec.Struct):
@@ -89,7 +90,7 @@ class Converted(msgspec.Struct):
         chunk: The chunk.
         fates: The fates of its lines.
         refused: Its refused lines; `line` counts from 0 at the chunk's first line.
-        rows: Its rows, JSON lines, as many as lines were kept; None where they lie in the spool.
+        rows: Its rows, JSON lines, as many as lines were kept, or where they are; None where they lie in the spool.
         problem: Why a compressed shard was refused whole; None where it was not.
         split: Which output its rows go to.
     """
@@ -97,7 +98,7 @@ class Converted(msgspec.Struct):
     chunk: Chunk
     fates: Fates
     refused: list[RefusedLine]
-    rows: bytes | None
+    rows: bytes | Held | None
     problem: str | None = None
     split: int = 0
 

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from fastsft.errors import FailedRun
 from fastsft.forked import ASKING_TO_STOP, begin_early, forked_pool
 from fastsft.memory import keep_freed_memory
+from fastsft.spool import Slots, share
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -62,6 +63,11 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         if self._forked:
             self._forked.end()
+
+    @property
+    def slots(self) -> Slots | None:
+        """The memory that forked workers hand rows over in."""
+        return self._forked.slots if self._forked else None
 
     def in_order(self, work: Callable[[int, T], R], items: Iterable[T]) -> Iterator[R]:
         """Do work on items, each with its index, and give the results in the order of the items.
@@ -128,8 +134,9 @@ def _closed(results: Generator[R, None, None]) -> Iterator[Generator[R, None, No
             results.close()
 
 
-def _begin(parent: int) -> None:
+def _begin(parent: int, slots: Slots) -> None:
     _settle_in(parent)
+    share(slots)
     import fastsft.selection  # noqa: F401 - Polars, 0.15 s, while the parent imports joblib
 
 

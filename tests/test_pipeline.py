@@ -159,6 +159,22 @@ if __name__ == "__main__":
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("slot_nbytes", [10**7, 30_000, 1])
+def test_bytes_do_not_depend_on_how_forked_workers_hand_rows_over(mixed, tmp_path, slot_nbytes):
+    script = f"""
+import sys
+from fastsft import Options, forked, spool
+from fastsft.pipeline import run
+spool._SLOT_NBYTES = {slot_nbytes}
+forked._SLOTS_PER_JOB = 1
+run({[str(path) for path in mixed]!r}, sys.argv[1], Options(jobs=3, chunk_nbytes=60_000))
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.jsonl")], check=True, timeout=120)
+    run(mixed, tmp_path / "b.jsonl", Options(jobs=1))
+
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
 def test_rows_come_in_the_order_of_the_input(tmp_path):
     for name, answers in (("b", "34"), ("a", "12")):
         (tmp_path / f"{name}.jsonl").write_bytes(lines(*map(good, answers)))

@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from fastsft import spool
-from fastsft.spool import spooled, take_spool
+from fastsft.spool import Held, Slots, spooled, take_spool
 
 
 @pytest.mark.parametrize("lengths", [[], [1], [4095, 1, 4096], [100] * 300, [70_000, 3, 9_000, 120_000]])
 def test_rows_taken_from_the_spool_are_those_handed_over(tmp_path, monkeypatch, lengths):
     monkeypatch.setattr(spool, "_COPY_NBYTES", 8192)
     rows = [bytes([97 + index % 26]) * (length - 1) + b"\n" for index, length in enumerate(lengths)]
-    with spooled(tmp_path, 7) as hand_over:
+    with spooled(tmp_path, 7) as handover:
         for row in rows:
-            hand_over(row)
+            handover.write(row)
+    assert handover.held is None
 
     taken = [(bytes(some), count) for some, count in take_spool(tmp_path, 7, len(rows))]
 
@@ -28,23 +30,79 @@ def test_rows_taken_from_the_spool_are_those_handed_over(tmp_path, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_failing_worker_wrote_is_not_handed_over(tmp_path):
-    def fail() -> None:
-        with spooled(tmp_path, 7) as hand_over:
-            hand_over(b"row\n")
-            raise ZeroDivisionError
+def hand_over_and_fail(folder: Path, rows: bytes) -> None:
+    with spooled(folder, 7) as handover:
+        handover.write(rows)
+        raise ZeroDivisionError
 
+
+def test_what_a_failing_worker_wrote_is_not_handed_over(tmp_path):
     with pytest.raises(ZeroDivisionError):
-        fail()
+        hand_over_and_fail(tmp_path, b"row\n")
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def slots(monkeypatch):
+    monkeypatch.setattr(spool, "_SLOT_NBYTES", 8192)
+    monkeypatch.setattr(spool, "_slots", Slots(2))
+    return spool._slots
+
+
+def hand_over(folder: Path, index: int, rows: list[bytes]) -> Held | None:
+    with spooled(folder, index) as handover:
+        for row in rows:
+            handover.write(row)
+    return handover.held
+
+
+def test_rows_that_fit_in_a_slot_are_handed_over_there_and_leave_it_to_the_next(slots, tmp_path):
+    first = hand_over(tmp_path, 7, [b"a" * 8000 + b"\n", b"b" * 190 + b"\n"])
+    second = hand_over(tmp_path, 8, [])
+
+    assert (first, second) == (Held(0, 8192), Held(1, 0))
+    with slots.taken(first) as rows:
+        assert bytes(rows) == b"a" * 8000 + b"\n" + b"b" * 190 + b"\n"
+    assert hand_over(tmp_path, 9, [b"c\n"]) == Held(0, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rows", [[b"a" * 8192 + b"\n"], [b"a" * 8000 + b"\n", b"b" * 191 + b"\n", b"c\n"]])
+def test_rows_that_do_not_fit_in_a_slot_are_handed_over_in_a_file(slots, tmp_path, rows):
+    assert hand_over(tmp_path, 7, rows) is None
+
+    assert [(bytes(some), count) for some, count in take_spool(tmp_path, 7, len(rows))] == [(b"".join(rows), len(rows))]
+    assert [hand_over(tmp_path, 8, [b"c\n"]), hand_over(tmp_path, 9, [b"d\n"])] == [Held(0, 2), Held(1, 2)]
+
+
+def test_rows_that_find_no_free_slot_are_handed_over_in_a_file(slots, tmp_path):
+    assert [hand_over(tmp_path, index, [b"%d\n" % index]) for index in range(3)] == [Held(0, 2), Held(1, 2), None]
+
+    assert [(bytes(some), count) for some, count in take_spool(tmp_path, 2, 1)] == [(b"2\n", 1)]
+
+
+@pytest.mark.parametrize("rows", [b"a\n", b"a" * 9000 + b"\n"])
+def test_a_failing_worker_leaves_its_slot_to_others(slots, tmp_path, rows):
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            hand_over_and_fail(tmp_path, rows)
+
+    assert hand_over(tmp_path, 8, [b"c\n"]) == Held(0, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_there_is_no_memory_for_slots_there_are_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool, "_SLOT_NBYTES", 1 << 60)
+    monkeypatch.setattr(spool, "_slots", Slots(2))
+    assert hand_over(tmp_path, 7, [b"row\n"]) is None
 
 
 def test_rows_that_the_disk_takes_in_part_are_not_handed_over(tmp_path):
     script = (
         "import resource, signal, sys; from pathlib import Path; from fastsft.spool import spooled\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-        "with spooled(Path(sys.argv[1]), 7) as hand_over: hand_over(b'x' * 29_999 + b'\\n')"
+        "with spooled(Path(sys.argv[1]), 7) as handover: handover.write(b'x' * 29_999 + b'\\n')"
     )
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=60)
 

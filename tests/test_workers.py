@@ -62,6 +62,19 @@ with workers.Workers(3) as three:
     assert in_a_new_process(script) == str([[index * index for index in range(50)]] * 2)
 
 
+def test_the_memory_that_forked_workers_share_is_given_back():
+    script = """
+from fastsft import workers
+def shared():
+    with open("/proc/self/maps") as maps:
+        return sum("/dev/zero" in line for line in maps)
+with workers.Workers(2) as two:
+    print(shared() > 0)
+print(shared())
+"""
+    assert in_a_new_process(script) == "True\n0"
+
+
 def test_what_a_forked_worker_raises_is_raised_here_and_ends_them_all():
     script = """
 import multiprocessing, signal
