@@ -35,9 +35,14 @@ class Run(NamedTuple):
 
 def run(command: Sequence[str | Path]) -> Run:
     """Run a command to its end, and stop if it fails."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # compiled once, as whatever is installed is
     started = time.perf_counter()
     with subprocess.Popen(
-        [str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        [str(word) for word in command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
     ) as child:
         assert child.stderr is not None
         ended = threading.Event()
