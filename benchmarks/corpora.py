@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import runpy
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,16 @@ SHAPES = [
 
 
 def write(folder: Path, shape: str, nbytes: int, *, kept: float = 0.5, shards: int = 4) -> list[Path]:
-    """Write about `nbytes` of rollouts; of `real` ones what share is kept is not ours to choose."""
+    """Write about `nbytes` of rollouts, to the disk; of `real` ones what share is kept is not ours to choose."""
     if shape in generate.SHAPES:
-        return generate.write(folder, shape, count=None, nbytes=nbytes, shards=shards, kept=kept)
+        paths = generate.write(folder, shape, count=None, nbytes=nbytes, shards=shards, kept=kept)
+    else:
+        paths = _real(folder, shape, nbytes, shards)
+    os.sync()  # else what is written next to the same disk, and fastsft alone waits for that, waits for all of this
+    return paths
+
+
+def _real(folder: Path, shape: str, nbytes: int, shards: int) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     block = b"".join(path.read_bytes().strip() + b"\n" for path in sorted(REAL.glob("*.jsonl")))
     if shape == "page":
