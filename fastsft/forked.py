@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, TypeAlias
@@ -17,7 +18,7 @@ from typing import Any, TypeAlias
 from fastsft.spool import Slots
 
 _Begin: TypeAlias = Callable[[int, Slots], None]
-_SLOTS_PER_JOB = 3  # one being filled, two that wait for the rows before them
+_SECONDS_TO_LEAVE = 0.5  # takes microseconds; others' threads do not leave, and then joblib's own workers do it
 ASKING_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -26,7 +27,7 @@ class ForkedPool:
 
     def __init__(self, jobs: int, begin: _Begin) -> None:
         self.jobs = jobs
-        self.slots = Slots(_SLOTS_PER_JOB * jobs)
+        self.slots = Slots(jobs)
         others = set(multiprocessing.active_children())
         context = multiprocessing.get_context("fork")
         given = os.getpid(), self.slots
@@ -70,8 +71,16 @@ def forked_pool(jobs: int, begin: _Begin) -> ForkedPool | None:
     if early and early.jobs == jobs:
         return early
     if early:
-        early.end()  # its threads too, so that this process may be forked again
+        early.end()
+        _wait_for_threads()
     return ForkedPool(jobs, begin) if jobs > 1 and may_fork() else None
+
+
+def _wait_for_threads() -> None:
+    """Wait for threads that have ended to leave the system too, so that this process may be forked again."""
+    deadline = time.monotonic() + _SECONDS_TO_LEAVE
+    while not may_fork() and time.monotonic() < deadline:
+        os.sched_yield()
 
 
 def may_fork() -> bool:

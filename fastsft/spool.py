@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 from fastsft.errors import told
 
 _SLOT_NBYTES = 16 * 1024 * 1024  # a chunk, and its rows are seldom more
+_SLOTS_EACH = 3  # for a worker: one being filled, two that wait for the rows before them
 _COPY_NBYTES = 16 * 1024 * 1024  # bytes held at once when rows are taken from a file
 
 
@@ -29,31 +30,41 @@ class Held(NamedTuple):
 
 
 class Slots:
-    """Memory shared with the processes that are forked after it is made, in slots for the rows of one task each.
+    """Memory shared with the workers that are forked after it is made, in slots for the rows of one task each.
 
     For a file the system finds, fills, maps and drops every page: 1.04 times as fast a run without (15 pairs, 1.06 with
-    both on tmpfs), and a file system across a network sees rows once only.
+    both on tmpfs), and a file system across a network sees rows once only. Each worker has slots of its own, so that it
+    touches no more memory however many workers there are.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, workers: int) -> None:
+        count = workers * _SLOTS_EACH
         self._slots: list[mmap.mmap] = []
         with contextlib.suppress(OSError):  # where the system gives less, more goes to files
             for _ in range(count):
                 self._slots.append(mmap.mmap(-1, _SLOT_NBYTES))
         self._taken = mmap.mmap(-1, count)  # a byte for each: 1 where rows lie in it
+        self._owned = mmap.mmap(-1, workers)  # a byte for each worker that has begun
         self._lock = multiprocessing.get_context("fork").Lock()
+        self._own = range(0)
+
+    def own(self) -> None:
+        """Take slots for this worker."""
+        with self._lock:
+            worker = self._owned.find(b"\0", 0)
+            self._owned[worker] = 1
+        self._own = range(worker * _SLOTS_EACH, min((worker + 1) * _SLOTS_EACH, len(self._slots)))
 
     def take(self) -> int | None:
-        """Take a slot, the first that is free, as that is likely in the processor's cache; None where none is."""
-        with self._lock:
-            slot = self._taken.find(b"\0", 0, len(self._slots))
-            if slot < 0:
-                return None
-            self._taken[slot] = 1
+        """Take a slot of this worker's, the first that is free, which is likely in its cache; None where none is."""
+        slot = self._taken.find(b"\0", self._own.start, self._own.stop)
+        if slot < 0:
+            return None
+        self._taken[slot] = 1
         return slot
 
     def free(self, slot: int) -> None:
-        """Let another task have a slot."""
+        """Let the worker have a slot of its own again."""
         self._taken[slot] = 0
 
     def memory(self, slot: int) -> mmap.mmap:
@@ -62,14 +73,16 @@ class Slots:
 
     @contextlib.contextmanager
     def taken(self, held: Held) -> Iterator[memoryview]:
-        """Give the rows that a worker handed over, and their slot to others afterwards."""
-        with memoryview(self._slots[held.slot]) as whole, whole[: held.nbytes] as rows:
+        """Give the rows that a worker handed over, and their slot back to it afterwards."""
+        memory = self._slots[held.slot]
+        with memoryview(memory) as whole, whole[: held.nbytes] as rows:
             yield rows
+        memory.madvise(mmap.MADV_DONTNEED)  # the worker's still; else all of it comes to count as this process's
         self.free(held.slot)
 
     def close(self) -> None:
         """Give the memory back, but for rows that an error on its way still has in hand."""
-        for memory in (*self._slots, self._taken):
+        for memory in (*self._slots, self._taken, self._owned):
             with contextlib.suppress(BufferError):
                 memory.close()
 
@@ -78,9 +91,10 @@ _slots: Slots | None = None
 
 
 def share(slots: Slots) -> None:
-    """Let this process hand rows over in these slots."""
+    """Let this process, which is a worker, hand rows over in these slots."""
     global _slots
     _slots = slots
+    slots.own()
 
 
 class Handover:

@@ -163,10 +163,10 @@ if __name__ == "__main__":
 def test_bytes_do_not_depend_on_how_forked_workers_hand_rows_over(mixed, tmp_path, slot_nbytes):
     script = f"""
 import sys
-from fastsft import Options, forked, spool
+from fastsft import Options, spool
 from fastsft.pipeline import run
 spool._SLOT_NBYTES = {slot_nbytes}
-forked._SLOTS_PER_JOB = 1
+spool._SLOTS_EACH = 1
 run({[str(path) for path in mixed]!r}, sys.argv[1], Options(jobs=3, chunk_nbytes=60_000))
 """
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.jsonl")], check=True, timeout=120)

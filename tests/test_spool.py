@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastsft import spool
-from fastsft.spool import Held, Slots, spooled, take_spool
+from fastsft.spool import Held, Slots, share, spooled, take_spool
 
 
 @pytest.mark.parametrize("lengths", [[], [1], [4095, 1, 4096], [100] * 300, [70_000, 3, 9_000, 120_000]])
@@ -46,7 +46,9 @@ def test_what_a_failing_worker_wrote_is_not_handed_over(tmp_path):
 @pytest.fixture
 def slots(monkeypatch):
     monkeypatch.setattr(spool, "_SLOT_NBYTES", 8192)
-    monkeypatch.setattr(spool, "_slots", Slots(2))
+    monkeypatch.setattr(spool, "_SLOTS_EACH", 2)
+    monkeypatch.setattr(spool, "_slots", None)
+    share(Slots(1))
     return spool._slots
 
 
@@ -66,6 +68,16 @@ def test_rows_that_fit_in_a_slot_are_handed_over_there_and_leave_it_to_the_next(
         assert bytes(rows) == b"a" * 8000 + b"\n" + b"b" * 190 + b"\n"
     assert hand_over(tmp_path, 9, [b"c\n"]) == Held(0, 2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_worker_has_slots_of_its_own(monkeypatch):
+    monkeypatch.setattr(spool, "_SLOTS_EACH", 2)
+    slots = Slots(2)
+    taken = []
+    for _ in range(2):
+        slots.own()
+        taken.append([slots.take() for _ in range(3)])
+    assert taken == [[0, 1, None], [2, 3, None]]
 
 
 @pytest.mark.parametrize("rows", [[b"a" * 8192 + b"\n"], [b"a" * 8000 + b"\n", b"b" * 191 + b"\n", b"c\n"]])
@@ -94,7 +106,8 @@ def test_a_failing_worker_leaves_its_slot_to_others(slots, tmp_path, rows):
 
 def test_where_there_is_no_memory_for_slots_there_are_none(tmp_path, monkeypatch):
     monkeypatch.setattr(spool, "_SLOT_NBYTES", 1 << 60)
-    monkeypatch.setattr(spool, "_slots", Slots(2))
+    monkeypatch.setattr(spool, "_slots", None)
+    share(Slots(2))
     assert hand_over(tmp_path, 7, [b"row\n"]) is None
 
 
