@@ -13,7 +13,7 @@ from pathlib import Path
 
 from matplotlib import pyplot
 
-_LARGE = 900  # MB; smaller runs are mostly start-up
+_FROM, _BELOW = 900, 2000  # MB: about 1 GB, as smaller runs are mostly start-up
 _HEAD = re.compile(r"(\w+), ([\d,]+) MB")
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     end_to_end: dict[str, tuple[str, float, dict[str, float]]] = {}
     for path in sorted(folder.glob("bench_end_to_end*.json")):
         for shape, megabytes, seconds in results_of(path):
-            if megabytes >= _LARGE:  # a shape's tools may be in two files; of one that is in both, the first counts
+            if _FROM <= megabytes < _BELOW:  # of a shape's tool that is in two files, the first counts
                 _, _, before = end_to_end.get(shape, (shape, megabytes, {}))
                 end_to_end[shape] = (shape, megabytes, {**seconds, **before})
     plot_throughput(list(end_to_end.values()), folder / "throughput.svg")

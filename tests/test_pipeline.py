@@ -166,7 +166,7 @@ import sys
 from fastsft import Options, spool
 from fastsft.pipeline import run
 spool._SLOT_NBYTES = {slot_nbytes}
-spool._SLOTS_EACH = 1
+spool._SLOTS_EACH = spool._SLOTS_MAPPED = 1
 run({[str(path) for path in mixed]!r}, sys.argv[1], Options(jobs=3, chunk_nbytes=60_000))
 """
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.jsonl")], check=True, timeout=120)

@@ -73,11 +73,11 @@ def test_rows_that_fit_in_a_slot_are_handed_over_there_and_leave_it_to_the_next(
 def test_each_worker_has_slots_of_its_own(monkeypatch):
     monkeypatch.setattr(spool, "_SLOTS_EACH", 2)
     slots = Slots(2)
-    taken = []
-    for _ in range(2):
-        slots.own()
-        taken.append([slots.take() for _ in range(3)])
-    assert taken == [[0, 1, None], [2, 3, None]]
+    slots.own()
+    assert [slots.take() for _ in range(3)] == [0, 1, None]
+    slots.free(0)
+    slots.own()
+    assert [slots.take() for _ in range(3)] == [2, 3, None]
 
 
 @pytest.mark.parametrize("rows", [[b"a" * 8192 + b"\n"], [b"a" * 8000 + b"\n", b"b" * 191 + b"\n", b"c\n"]])
