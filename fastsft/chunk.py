@@ -196,7 +196,7 @@ def _rows(judged: _Judged, wanted: Sequence[tuple[int, Rollout]], options: Optio
 
 
 def convert_to_spool(index: int, chunk: Chunk, *, options: Options, spool: Path) -> Converted:
-    """Convert a chunk whole; its rows go to the spool under its index."""
+    """Convert a chunk whole; its rows are handed over under its index."""
     whole = Converted(chunk, Fates(), [], None)
     try:
         with spooled(spool, index) as handover:
@@ -269,7 +269,7 @@ def _told_of_row(
 
 
 def convert_chosen(index: int, chosen: Chosen, *, options: Options, spool: Path) -> Converted:
-    """Convert the lines of a chunk that were chosen; their rows go to the spool under the index.
+    """Convert the lines of a chunk that were chosen; their rows are handed over under the index.
 
     Raises:
         FailedRun: A line is not the rollout that was scanned.

@@ -66,6 +66,7 @@ def test_rows_that_fit_in_a_slot_are_handed_over_there_and_leave_it_to_the_next(
     assert (first, second) == (Held(0, 8192), Held(1, 0))
     with slots.taken(first) as rows:
         assert bytes(rows) == b"a" * 8000 + b"\n" + b"b" * 190 + b"\n"
+        assert slots.take() is None
     assert hand_over(tmp_path, 9, [b"c\n"]) == Held(0, 2)
     assert list(tmp_path.iterdir()) == []
 
