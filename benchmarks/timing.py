@@ -74,10 +74,15 @@ def _watch(session: int, ended: threading.Event, peaks: dict[int, int]) -> None:
 
 
 def in_turns(works: dict[str, Callable[[], Run]], *, pairs: int) -> dict[str, list[Run]]:
-    """Run several works in turns, so that a busy machine slows all alike; a first turn only warms the caches."""
+    """Run several works in turns, so that a busy machine slows all alike; a first turn only warms the caches.
+
+    What one wrote is on the disk before the next begins: else who makes sure that its own output is there, as fastsft
+    alone does, waits for that of the others too.
+    """
     runs: dict[str, list[Run]] = {name: [] for name in works}
     for turn in range(pairs + 1):
         for name, work in works.items():
+            os.sync()
             done = work()
             if turn:
                 runs[name].append(done)
