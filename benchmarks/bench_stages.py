@@ -28,13 +28,12 @@ from timing import Results, arguments
 from fastsft.encoding import is_utf8, one_line_each
 from fastsft.errors import Refused
 from fastsft.formats import FORMATS
+from fastsft.gates import drop_reasons
 from fastsft.lines import line_starts, lines_in
 from fastsft.memory import keep_freed_memory
 from fastsft.options import Options, nbytes_of
 from fastsft.rollout import Rollout, rollout_of
-from fastsft.selection import columns_of_each, drop_reasons
 from fastsft.shards import Chunk, chunks_of, find_shards
-from fastsft.table import Place, columns
 
 
 class _Header(msgspec.Struct):
@@ -91,7 +90,7 @@ def stages(chunks: list[Chunk], output: Path) -> dict[str, float]:
                 timed("floor of decode", lambda lines=lines: [_tried(header.decode, line) for line in lines])
                 decoded = timed("decode", lambda lines=lines: [_tried(rollout_of, line) for line in lines])
                 rollouts: list[Rollout] = [rollout for rollout in decoded if rollout is not None]
-                reasons = timed("select", lambda rollouts=rollouts: _reasons(rollouts))
+                reasons = timed("select", lambda rollouts=rollouts: drop_reasons(rollouts, Options()))
                 wanted = [rollout for rollout, reason in zip(rollouts, reasons, strict=True) if reason is None]
                 made = timed("format", lambda wanted=wanted: [_tried(FORMATS["openai"], rollout) for rollout in wanted])
                 rows = timed(
@@ -100,12 +99,6 @@ def stages(chunks: list[Chunk], output: Path) -> dict[str, float]:
                 timed("hash", lambda rows=rows: digest.update(rows))
                 timed("write", lambda rows=rows: os.write(file.fileno(), rows))
     return spent
-
-
-def _reasons(rollouts: list[Rollout]) -> list[str | None]:
-    options = Options()
-    known = columns(columns_of_each(options), rollouts, place=Place("", 0), lines=range(len(rollouts)), offsets=[])
-    return drop_reasons(known, options)
 
 
 def _tried(work: Callable[[Any], Any], value: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+from fastsft import gates
 from fastsft.depth import flattened
 from fastsft.encoding import is_utf8, one_line_each
 from fastsft.errors import DamagedShard, Dropped, FailedRun, Refused
@@ -172,7 +173,9 @@ def _convert(lines: Lines, chunk: Chunk, options: Options) -> Converted:
 
 
 def _drop_reasons(judged: _Judged, chunk: Chunk, options: Options) -> list[str | None]:
-    from fastsft.selection import columns_of_each, drop_reasons  # polars, 0.2 s: not before a run has begun
+    if gates.decide(options):
+        return gates.drop_reasons(judged.rollouts, options)
+    from fastsft.selection import columns_of_each, drop_reasons  # Polars: not before it is needed
     from fastsft.table import Place, columns
 
     names = columns_of_each(options)

@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from fastsft.errors import FailedRun, UsageError
-from fastsft.options import GATES, Options, sample_of
+from fastsft.gates import Gate, bounds_asked, marks_asked
+from fastsft.options import Options, sample_of
 from fastsft.table import COLUMNS, frame_of
 from fastsft.tasks import TASK_FROM, draw, rank, split_of, with_tasks
 
@@ -60,15 +61,11 @@ def criteria(options: Options) -> tuple[Criterion, ...]:
 
 def _criteria(options: Options) -> Iterator[Criterion]:
     reward, task = pl.col("reward"), pl.col("task")
-    for gate in options.gates:
-        yield Criterion(gate, pl.col(gate))
-    yield Criterion("no_reward", reward.is_null())
+    yield from map(_of_gate, marks_asked(options))
     if options.pass_rate is not None:
         share = (reward >= options.reward_threshold).mean().over(task)
         yield Criterion("pass_rate", share.is_between(*options.pass_rate).not_(), compares=True)
-    yield Criterion("below_threshold", reward < options.reward_threshold)
-    if options.max_reward is not None:
-        yield Criterion("above_max", reward > options.max_reward)
+    yield from map(_of_gate, bounds_asked(options))
     if options.where is not None:
         expression, compares = where_of(options.where)
         yield Criterion("where", expression.fill_null(False).not_(), compares)
@@ -91,6 +88,10 @@ def _criteria(options: Options) -> Iterator[Criterion]:
         wanted = pl.lit(count) if part is None else pl.len().cast(pl.UInt64) * part.numerator // part.denominator
         place = pl.int_range(pl.len()).sort_by(drawn).arg_sort()
         yield Criterion("not_sampled", place >= wanted, True, of_rows=True)
+
+
+def _of_gate(gate: Gate) -> Criterion:
+    return Criterion(gate.reason, gate.drops(pl.col(gate.column)))
 
 
 def where_of(text: str) -> tuple[pl.Expr, bool]:
@@ -153,35 +154,6 @@ def drop_reasons(known: Mapping[str, Sequence[Any]], options: Options) -> list[s
         known: The columns that `columns_of_each` lists, by their names.
         options: The criteria.
     """
-    if options.where is not None or not _FEW_VALUES.issuperset(known):
-        return _asked_of_each(known, options)
-    answers = _answers(options)
-    lines = list(zip(*known.values(), strict=True))
-    reasons = [answers.get(line, _UNASKED) for line in lines]
-    unasked = dict.fromkeys(line for line, reason in zip(lines, reasons, strict=True) if reason is _UNASKED)
-    if unasked:
-        found = _asked_of_each(dict(zip(known, zip(*unasked, strict=True), strict=True)), options)
-        new = dict(zip(unasked, found, strict=True))
-        if len(answers) < _ANSWERS_HELD:
-            answers.update(new)
-        reasons = [new.get(line, reason) for line, reason in zip(lines, reasons, strict=True)]
-    return reasons
-
-
-# Gates and rewards come in few combinations. Asking Polars takes it 0.5 to 1 ms, however few lines there are, as what
-# it needs has left the processor's caches since; so it is asked once for each combination. Not for `where`, which may
-# ask anything, and tell -0.0 from 0.0.
-_FEW_VALUES = frozenset({*GATES, "reward"})
-_ANSWERS_HELD = 1 << 16
-_UNASKED = "unasked"
-
-
-@lru_cache(maxsize=8)
-def _answers(options: Options) -> dict[tuple[Any, ...], str | None]:
-    return {}
-
-
-def _asked_of_each(known: Mapping[str, Sequence[Any]], options: Options) -> list[str | None]:
     found: list[str | None] = _judged(frame_of(known), _reason_of_each(options), "in-memory")["reason"].to_list()
     return found
 

@@ -11,11 +11,12 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
-from fastsft import selection
+from fastsft import gates
 from fastsft.errors import FailedRun, UsageError
 from fastsft.options import GATES, Options, sample_of
-from fastsft.rollout import Rollout
+from fastsft.rollout import Marks, Rollout
 from fastsft.selection import choose, columns_of, columns_of_each, compares_lines, criteria, drop_reasons, where_of
 from fastsft.table import COLUMNS, HIDDEN, Place, columns
 
@@ -61,10 +62,17 @@ def dropped(*several: dict[str, Any], **options: Any) -> dict[str, int]:
 
 
 def reasons(*rewards: float | None, threshold: float = 0.95) -> list[str | None]:
-    options = Options(reward_threshold=threshold)
-    rollouts = [Rollout([], [], reward) for reward in rewards]
-    known = columns(columns_of_each(options), rollouts, place=Place("", 0), lines=range(len(rewards)), offsets=[])
-    return drop_reasons(known, options)
+    return reasons_of([Rollout([], [], reward) for reward in rewards], Options(reward_threshold=threshold))
+
+
+def reasons_of(rollouts: list[Rollout], options: Options) -> list[str | None]:
+    """What values are asked one by one, and columns of them at once, with the same answers."""
+    names = columns_of_each(options)
+    known = columns(names, rollouts, place=Place("", 0), lines=range(len(rollouts)), offsets=[])
+    found = gates.drop_reasons(rollouts, options)
+    assert gates.decide(options)
+    assert found == drop_reasons(known, options)
+    return found
 
 
 def test_rewards_at_or_above_the_threshold_are_kept():
@@ -90,31 +98,66 @@ def test_an_empty_table_has_no_reasons():
     ),
     held=st.sampled_from([0, 1, 1000]),
     maximum=st.none() | st.just(1.0),
+    allowed=st.sets(st.sampled_from(GATES)),
 )
 @settings(deadline=None)
-def test_a_combination_of_values_is_judged_the_same_the_second_time(lines, held, maximum):
-    options = Options(reward_threshold=0.5, max_reward=maximum)
-    names = columns_of_each(options)
-    assert names == (*GATES, "reward")
+def test_a_combination_of_values_is_judged_the_same_the_second_time_and_in_columns(lines, held, maximum, allowed):
+    options = Options(reward_threshold=0.5, max_reward=maximum, allow=tuple(allowed))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "_ANSWERS_HELD", held)
+        patch.setattr(gates, "_ANSWERS_HELD", held)
+        gates._answers.cache_clear()
         for several in (lines, lines[::2], lines * 2):
-            known = {name: [line[place] for line in several] for place, name in enumerate(names)}
+            expected = [naive_reason(*line, maximum, allowed) for line in several]
 
-            assert drop_reasons(known, options) == [naive_reason(*line, maximum) for line in several]
+            assert reasons_of([saying(*line) for line in several], options) == expected
+
+
+def saying(masked: bool, failed: bool, unverified: bool, incomplete: bool, reward: float | None) -> Rollout:
+    """A rollout that says so of itself."""
+    yes, no = Raw(b"true"), Raw(b"false")
+    marks = Marks(
+        mask_sample=yes if masked else no,
+        failure_class=Raw(b'"timeout"') if failed else Raw(b"null"),
+        verification_skipped=yes if unverified else no,
+        truncated=yes if incomplete else no,
+    )
+    return Rollout([], [], reward, marks=marks)
 
 
 def naive_reason(
-    masked: bool, failed: bool, unverified: bool, incomplete: bool, reward: float | None, maximum: float | None
+    masked: bool,
+    failed: bool,
+    unverified: bool,
+    incomplete: bool,
+    reward: float | None,
+    maximum: float | None,
+    allowed: set[str],
 ) -> str | None:
     for gate, is_closed in zip(GATES, (masked, failed, unverified, incomplete), strict=True):
-        if is_closed:
+        if is_closed and gate not in allowed:
             return gate
     if reward is None:
         return "no_reward"
     if reward < 0.5:
         return "below_threshold"
     return "above_max" if maximum is not None and reward > maximum else None
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, True),
+        ({"reward_threshold": 0.5, "max_reward": 1.0, "allow": GATES}, True),
+        ({"dedup": True, "best_of": 1, "per_task": 1, "pass_rate": (0.1, 0.9)}, True),
+        ({"where": "turns < 5"}, False),
+        ({"max_tokens": 5}, False),
+        ({"max_tokens": 5, "template": "folder"}, True),
+    ],
+)
+def test_gates_decide_where_no_other_criterion_judges_a_line_by_itself(options, expected):
+    asked = [one.reason for one in criteria(Options(**options)) if not one.compares]
+    assert ({*asked} <= {*GATES, "no_reward", "below_threshold", "above_max"}) == expected
+    assert gates.decide(Options(**options)) == expected
 
 
 def test_where_tells_a_negative_zero_from_zero():
