@@ -1,15 +1,19 @@
 """What JSON does not settle about bytes: that what comes in is UTF-8, and that what goes out is one line a row.
 
-Both are told of many lines at once. Polars checks 1 MiB at 13 GB/s, four pieces of it at 8, as it has
-to be called for each; 16 MiB in one, whose memory the system has to find first, at 2; and
-`bytes.decode` runs at 0.1 to 0.6 outside English.
+Both are told of many lines at once. Polars checks 1 MiB at 10 to 20 GB/s (16 MiB in one, whose memory the system has
+to find first, at 2), but has to be imported, in 0.12 s of a core. Python skips what is ASCII as fast, and decodes the
+rest at 1: real rollouts are checked at 6 GB/s, of which a sixth of all windows is not ASCII.
 """
 
 from __future__ import annotations
 
+import codecs
+import sys
 from collections.abc import Iterator
 
 _CHECKED_NBYTES = 2 * 1024 * 1024
+_WINDOW_NBYTES = 4096  # that Python looks at at once
+_to_decode_nbytes = 256 * 1024 * 1024  # by Python in this process; more takes longer than importing Polars
 # Line ends to some loaders, in valid JSON only ever inside a string: U+2028, U+2029, U+0085.
 _LINE_ENDS = {"\u2028": b"\\u2028", "\u2029": b"\\u2029", "\u0085": b"\\u0085"}
 _ENCODED_LINE_ENDS = [character.encode() for character in _LINE_ENDS]
@@ -24,7 +28,27 @@ def is_utf8(data: bytes) -> bool:
 def _is_utf8(piece: bytes) -> bool:
     if piece.isascii():
         return True
-    import polars as pl  # 0.2 s, which a run that needs it has paid already
+    return _python_decodes(piece) if _to_decode_nbytes > 0 and "polars" not in sys.modules else _polars_decodes(piece)
+
+
+def _python_decodes(piece: bytes) -> bool:
+    global _to_decode_nbytes
+    start = 0
+    while start < len(piece):
+        window = piece[start : start + _WINDOW_NBYTES]
+        if window.isascii():
+            start += len(window)
+            continue
+        _to_decode_nbytes -= len(window)
+        try:  # a character that the window cuts is left for the next
+            start += codecs.utf_8_decode(window, "strict", start + len(window) == len(piece))[1]
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def _polars_decodes(piece: bytes) -> bool:
+    import polars as pl
 
     try:
         pl.Series([piece], dtype=pl.Binary).cast(pl.String)

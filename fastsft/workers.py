@@ -137,7 +137,6 @@ def _closed(results: Generator[R, None, None]) -> Iterator[Generator[R, None, No
 def _begin(parent: int, slots: Slots) -> None:
     _settle_in(parent)
     share(slots)
-    import fastsft.selection  # noqa: F401 - Polars, 0.15 s, while the parent imports joblib
 
 
 def _in_worker(work: Callable[[int, T], R], index: int, item: T, parent: int) -> R:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import msgspec
@@ -103,3 +105,12 @@ def row_of(value: Json | bytes, format: str = "openai", **layout: Any) -> Json:
 def messages_of(value: Json | bytes, format: str = "openai", **layout: Any) -> list[Json]:
     messages: list[Json] = row_of(value, format, **layout)["messages"]
     return messages
+
+
+# Processes.
+
+
+def in_a_new_process(script: str, *words: object) -> str:
+    """What a script prints in a process in which nothing has been imported yet."""
+    command = [sys.executable, "-c", script, *map(str, words)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()

@@ -12,10 +12,13 @@ from fastsft.encoding import is_utf8, one_line_each
 LINES = st.lists(st.text(st.sampled_from("ab é\u00a8\u00a9\u0085\u2028\u2029\u2014数😀")), max_size=12)
 
 
-@pytest.fixture(autouse=True, params=[0, 100], ids=["polars", "python"])
+@pytest.fixture(autouse=True, params=["python", "polars"])
 def small_pieces(monkeypatch, request):
     monkeypatch.setattr(encoding, "_CHECKED_NBYTES", 8)
-    monkeypatch.setattr(encoding, "_LOOKED_AT_FIRST", request.param)
+    monkeypatch.setattr(encoding, "_WINDOW_NBYTES", 5)
+    if request.param == "python":  # as in a process that has not imported Polars; this one has
+        monkeypatch.setattr(encoding, "_polars_decodes", encoding._python_decodes)
+    monkeypatch.setattr(encoding, "_LOOKED_AT_FIRST", {"python": 100, "polars": 0}[request.param])
 
 
 @given(lines=LINES, position=st.integers(0, 60), byte=st.integers(0, 255))

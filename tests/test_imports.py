@@ -1,0 +1,47 @@
+"""A run imports what it needs: Polars takes each process 0.12 s and 50 MB, and is not needed by most."""
+
+from __future__ import annotations
+
+import pytest
+from builders import in_a_new_process, lines, rollout, said, user
+
+WITHOUT_POLARS = """
+import sys
+class Polars:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "polars":
+            raise ImportError("Polars is not to be imported")
+sys.meta_path.insert(0, Polars())
+from fastsft.options import Options
+from fastsft.pipeline import run
+rollouts, rows, jobs = sys.argv[1:]
+options = Options(jobs=int(jobs), chunk_nbytes=4096, reward_threshold=0.5, max_reward=1.0, allow=("masked",))
+report = run([rollouts], rows, options)
+print(report.fates.kept)
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_lines_are_judged_by_gates_and_reward_and_converted_without_polars(tmp_path, jobs):
+    told = [rollout(user("né?"), said("数" * number), reward=number % 2) for number in range(100)]
+    (tmp_path / "rollouts.jsonl").write_bytes(lines(*told))
+
+    assert in_a_new_process(WITHOUT_POLARS, tmp_path / "rollouts.jsonl", tmp_path / f"{jobs}.jsonl", jobs) == "50"
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "expected"),
+    [
+        ("plain", 100_000, "True False"),
+        ("\u2014", 9_000, "True False"),
+        ("\u2014", 20_000, "True True"),
+    ],
+)
+def test_bytes_are_checked_by_polars_once_there_were_many_to_decode(text, count, expected):
+    script = f"""
+import sys
+from fastsft import encoding
+encoding._CHECKED_NBYTES, encoding._to_decode_nbytes = 10_000, 300_000
+print(encoding.is_utf8(({text!r} * 10 + "\\n").encode() * {count}), "polars" in sys.modules)
+"""
+    assert in_a_new_process(script) == expected
