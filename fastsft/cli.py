@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, pairwise
 from types import FrameType
 from typing import NoReturn
 
 from fastsft.errors import FailedRun, FastsftError, Stopped
 from fastsft.escape import escaped
 from fastsft.memory import keep_freed_memory
-from fastsft.options import Options
-from fastsft.pipeline import jobs_for
-from fastsft.shards import Shard
-from fastsft.workers import begin_workers, end_workers
-
-_LOOKED_AT = 1000  # files, of perhaps a million
 
 
 def main() -> NoReturn:
@@ -35,9 +26,6 @@ def main() -> NoReturn:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves it
             signal.signal(number, _stop)
     try:
-        # While the words are read, by typer with pydantic in 0.1 s of one core, workers import Polars on the others:
-        # 1.07 times as fast a run of 1 GB, 1.15 of 150 MB.
-        begin_workers(expected_jobs(sys.argv[1:]))
         from fastsft.commands import run
 
         code = run()
@@ -58,29 +46,7 @@ def main() -> NoReturn:
         _complain(f"stopped by {signal.Signals(stopped.number).name}; nothing was published")
     if code == 128 + signal.SIGINT:  # typer turns a KeyboardInterrupt into this code
         _complain("interrupted; nothing was published")
-    end_workers()
     _leave(code)
-
-
-def expected_jobs(words: Sequence[str]) -> int:
-    """Guess from the words, unread, how many workers `convert` will have: a wrong guess costs their time alone."""
-    if words[:1] != ["convert"]:
-        return 1
-    jobs = None
-    for before, word in pairwise(words):
-        if word.startswith("--jobs=") or before == "--jobs":
-            with contextlib.suppress(ValueError):
-                jobs = max(1, int(word.removeprefix("--jobs=")))
-    return jobs_for(list(islice(_files_named(words), _LOOKED_AT)), Options(jobs=jobs))
-
-
-def _files_named(words: Iterable[str]) -> Iterator[Shard]:
-    for word in words:
-        with contextlib.suppress(OSError):
-            paths = (entry.path for entry in os.scandir(word)) if os.path.isdir(word) else [word]
-            for path in paths:
-                if ".jsonl" in path:
-                    yield Shard(path, os.path.getsize(path), 0)
 
 
 def _leave(code: int) -> NoReturn:

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, TypeAlias
@@ -18,7 +17,6 @@ from typing import Any, TypeAlias
 from fastsft.spool import Slots
 
 _Begin: TypeAlias = Callable[[int, Slots], None]
-_SECONDS_TO_LEAVE = 0.5  # takes microseconds; others' threads do not leave, and then joblib's own workers do it
 ASKING_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -54,33 +52,9 @@ class ForkedPool:
         self.slots.close()
 
 
-_early: ForkedPool | None = None
-
-
-def begin_early(jobs: int, begin: _Begin) -> None:
-    """Fork so many processes for the next `forked_pool`, which they begin for while this one does something else."""
-    global _early
-    if jobs > 1 and may_fork():
-        _early = ForkedPool(jobs, begin)
-
-
 def forked_pool(jobs: int, begin: _Begin) -> ForkedPool | None:
-    """Give so many processes, those that began early if they are as many; None for one, or where none may be forked."""
-    global _early
-    early, _early = _early, None
-    if early and early.jobs == jobs:
-        return early
-    if early:
-        early.end()
-        _wait_for_threads()
+    """Fork so many processes; give None for one, or where none may be forked."""
     return ForkedPool(jobs, begin) if jobs > 1 and may_fork() else None
-
-
-def _wait_for_threads() -> None:
-    """Wait for threads that have ended to leave the system too, so that this process may be forked again."""
-    deadline = time.monotonic() + _SECONDS_TO_LEAVE
-    while not may_fork() and time.monotonic() < deadline:
-        os.sched_yield()
 
 
 def may_fork() -> bool:

@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fastsft.errors import FailedRun
-from fastsft.forked import ASKING_TO_STOP, begin_early, forked_pool
+from fastsft.forked import ASKING_TO_STOP, forked_pool
 from fastsft.memory import keep_freed_memory
 from fastsft.spool import Slots, share
 
@@ -111,16 +111,6 @@ class Workers:
             for future in first:
                 yield future.result()
             yield from rest
-
-
-def begin_workers(jobs: int) -> None:
-    """Let so many workers begin before there are `Workers`."""
-    begin_early(jobs, _begin)
-
-
-def end_workers() -> None:
-    """End those that began before and that nobody wanted."""
-    forked_pool(1, _begin)
 
 
 @contextlib.contextmanager

@@ -15,8 +15,6 @@ from pathlib import Path
 import pytest
 from builders import call, lines, rollout, said, user
 
-from fastsft import cli
-
 FASTSFT = Path(sys.executable).parent / "fastsft"
 
 
@@ -24,48 +22,6 @@ def fastsft(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fastsft", *map(str, words)]
     environment = {**os.environ, "COLUMNS": "80"}
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=60)
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("convert large.jsonl --output rows.jsonl", 4),
-        ("convert folder --output rows.jsonl", 4),
-        ("convert large.jsonl --jobs 3", 3),
-        ("convert large.jsonl --jobs=1", 1),
-        ("convert large.jsonl --jobs 0", 1),
-        ("convert large.jsonl --jobs many", 4),
-        ("convert small.jsonl --jobs 8", 2),
-        ("convert small.jsonl --output rows.jsonl", 1),
-        ("convert none.jsonl", 1),
-        ("convert", 1),
-        ("stats large.jsonl", 1),
-        ("--help", 1),
-        ("", 1),
-    ],
-)
-def test_how_many_workers_begin_before_the_words_are_read(tmp_path, monkeypatch, words, expected):
-    (tmp_path / "folder").mkdir()
-    for name, nbytes in (("large.jsonl", 200_000_000), ("folder/a.jsonl.gz", 200_000_000), ("small.jsonl", 20_000_000)):
-        with (tmp_path / name).open("wb") as file:
-            file.truncate(nbytes)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fastsft.pipeline.cores", lambda: 4)
-
-    assert cli.expected_jobs(words.split()) == expected
-
-
-def test_words_that_are_wrong_leave_no_worker_behind(tmp_path):
-    with (tmp_path / "large.jsonl").open("wb") as file:
-        file.truncate(200_000_000)
-    command = [sys.executable, "-m", "fastsft", "convert", "large.jsonl", "--jobs", "2", "--outpu", "rows.jsonl"]
-    reading, writing = os.pipe()  # closed when the last process that has it is gone
-    done = subprocess.run(command, cwd=tmp_path, pass_fds=[writing], capture_output=True, text=True, timeout=60)
-    os.close(writing)
-
-    assert (done.returncode, done.stderr) == (2, "fastsft: No such option: --outpu (Possible options: --output)\n")
-    assert os.read(reading, 1) == b""
-    os.close(reading)
 
 
 @pytest.fixture

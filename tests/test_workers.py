@@ -6,13 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from builders import in_a_new_process
 
 from fastsft import workers
-
-
-def in_a_new_process(script: str) -> str:
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
-    return done.stdout.strip()
 
 
 @pytest.mark.parametrize(
@@ -91,32 +87,6 @@ except ValueError as error:
     print(repr(error), multiprocessing.active_children())
 """
     assert in_a_new_process(script) == "ValueError(5) []"
-
-
-@pytest.mark.parametrize(("wanted", "expected"), [(2, "2 True"), (3, "3 False"), (1, "0 False")])
-def test_workers_that_began_early_are_taken_where_they_are_as_many_as_wanted(wanted, expected):
-    script = f"""
-import multiprocessing
-from fastsft import workers
-workers.begin_workers(2)
-early = set(multiprocessing.active_children())
-with workers.Workers({wanted}) as several:
-    now = set(multiprocessing.active_children())
-    print(len(now), bool(now & early), list(several.in_order(divmod, [1, 2])))
-print(multiprocessing.active_children())
-"""
-    assert in_a_new_process(script) == f"{expected} [(0, 0), (0, 1)]\n[]"
-
-
-def test_workers_that_began_early_and_that_nobody_wants_are_ended():
-    script = """
-import multiprocessing, threading
-from fastsft import workers
-workers.begin_workers(2)
-workers.end_workers()
-print(multiprocessing.active_children(), threading.active_count())
-"""
-    assert in_a_new_process(script) == "[] 1"
 
 
 def test_a_worker_whose_parent_was_killed_before_its_first_task_ends(tmp_path):
