@@ -117,7 +117,7 @@ def _rows_of(
 
 def jobs_for(shards: Sequence[Shard], options: Options) -> int:
     """Give how many processes are asked for, or pay."""
-    chunks = sum(-(-shard.nbytes // options.chunk_nbytes) for shard in shards)
+    chunks = sum(1 if shard.compression else -(-shard.nbytes // options.chunk_nbytes) for shard in shards)
     if options.jobs is not None:
         return max(1, min(options.jobs, chunks))
     nbytes = sum(shard.nbytes * (_EXPANSION if shard.compression else 1) for shard in shards)

@@ -22,7 +22,8 @@ from builders import assistant, line, lines, raw_call, rollout, said, turn, user
 
 import fastsft
 from fastsft import FailedRun, Fates, Options, TooManyRefused, UsageError, chunk
-from fastsft.pipeline import run
+from fastsft.pipeline import jobs_for, run
+from fastsft.shards import Shard
 
 DATA = Path(__file__).parent / "data"
 
@@ -143,12 +144,36 @@ def test_bytes_and_report_do_not_depend_on_jobs_or_chunks(mixed, tmp_path, monke
     assert all(result == results[0] for result in results)
 
 
+@pytest.mark.parametrize(
+    ("names", "jobs", "expected"),
+    [
+        (["large.jsonl"], None, 4),
+        (["small.jsonl"] * 3, None, 1),
+        (["small.jsonl.gz"], None, 1),
+        (["small.jsonl.gz"] * 2, None, 2),
+        (["large.jsonl.gz"], 8, 1),  # a compressed shard is one chunk
+        (["large.jsonl"], 3, 3),
+        (["large.jsonl"], 1, 1),
+        (["small.jsonl"], 8, 2),
+        (["none.jsonl"], 8, 1),
+    ],
+)
+def test_there_are_as_many_workers_as_asked_for_or_pay_and_no_more_than_chunks(names, jobs, expected, monkeypatch):
+    nbytes = {"large.jsonl": 200_000_000, "small.jsonl": 20_000_000, "none.jsonl": 0}
+    nbytes |= {"large.jsonl.gz": 200_000_000, "small.jsonl.gz": 12_000_000}
+    shards = [Shard(name, nbytes[name], 0, "gz" if name.endswith(".gz") else None) for name in names]
+    monkeypatch.setattr("fastsft.pipeline.cores", lambda: 4)
+
+    assert jobs_for(shards, Options(jobs=jobs)) == expected
+
+
 @pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
 def test_bytes_do_not_depend_on_the_backend(mixed, tmp_path, backend):
     script = f"""
 import joblib, sys
 from fastsft import Options
-from fastsft.pipeline import run
+from fastsft.pipeline import jobs_for, run
+from fastsft.shards import Shard
 if __name__ == "__main__":
     with joblib.parallel_config(backend={backend!r}):
         run({[str(path) for path in mixed]!r}, sys.argv[1], Options(jobs=2, chunk_nbytes=300_000))
@@ -164,7 +189,8 @@ def test_bytes_do_not_depend_on_how_forked_workers_hand_rows_over(mixed, tmp_pat
     script = f"""
 import sys
 from fastsft import Options, spool
-from fastsft.pipeline import run
+from fastsft.pipeline import jobs_for, run
+from fastsft.shards import Shard
 spool._SLOT_NBYTES = {slot_nbytes}
 spool._SLOTS_EACH = spool._SLOTS_MAPPED = 1
 run({[str(path) for path in mixed]!r}, sys.argv[1], Options(jobs=3, chunk_nbytes=60_000))
