@@ -10,8 +10,11 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Set
 from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeAlias
 
 from fastsft.spool import Slots
@@ -33,9 +36,14 @@ class ForkedPool:
         # A signal waits until each process has begun, as it would find the parent's handlers there.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING_TO_STOP)
         try:
-            self._pool.submit(os.getpid)  # starts all of them, before it starts threads of its own
-            self._processes = set(multiprocessing.active_children()) - others
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            try:
+                self._pool.submit(os.getpid)  # starts all of them, before it starts threads of its own
+            finally:
+                self._processes = set(multiprocessing.active_children()) - others
+                results = self._pool._result_queue._writer  # type: ignore[attr-defined] # nothing public closes it
+                self._watch = threading.Thread(target=_end_with_one, args=(self._processes, results), daemon=True)
+                self._watch.start()
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         except BaseException:
             self.end()
             raise
@@ -48,8 +56,21 @@ class ForkedPool:
         """End the processes at once: what they have to do, nobody waits for any more."""
         for process in self._processes:
             process.kill()
+        self._watch.join()
         self._pool.shutdown(cancel_futures=True)
         self.slots.close()
+
+
+def _end_with_one(processes: Set[BaseProcess], results: Connection) -> None:
+    """As soon as one process is gone, end all, and have the pool wait for nothing more from them.
+
+    Results go through a pipe of which the pool holds this end too, so by itself it waits for ever for the rest of one
+    whose writer was killed (https://github.com/omnilib/aiomultiprocess/issues/98 tells it of another pool).
+    """
+    wait([process.sentinel for process in processes])
+    for process in processes:
+        process.kill()
+    results.close()
 
 
 def forked_pool(jobs: int, begin: _Begin) -> ForkedPool | None:

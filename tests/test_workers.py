@@ -89,6 +89,27 @@ except ValueError as error:
     assert in_a_new_process(script) == "ValueError(5) []"
 
 
+def test_a_worker_that_is_killed_while_it_hands_its_result_over_ends_the_run():
+    script = """
+import multiprocessing, os, signal, threading
+from multiprocessing.connection import Connection
+from fastsft import FailedRun, workers
+def dies(index, chunk):
+    def half(pipe, data, write=os.write):
+        write(pipe.fileno(), data[:len(data) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    if index == 5:
+        Connection._send = half
+    return bytes(100_000)
+try:
+    with workers.Workers(2) as two:
+        list(two.in_order(dies, range(50)))
+except FailedRun as error:
+    print(str(error)[:27], multiprocessing.active_children(), threading.active_count())
+"""
+    assert in_a_new_process(script) == "a worker process was killed [] 1"
+
+
 def test_a_worker_whose_parent_was_killed_before_its_first_task_ends(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
