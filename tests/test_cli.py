@@ -245,6 +245,28 @@ def test_a_run_under_nohup_goes_on_when_the_terminal_closes(folder):
     assert subprocess.run(command, cwd=folder, capture_output=True, timeout=60).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "code", "told"),
+    [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "stopped by SIGTERM"), ("SIGHUP", 129, "stopped by SIGHUP")],
+)
+def test_a_signal_that_comes_while_a_callback_runs_is_not_lost(name, code, told):
+    script = f"""
+import os, signal, weakref, fastsft.cli, fastsft.commands
+class Gone:
+    pass
+def run():
+    gone = Gone()
+    reference = weakref.ref(gone, lambda _: os.kill(os.getpid(), signal.{name}))
+    del gone
+    while True:
+        signal.pause()
+fastsft.commands.run = run
+fastsft.cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (code, f"fastsft: {told}; nothing was published\n")
+
+
 @pytest.mark.parametrize("closed", ["1", "2", "both"])
 def test_a_pipe_that_nobody_reads_is_no_error(folder, closed):
     reading, writing = os.pipe()
