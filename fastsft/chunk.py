@@ -200,14 +200,14 @@ def _rows(judged: _Judged, wanted: Sequence[tuple[int, Rollout]], options: Optio
 
 def convert_to_spool(index: int, chunk: Chunk, *, options: Options, spool: Path) -> Converted:
     """Convert a chunk whole; its rows are handed over under its index."""
-    whole = Converted(chunk, Fates(), [], None)
+    whole = Converted(chunk, Fates(), [], index)
     try:
         with spooled(spool, index) as handover:
             for part in convert_chunk(chunk, options):
                 assert isinstance(part.rows, bytes)
                 handover.write(part.rows)
                 _add(whole, part)
-        whole.rows = handover.held
+        whole.rows = handover.held or index
     except DamagedShard as damaged:
         return Converted(chunk, Fates(), [], b"", str(damaged))
     return whole
@@ -277,11 +277,11 @@ def convert_chosen(index: int, chosen: Chosen, *, options: Options, spool: Path)
     Raises:
         FailedRun: A line is not the rollout that was scanned.
     """
-    whole = Converted(chosen.chunk, Fates(), [], None, split=chosen.split)
+    whole = Converted(chosen.chunk, Fates(), [], index, split=chosen.split)
     with spooled(spool, index) as handover:
         for lines in chosen_lines(chosen, nbytes=_at_once(options), max_line=options.max_line_nbytes):
             handover.write(_convert_chosen(lines, whole, options))
-    whole.rows = handover.held
+    whole.rows = handover.held or index
     return whole
 
 

@@ -42,10 +42,10 @@ def marks_asked(options: Options) -> list[Gate]:
 
 def bounds_asked(options: Options) -> list[Gate]:
     """List those that are asked of the rewards that there are."""
-    least, most = options.reward_threshold, options.max_reward
+    least, most = float(options.reward_threshold), options.max_reward
     bounds = [Gate("below_threshold", "reward", facts.reward, lambda reward: reward < least)]
     if most is not None:
-        bounds.append(Gate("above_max", "reward", facts.reward, lambda reward: reward > most))
+        bounds.append(Gate("above_max", "reward", facts.reward, lambda reward: reward > float(most)))
     return bounds
 
 

@@ -36,7 +36,7 @@ from fastsft.write import Output, signals_too_late
 if TYPE_CHECKING:
     from fastsft.index_file import Index
 
-# Starting workers and importing what they need takes about as long as one process takes for this much.
+# Starting workers and importing joblib takes about as long as one process takes for this much.
 WORKERS_PAY_FROM_NBYTES = 96 * 1024 * 1024
 _EXPANSION = 5  # how many times larger compressed rollouts are taken to be
 
@@ -88,8 +88,8 @@ def run(
 
             spool = outs[0].target.spool
             spool.mkdir(parents=True, exist_ok=True)
-            for number, converted in enumerate(plan(account=account, workers=workers, spool=spool, tell=tell)):
-                for rows, count in _rows_of(converted, number, spool, workers):
+            for converted in plan(account=account, workers=workers, spool=spool, tell=tell):
+                for rows, count in _rows_of(converted, spool, workers):
                     outs[converted.split].write_rows(rows, count)
             account.judge()
             for split, target in zip(account.report.splits, targets, strict=bool(splits)):
@@ -102,17 +102,16 @@ def run(
     return account.report
 
 
-def _rows_of(
-    converted: Converted, number: int, spool: Path, workers: Workers
-) -> Iterator[tuple[bytes | memoryview, int]]:
+def _rows_of(converted: Converted, spool: Path, workers: Workers) -> Iterator[tuple[bytes | memoryview, int]]:
     """Give rows from wherever they are, some and their number at a time."""
     if isinstance(converted.rows, bytes):
         yield converted.rows, converted.fates.kept
-    elif converted.rows and workers.slots:
+    elif isinstance(converted.rows, int):
+        yield from take_spool(spool, converted.rows, converted.fates.kept)
+    else:
+        assert workers.slots is not None
         with workers.slots.taken(converted.rows) as rows:
             yield rows, converted.fates.kept
-    else:
-        yield from take_spool(spool, number, converted.fates.kept)
 
 
 def jobs_for(shards: Sequence[Shard], options: Options) -> int:

@@ -90,7 +90,8 @@ class Converted(msgspec.Struct):
         chunk: The chunk.
         fates: The fates of its lines.
         refused: Its refused lines; `line` counts from 0 at the chunk's first line.
-        rows: Its rows, JSON lines, as many as lines were kept, or where they are; None where they lie in the spool.
+        rows: Its rows, JSON lines, as many as lines were kept, or where they are: in which memory, or their number in
+            the spool.
         problem: Why a compressed shard was refused whole; None where it was not.
         split: Which output its rows go to.
     """
@@ -98,7 +99,7 @@ class Converted(msgspec.Struct):
     chunk: Chunk
     fates: Fates
     refused: list[RefusedLine]
-    rows: bytes | Held | None
+    rows: bytes | Held | int
     problem: str | None = None
     split: int = 0
 

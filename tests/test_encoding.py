@@ -16,8 +16,10 @@ LINES = st.lists(st.text(st.sampled_from("ab é\u00a8\u00a9\u0085\u2028\u2029\u2
 def small_pieces(monkeypatch, request):
     monkeypatch.setattr(encoding, "_CHECKED_NBYTES", 8)
     monkeypatch.setattr(encoding, "_WINDOW_NBYTES", 5)
-    if request.param == "python":  # as in a process that has not imported Polars; this one has
+    if request.param == "python":  # whether this process has imported Polars is for other tests to say
         monkeypatch.setattr(encoding, "_polars_decodes", encoding._python_decodes)
+    else:
+        monkeypatch.setattr(encoding, "_to_decode_nbytes", 0)
     monkeypatch.setattr(encoding, "_LOOKED_AT_FIRST", {"python": 100, "polars": 0}[request.param])
 
 

@@ -167,13 +167,26 @@ def test_there_are_as_many_workers_as_asked_for_or_pay_and_no_more_than_chunks(n
     assert jobs_for(shards, Options(jobs=jobs)) == expected
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_plain_and_compressed_shards_may_be_mixed(mixed, tmp_path, monkeypatch, jobs):
+    monkeypatch.setattr(chunk, "_AT_ONCE_NBYTES", 50_000)  # a plain shard comes in many parts, a compressed one as one
+    (tmp_path / "packed").mkdir()
+    packed = tmp_path / "packed" / f"{mixed[1].name}.gz"
+    packed.write_bytes(gzip.compress(mixed[1].read_bytes()))
+    outputs = [tmp_path / name / "train.jsonl" for name in ("plain", "some")]
+
+    plain = run(mixed, outputs[0], Options(jobs=1))
+    some = run([mixed[0], packed, mixed[2]], outputs[1], Options(jobs=jobs, chunk_nbytes=100_000))
+    assert some.fates == plain.fates
+    assert outputs[1].read_bytes() == outputs[0].read_bytes()
+
+
 @pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
 def test_bytes_do_not_depend_on_the_backend(mixed, tmp_path, backend):
     script = f"""
 import joblib, sys
 from fastsft import Options
-from fastsft.pipeline import jobs_for, run
-from fastsft.shards import Shard
+from fastsft.pipeline import run
 if __name__ == "__main__":
     with joblib.parallel_config(backend={backend!r}):
         run({[str(path) for path in mixed]!r}, sys.argv[1], Options(jobs=2, chunk_nbytes=300_000))
@@ -189,8 +202,7 @@ def test_bytes_do_not_depend_on_how_forked_workers_hand_rows_over(mixed, tmp_pat
     script = f"""
 import sys
 from fastsft import Options, spool
-from fastsft.pipeline import jobs_for, run
-from fastsft.shards import Shard
+from fastsft.pipeline import run
 spool._SLOT_NBYTES = {slot_nbytes}
 spool._SLOTS_EACH = spool._SLOTS_MAPPED = 1
 run({[str(path) for path in mixed]!r}, sys.argv[1], Options(jobs=3, chunk_nbytes=60_000))
