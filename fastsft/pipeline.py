@@ -71,8 +71,9 @@ def run(
     earlier = [check_target(target, shards, arguments) for target in targets]
     total_nbytes = sum(shard.nbytes for shard in shards)
     outs: list[Output] = []
+    published = contextlib.ExitStack()
     try:
-        with contextlib.ExitStack() as stack:
+        with published, contextlib.ExitStack() as stack:
             # Workers come first: Polars, which reads the expressions, starts threads, and then none can be forked.
             workers = stack.enter_context(Workers(jobs_for(shards, options)))
             plan = _plan_of(shards, splits, options, index, notes)
@@ -95,7 +96,11 @@ def run(
             for split, target in zip(account.report.splits, targets, strict=bool(splits)):
                 split.name = os.path.relpath(target.folder / (target.file or ""), targets[0].folder)
             account.report.seconds = round(time.perf_counter() - started, 3)
-            _publish(account.report, outs)
+            _close(account.report, outs)
+            # A signal comes too late from here on, while what is left is put away too: the rows are there.
+            published.enter_context(signals_too_late())
+            for out in reversed(outs):
+                out.publish()
     finally:
         for out in outs:  # again: Ctrl-C comes twice while Polars works, and the second may stop the first cleaning
             out.clean()
@@ -217,10 +222,7 @@ def _in_two_passes(
         tell((1 + done / len(chosen)) / 2)
 
 
-def _publish(report: Report, outs: Sequence[Output]) -> None:
-    """Close everything, then give all files their final names, those of the main output last."""
+def _close(report: Report, outs: Sequence[Output]) -> None:
+    """Close everything; then all files can be given their final names, those of the main output last."""
     for number, out in enumerate(outs):
         out.close(report if number == 0 else msgspec.structs.replace(report))
-    with signals_too_late():
-        for out in reversed(outs):
-            out.publish()

@@ -94,6 +94,8 @@ class Workers:
         first = [self._forked.submit(task) for task in itertools.islice(tasks, 2 * self.jobs)] if self._forked else []
         import joblib
 
+        # Polars sets a handler after which a wait goes on, until the next result (its issue 21739).
+        signal.siginterrupt(signal.SIGINT, True)
         calls = (joblib.delayed(task)() for task in tasks)
         settings: dict[str, Any] = {"n_jobs": self.jobs, "batch_size": 1, "max_nbytes": None}
         if self._forked:

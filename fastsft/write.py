@@ -281,7 +281,7 @@ def _locked(target: Target) -> int:
 
 @contextlib.contextmanager
 def signals_too_late() -> Iterator[None]:
-    """Ignore signals that ask to stop while files get their names: milliseconds, after which the run is done."""
+    """Ignore signals that ask to stop while files get their names and the run is put away: milliseconds."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread runs handlers
         return

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
@@ -265,6 +266,24 @@ fastsft.cli.main()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (code, f"fastsft: {told}; nothing was published\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_a_run_is_put_away_comes_too_late(folder, number):
+    script = f"""
+import os, fastsft.cli
+from fastsft.workers import Workers
+end = Workers.__exit__
+def interrupted(self, *raised):
+    os.kill(os.getpid(), {number})
+    end(self, *raised)
+Workers.__exit__ = interrupted
+fastsft.cli.main()
+"""
+    command = [sys.executable, "-c", script, "convert", "rollouts.jsonl", "--output", "o.jsonl", "--quiet"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len((folder / "o.jsonl").read_bytes().splitlines()) == 2
 
 
 @pytest.mark.parametrize("closed", ["1", "2", "both"])

@@ -45,3 +45,21 @@ encoding._CHECKED_NBYTES, encoding._to_decode_nbytes = 10_000, 300_000
 print(encoding.is_utf8(({text!r} * 10 + "\\n").encode() * {count}), "polars" in sys.modules)
 """
     assert in_a_new_process(script) == expected
+
+
+def test_the_workers_of_the_command_are_forked(tmp_path):
+    """What stands in the way is a thread, or joblib: nothing that reads words may have either."""
+    for name in ("a.jsonl", "b.jsonl"):  # a chunk each
+        (tmp_path / name).write_bytes(lines(rollout(user("?"), said("4"))))
+    script = """
+import fastsft.cli
+from fastsft import forked
+may_fork = forked.may_fork
+def told():
+    print(may_fork())
+    return may_fork()
+forked.may_fork = told
+fastsft.cli.main()
+"""
+    words = ("convert", tmp_path, "--output", tmp_path / "rows" / "train.jsonl", "--jobs", 2, "--quiet")
+    assert in_a_new_process(script, *words) == "True"

@@ -110,6 +110,25 @@ except FailedRun as error:
     assert in_a_new_process(script) == "a worker process was killed [] 1"
 
 
+def test_waiting_for_a_worker_can_be_interrupted_where_polars_is_imported():
+    script = """
+import os, signal
+from fastsft import workers
+def interrupts(index, parent):
+    while open(f"/proc/{parent}/stat").read().split()[2] != "S":
+        pass
+    os.kill(parent, signal.SIGINT)
+    signal.pause()
+try:
+    with workers.Workers(2) as two:
+        import joblib, polars
+        list(two.in_order(interrupts, [os.getpid()]))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    assert in_a_new_process(script) == "interrupted"
+
+
 def test_a_worker_whose_parent_was_killed_before_its_first_task_ends(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
