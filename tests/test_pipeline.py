@@ -467,8 +467,9 @@ def test_a_signal_ends_the_run_and_its_workers_and_publishes_nothing(large, tmp_
         _, said_last = run.communicate(timeout=30)
 
     assert run.returncode == 128 + number
-    assert said_last.startswith("fastsft: ")
-    assert "nothing was published\n" in said_last
+    if workers == "forked":  # a process of loky's that is only just starting prints its traceback, too
+        assert said_last.startswith("fastsft: ")
+    assert re.search(r"(^|\n)fastsft: .*nothing was published\n", said_last)
     assert left_in_session(run.pid) == []
     assert listed(tmp_path / "out") == []
 
