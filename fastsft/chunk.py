@@ -173,7 +173,7 @@ def _convert(lines: Lines, chunk: Chunk, options: Options) -> Converted:
 
 
 def _drop_reasons(judged: _Judged, chunk: Chunk, options: Options) -> list[str | None]:
-    if gates.decide(options):
+    if gates.suffice(options):
         return gates.drop_reasons(judged.rollouts, options)
     from fastsft.selection import columns_of_each, drop_reasons  # Polars: not before it is needed
     from fastsft.table import Place, columns

@@ -1,7 +1,7 @@
 """The order of things: read this file first.
 
-paths -shards-> chunks -lines-> lines -rollout-> structs -table-> what is known of each line
--selection-> the chosen lines -formats-> rows -write-> output files and one report.
+paths -shards-> chunks -lines-> lines -rollout-> structs -facts, table-> what is known of each line
+-gates, selection-> the chosen lines -formats-> rows -write-> output files and one report.
 
 A chunk is the unit of work. What it gives depends on its bytes and the options, so
 it may be converted anywhere, in any order, twice; its rows are written in input order.

@@ -71,6 +71,18 @@ print(shared())
     assert in_a_new_process(script) == "True\n0"
 
 
+def test_the_workers_are_the_threads_that_polars_has():
+    script = """
+from fastsft import workers
+def threads(index, chunk):
+    import polars
+    return polars.thread_pool_size()
+with workers.Workers(2) as two:
+    print(list(two.in_order(threads, range(4))))
+"""
+    assert in_a_new_process(script) == "[1, 1, 1, 1]"
+
+
 def test_what_a_forked_worker_raises_is_raised_here_and_ends_them_all():
     script = """
 import multiprocessing, signal
