@@ -66,9 +66,9 @@ def one_line_each(rows: bytes) -> bytes:
 
 
 def _has_line_end(rows: bytes) -> bool:
-    """Look at each place where the last byte of one is, which `find` tells at 20 GB/s.
+    """Look at each place where the last byte of one is, which `find` tells at 20 GB/s; among many, search everything.
 
-    In English text there are 20 in a megabyte. In Chinese there are 20,000, and Polars searches all of it, at 2 GB/s.
+    In English text there are 20 in a megabyte, in Chinese 10,000.
     """
     for character in _ENCODED_LINE_ENDS:
         last, looked_at = character[-1:], 0
@@ -78,9 +78,21 @@ def _has_line_end(rows: bytes) -> bool:
                 return True
             looked_at += 1
             if looked_at > _LOOKED_AT_FIRST + place // _NBYTES_FOR_ONE_MORE:
-                return _polars_finds_line_end(rows)
+                return _has_line_end_anywhere(rows)
             place = rows.find(last, place + 1)
     return False
+
+
+def _has_line_end_anywhere(rows: bytes) -> bool:
+    """Search decoded text: at 1.5 GB/s where a tenth is Chinese, at 0.4 where all is, which Polars does at 0.8.
+
+    `mixed`, 200 MB, for which no worker imports Polars then: 1.17 times as fast a run (22 pairs).
+    """
+    if "polars" not in sys.modules:
+        text = rows.decode()
+        if len(rows) - len(text) < len(rows) // 4:
+            return any(character in text for character in _LINE_ENDS)
+    return _polars_finds_line_end(rows)
 
 
 def _polars_finds_line_end(rows: bytes) -> bool:

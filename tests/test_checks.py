@@ -64,6 +64,7 @@ def found(path: Path, data: bytes, **options: Any) -> tuple[dict[str, int], dict
     [
         (b"{\n", "bad_json"),
         (b'{"messages": [], "x": "\xff"}\n', "bad_json"),
+        (b'{"messages": [], "x": "' + b"\xa8" * 1000 + b'"}\n', "bad_json"),  # so ends U+2028
         (rb'{"input": "\ud800", "output": "4"}' + b"\n", "bad_json"),
         (b'{"input": NaN, "output": "4"}\n', "bad_json"),
         (b"[" * 2000 + b"]" * 2000 + b"\n", "bad_json"),

@@ -47,6 +47,29 @@ print(encoding.is_utf8(({text!r} * 10 + "\\n").encode() * {count}), "polars" in 
     assert in_a_new_process(script) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("words \u00a8" * 1000, "True False"),
+        ("words \u00a8" * 1000 + "\u2028", "True False"),
+        ("words \u00a8" * 1000 + "\u2029", "True False"),
+        ("\u0085" + "words \u00a8" * 1000, "True False"),
+        ("\u4e28" * 1000, "True True"),
+        ("\u4e28" * 1000 + "\u2028", "True True"),
+    ],
+)
+def test_line_ends_are_searched_by_polars_where_most_text_is_not_ascii(text, expected):
+    """The last byte of what is no line end here is that of one."""
+    script = f"""
+import sys
+from fastsft.encoding import one_line_each
+text = {text!r}
+escaped = text.replace("\\u2028", "\\\\u2028").replace("\\u2029", "\\\\u2029").replace("\\u0085", "\\\\u0085")
+print(one_line_each(text.encode()) == escaped.encode(), "polars" in sys.modules)
+"""
+    assert in_a_new_process(script) == expected
+
+
 def test_the_workers_of_the_command_are_forked(tmp_path):
     """What stands in the way is a thread, or joblib: nothing that reads words may have either."""
     for name in ("a.jsonl", "b.jsonl"):  # a chunk each

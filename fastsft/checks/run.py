@@ -12,7 +12,7 @@ from itertools import pairwise
 from fastsft.checks.rendering import ChatTemplate, check_template, template_at
 from fastsft.checks.rules import UNRENDERABLE, Found, findings_of, is_pair, row_in, schemas_of
 from fastsft.checks.total import MOST_EXAMPLES, NUMBERS, Checked, CheckReport, Schema, Total
-from fastsft.encoding import one_line_each
+from fastsft.encoding import is_utf8, one_line_each
 from fastsft.errors import DamagedShard, FailedRun, UsageError
 from fastsft.lines import BOM, line_starts, lines_in
 from fastsft.memory import no_garbage_collection
@@ -74,7 +74,8 @@ def _check_chunk(
         for lines in lines_in(chunk, nbytes=options.chunk_nbytes, max_line=options.max_line_nbytes):
             if chunk.start == 0 and lines.offset == len(BOM):
                 check.note("bad_json", "a byte order mark at the beginning")
-            has_line_ends = one_line_each(lines.data) != lines.data
+            # Of bytes that are not UTF-8 it is asked line by line, when a line turned out to be.
+            has_line_ends = not is_utf8(lines.data) or one_line_each(lines.data) != lines.data
             for start, after in pairwise(line_starts(lines.data)):
                 check.line(lines.data[start : after - 1], has_line_ends=has_line_ends)
                 checked.lines += 1
