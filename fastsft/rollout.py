@@ -260,7 +260,7 @@ def comparable(item: Item) -> list[object]:
     ):
         content = "".join(part["text"] for part in content)
     rest = [decoded(raw) for raw in (item.name, item.arguments, item.output, item.tool_calls)]
-    return [item.type or "message", item.role or "user", content, *rest]
+    return [item.type or "message", "user" if item.role is None else item.role, content, *rest]
 
 
 def decoded(raw: Raw) -> object:

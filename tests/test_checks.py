@@ -91,6 +91,11 @@ def found(path: Path, data: bytes, **options: Any) -> tuple[dict[str, int], dict
         (line(row(ASKED, assistant(""))), "empty_turn"),
         (line(row(ASKED, calling({"function": {}}), tool("4"), ANSWERED, tools=OFFERED)), "bad_call"),
         (line(row(ASKED, {**ANSWERED, "tool_calls": "add"})), "bad_call"),
+        (line(row({**ASKED, "tool_calls": ["add"]}, ANSWERED)), "bad_call"),
+        (
+            line(row(ASKED, calling(chat_call("add", {})), {**tool("4", id="call_1"), "tool_calls": 1}, ANSWERED)),
+            "bad_call",
+        ),
         (
             line(row(ASKED, calling(chat_call("add", [2, 2])), tool("4", id="call_1"), ANSWERED, tools=OFFERED)),
             "bad_arguments",
@@ -119,8 +124,11 @@ def found(path: Path, data: bytes, **options: Any) -> tuple[dict[str, int], dict
 def test_a_planted_fault_is_found_and_stands_alone(tmp_path, value, kind):
     clean = line(row(turn("user", "How are you?"), assistant("Fine.")))
 
-    faults, _ = found(tmp_path / "rows.jsonl", clean + value + line(row(turn("user", "1+1?"), assistant("2"))))
+    data = clean + value + line(row(turn("user", "1+1?"), assistant("2")))
 
+    faults, _ = found(tmp_path / "rows.jsonl", data)
+
+    assert found(tmp_path / "rows.jsonl", data, template=TEMPLATES / "three_roles.jinja")[0].items() >= faults.items()
     assert kind in faults
     assert faults[kind] == 1
     # The result of another call leaves one without any.

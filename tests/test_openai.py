@@ -274,6 +274,14 @@ def test_missing_role_is_the_user_in_the_prompt_and_the_assistant_in_the_output(
     ]
 
 
+@pytest.mark.parametrize("form", ["openai", "chat"])
+@pytest.mark.parametrize("role", ["", "bot"])
+def test_a_role_that_nobody_knows_is_no_missing_one(form, role):
+    made = rollout(user("?"), {"role": role, "content": "Not the model."}, said("4"))
+
+    assert messages_of(made, format=form) == [turn("user", "?"), turn(role, "Not the model."), assistant("4")]
+
+
 def test_missing_and_null_content_are_empty_text():
     made = rollout(
         {"role": "user"}, call("a"), {"type": "function_call_output"}, {"role": "assistant", "content": None}

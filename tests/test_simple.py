@@ -18,6 +18,12 @@ def test_user_turns_inside_the_output_are_neither_asked_nor_said():
     assert row_of(rollout(user("asked"), said("4"), user("thanks")), "simple") == {"input": "asked", "output": "4"}
 
 
+def test_a_message_with_an_empty_role_is_nobodys():
+    nobodys = {"role": "", "content": "Not the model."}
+
+    assert row_of(rollout([user("asked"), nobodys], said("4"), nobodys), "simple") == {"input": "asked", "output": "4"}
+
+
 def test_string_prompt_is_what_was_asked():
     assert row_of(rollout("2+2?", said("4")), "simple") == {"input": "2+2?", "output": "4"}
 

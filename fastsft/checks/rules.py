@@ -154,6 +154,10 @@ def _of_calls(messages: list[dict[str, Any]], roles: list[Any], tools: Any) -> I
     waiting: dict[int | str, None] = {}  # the calls that have no result yet, by id, or by number where they have none
     calls_made = 0
     for place, message in enumerate(messages):
+        calls = message.get("tool_calls")
+        if calls not in (None, []) and (not isinstance(calls, list) or roles[place] != ASSISTANT):
+            yield Found("bad_call", f"message {place}")
+            calls = None
         if roles[place] == "tool":
             identity = message.get("tool_call_id")
             answered = identity if isinstance(identity, str) and identity in waiting else next(iter(waiting), None)
@@ -162,16 +166,10 @@ def _of_calls(messages: list[dict[str, Any]], roles: list[Any], tools: Any) -> I
             else:
                 del waiting[answered]
             continue
-        calls = message.get("tool_calls")
         if waiting and not _results_follow(roles, place):
             yield Found("unanswered_call", f"message {place} goes on, {len(waiting)} without a result")
             waiting = {}
-        if not calls and calls in (None, []):
-            continue
-        if not isinstance(calls, list) or roles[place] != ASSISTANT:
-            yield Found("bad_call", f"message {place}")
-            continue
-        for call in calls:
+        for call in calls or []:
             calls_made += 1
             yield from _of_call(place, call, declared)
             identity = call.get("id") if isinstance(call, dict) else None

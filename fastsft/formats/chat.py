@@ -150,7 +150,7 @@ class _Talk:
                 self.end_turn()
                 self._add_result(content_of(item.output), item.call_id)
             case "message":
-                self._add_message(item, item.role or roleless)
+                self._add_message(item, roleless if item.role is None else item.role)
             case kind:
                 raise AssertionError(f"no turn for item kind {kind}")
 

@@ -29,7 +29,7 @@ def has_ids(item: Item) -> bool:
 def is_assistants(item: Item, *, roleless: str) -> bool:
     """Tell whether an item is the assistant's: said, called or thought by it."""
     if item.type in (None, "message"):
-        return (item.role or roleless) == ASSISTANT
+        return (roleless if item.role is None else item.role) == ASSISTANT
     return item.type != "function_call_output"
 
 

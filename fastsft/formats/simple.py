@@ -42,7 +42,8 @@ def _last(items: list[Item], role: str, *, roleless: str) -> Item | None:
     """Find the last message of a role that has content; every item must be of a known kind."""
     kinds = [kind_of(item) for item in items]
     for item, name in zip(reversed(items), reversed(kinds), strict=True):
-        if name == "message" and (item.role or roleless) == role and json_type(item.content) not in ("absent", "null"):
+        speaks = roleless if item.role is None else item.role
+        if name == "message" and speaks == role and json_type(item.content) not in ("absent", "null"):
             return item
     return None
 

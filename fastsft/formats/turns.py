@@ -82,7 +82,7 @@ def _turns(items: list[Item], *, roleless: str) -> list[Turn]:
             turns.append(Turn(ASSISTANT, NO_TEXT, calls))
             calls = []
         if kind == "message":
-            turns.append(_message(item, item.role or roleless))
+            turns.append(_message(item, roleless if item.role is None else item.role))
         elif kind == "function_call_output":
             turns.append(Turn("tool", content_of(item.output)))
         else:
