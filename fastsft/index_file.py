@@ -1,7 +1,7 @@
 """An index: the table of lines in a Parquet file, so that choosing again reads the chosen lines alone.
 
-It holds a row for each rollout and one for each refused line, and in its metadata which
-shards it is of: it fits while their sizes and modification times are the same.
+It holds a row for each rollout and one for each refused line, and in its metadata which shards it is of: it fits
+while their sizes and modification times are the same. A digest tells whether it is whole before anything else is read.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from fastsft.options import Options
 from fastsft.pipeline import Progress, jobs_for
 from fastsft.report import Fates, RefusedLine, Report, Scanned
 from fastsft.scan import scan
+from fastsft.seal import UNSEALED, head_of, is_whole, seal
 from fastsft.shards import Chunk, Shard, find_shards, is_same_file, printable
 from fastsft.table import COLUMNS
 from fastsft.tasks import with_tasks
@@ -29,7 +30,7 @@ from fastsft.workers import Workers
 NAME = "fastsft.index.parquet"  # where it is found by itself, beside the first shard
 _COMMAND = "fastsft index INPUT... --output FILE"
 _KEY = "fastsft"
-_VERSION = 2  # of what it holds and how it is found
+_VERSION = 3  # of what it holds and how it is found
 _REFUSED = {"reason": pl.String, "problem": pl.String}  # of lines that are no rollout
 _FOUND = [name for name in COLUMNS if name != "task"] + ["prompt"]
 
@@ -45,10 +46,11 @@ class _Entry(msgspec.Struct):
 
 
 class _About(msgspec.Struct):
-    """What the metadata say: the version, the shards, and what rows were asked for and hashed."""
+    """What the metadata say: the head, the shards, and what rows were asked for and hashed."""
 
     version: int
     fastsft: str
+    sha256: str
     max_line_nbytes: int
     format: str
     layout: Layout
@@ -121,38 +123,25 @@ def index_for(
     return found
 
 
-class _Version(msgspec.Struct):
-    version: int
-    fastsft: str
-
-
-# What reading the metadata of something else raises.
-_NO_INDEX = (pl.exceptions.PolarsError, pl.exceptions.PanicException, KeyError, msgspec.DecodeError)
-
-
-def _metadata_of(path: str | Path) -> tuple[str, _Version]:
-    with open(path, "rb") as file:  # a path would be taken for a glob
-        said = pl.read_parquet_metadata(file)[_KEY]
-    return said, msgspec.json.decode(said, type=_Version)
-
-
 def _about_of(path: str) -> _About:
     """Read what an index says of itself.
 
     Raises:
-        UsageError: It is none, or of another version.
+        UsageError: It is none, of another version, or damaged.
     """
+    again = f"make it anew with: {_COMMAND}"
     try:
-        said, made = _metadata_of(path)
-        if made.version != _VERSION:
-            problem = f"{path} is an index of fastsft {made.fastsft}, which this one cannot read"
-            raise UsageError(f"{problem}; make it anew with: {_COMMAND}")
-        about = msgspec.json.decode(said, type=_About)
+        head = head_of(path)
+        if head is None:
+            raise UsageError(f"{path} is no index of fastsft; make one with: {_COMMAND}")
+        if head.version != _VERSION:
+            raise UsageError(f"{path} is an index of fastsft {head.fastsft}, which this one cannot read; {again}")
+        if not is_whole(path, head):
+            raise UsageError(f"{path} is damaged; {again}")
+        with open(path, "rb") as file:  # a path would be taken for a glob
+            return msgspec.json.decode(pl.read_parquet_metadata(file)[_KEY], type=_About)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except _NO_INDEX as error:
-        raise UsageError(f"{path} is no index of fastsft ({type(error).__name__}); make one with: {_COMMAND}") from None
-    return about
 
 
 def _fitting(path: str, shards: Sequence[Shard], options: Options) -> Index:
@@ -182,10 +171,9 @@ def _fitting(path: str, shards: Sequence[Shard], options: Options) -> Index:
 
 def _is_index(path: Path) -> bool:
     try:
-        _metadata_of(path)
-    except (OSError, *_NO_INDEX):
+        return head_of(path) is not None
+    except OSError:
         return False
-    return True
 
 
 def _identity(shard: Shard) -> str:
@@ -245,7 +233,7 @@ def _write(
         for shard, entry in zip(shards, report.inputs, strict=True)
     ]
     about = _About(
-        _VERSION, __version__, options.max_line_nbytes, options.format, options.layout, options.dedup, entries
+        _VERSION, __version__, UNSEALED, options.max_line_nbytes, options.format, options.layout, options.dedup, entries
     )
     places = {entry.path: place for place, entry in enumerate(report.inputs)}
     unusable = pl.DataFrame(
@@ -266,8 +254,7 @@ def _write(
         try:
             with part.open("wb") as file:
                 both.write_parquet(file, metadata={_KEY: msgspec.json.encode(about).decode()})
-                file.flush()
-                os.fsync(file.fileno())
+            seal(part)
             os.replace(part, target)
         except pl.exceptions.PolarsError as error:  # it tells of a full disk itself
             raise FailedRun(f"cannot write {target}: {str(error).splitlines()[0]}; nothing was published") from None

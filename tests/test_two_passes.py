@@ -226,7 +226,7 @@ def test_an_index_that_does_not_fit_stops_the_run(tmp_path):
         assert not (tmp_path / "rows.jsonl").exists()
         return str(told.value)
 
-    assert "no index of fastsft (KeyError)" in problem(shard, tmp_path / "table.parquet")
+    assert "no index of fastsft" in problem(shard, tmp_path / "table.parquet")
     assert "no index of fastsft" in problem(shard, shard)
     assert "cannot read" in problem(shard, tmp_path / "nothing")
     assert f"knows nothing of {other}" in problem([shard, other], index)
@@ -443,15 +443,39 @@ def test_a_folder_whose_name_is_not_utf8_has_an_index_too(tmp_path):
     assert (report.fates.kept, len(report.notes)) == (1, 1)
 
 
-def test_a_damaged_index_is_told(tmp_path):
+def test_an_index_of_which_any_byte_has_changed_is_told(tmp_path):
     shard, index = tmp_path / "in.jsonl", tmp_path / "index.parquet"
-    shard.write_bytes(lines(*(good(str(n)) for n in range(99))))
+    shard.write_bytes(lines(*(good(str(n)) for n in range(99))) + b"{\n")
     fastsft.index(shard, index)
     data = index.read_bytes()
-    for damaged in (data[:200] + b"x" * 900 + data[1100:], data[len(data) // 2 :]):
-        index.write_bytes(damaged)
-        with pytest.raises((FailedRun, UsageError), match=r"index\.parquet is (damaged|no index)"):
+
+    def problem(changed: bytes) -> str:
+        index.write_bytes(changed)
+        with pytest.raises(UsageError) as told:
             fastsft.convert(shard, tmp_path / "rows.jsonl", index=index, best_of=1)
+        return str(told.value)
+
+    again = "make it anew with: fastsft index INPUT... --output FILE"
+    for place in range(0, len(data), 7):
+        told = problem(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        in_its_head = (
+            data.rindex(b'{"version"') <= place < data.rindex(b'","max_line_nbytes"') or place >= len(data) - 8
+        )
+        assert told == f"{index} is damaged; {again}" or (in_its_head and "fastsft" in told), place
+    for place in (0, 1, 7, 8, 9, len(data) // 2, len(data) - 1):
+        assert f"{index} is no index of fastsft; make one with" in problem(data[:place])
+    assert problem(data[:200] + data) == f"{index} is damaged; {again}"
+
+
+def test_text_of_lines_is_not_taken_for_what_an_index_says_of_itself(tmp_path):
+    """The least and largest value of a column stand in the file's footer, as its head does."""
+    head = '{"version":9,"fastsft":"9"'
+    shard, index = tmp_path / "in.jsonl", tmp_path / "index.parquet"
+    shard.write_bytes(lines({**good(), "agent_ref": {"name": head}}))
+    fastsft.index(shard, index)
+
+    assert index.read_bytes().count(head.encode()) > 0
+    assert fastsft.convert(shard, tmp_path / "rows.jsonl", index=index, best_of=1).rows == 1
 
 
 def test_a_task_is_the_same_whatever_the_escapes_of_calls_and_results(tmp_path):
@@ -537,8 +561,8 @@ def test_a_tokenizer_is_asked_for_before_any_work(tmp_path, tokenizer):
 
 def test_an_index_of_another_version_is_told_and_made_anew_in_place(tmp_path):
     (tmp_path / "in.jsonl").write_bytes(lines(good()))
-    older = {"version": 1, "fastsft": "0.2.0"}
-    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "i.parquet", metadata={"fastsft": json.dumps(older)})
+    older = '{"version":1,"fastsft":"0.2.0"}'
+    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "i.parquet", metadata={"fastsft": older})
 
     with pytest.raises(UsageError, match=r"is an index of fastsft 0\.2\.0, which this one cannot read; make it anew"):
         fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", index=tmp_path / "i.parquet")
