@@ -175,10 +175,12 @@ def _check_output(path: Path, yaml: Any) -> None:
         raise UsageError(f"{path} is a folder; name a file")
     if not path.exists():
         return
+    if not path.is_file():
+        raise UsageError(f"cannot write to {path}: it is not a regular file")
     try:
         found = yaml.safe_load(path.read_bytes())
         ours = found["data"]["_override_"] is True
-    except (OSError, yaml.YAMLError, LookupError, TypeError):
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
         ours = False
     if not ours:
         raise UsageError(f"{path} is no config that fastsft wrote, and would be overwritten; choose another output")

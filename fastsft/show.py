@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -37,7 +37,11 @@ def shown(path: str, *, first: int, count: int, full: bool, reward_threshold: fl
         raise UsageError(f"{path} is {len(shards)} shards; show one of them")
     options = Options(reward_threshold=reward_threshold)
     found = False
-    for number, line in islice(_numbered(shards[0], options), first - 1, first - 1 + count):
+    for number, line in _numbered(shards[0], options):
+        if number < first:
+            continue
+        if number >= first + count:
+            break
         found = True
         yield f"{_RULE}\n{escaped(path)}:{number}\n" + escaped(_text_of(line, options, full), keep="\n")
     if not found:

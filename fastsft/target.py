@@ -163,7 +163,7 @@ def check_target(target: Target, shards: Sequence[Shard], inputs: Sequence[str] 
 def _earlier_outputs(target: Target) -> set[str]:
     try:
         report = msgspec.json.decode(target.report.read_bytes(), type=Report)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return set()
     names = {output.name for output in report.outputs}
     if others := sorted(

@@ -397,6 +397,7 @@ def test_a_template_for_tools_is_used_where_a_row_has_some(tmp_path, tokenizer):
         (["nothing.jsonl"], "cannot read nothing.jsonl"),
         ([], "no input"),
         (["rows.jsonl", "--template", "nothing.jinja"], "cannot read the template nothing.jinja"),
+        (["rows.jsonl", "--template", "/dev/zero"], "cannot read the template /dev/zero: it is not a regular file"),
         (["rows.jsonl", "--template", "."], "has no chat template"),
         (["rows.jsonl", "--template", "bad.jinja"], "the template bad.jinja cannot be read"),
         (["rows.jsonl", "--template", "deep.jinja"], "the template deep.jinja cannot be read"),

@@ -310,6 +310,7 @@ def test_wrong_words_are_told_and_nothing_is_written(rows, checkout, tmp_path):
         ([train], [val], train, "would be overwritten"),
         ([train], [val], base, "no config that fastsft wrote"),
         ([train], [val], tmp_path / "in.jsonl", "no config that fastsft wrote"),
+        ([train], [val], Path("/dev/zero"), "cannot write to /dev/zero: it is not a regular file"),
         ([train], [val], tmp_path, "is a folder"),
     ]:
         with pytest.raises(UsageError, match=problem):

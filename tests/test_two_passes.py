@@ -362,6 +362,8 @@ def test_show_tells_what_is_in_a_line_and_what_becomes_of_it(tmp_path):
     fastsft.convert(shard, tmp_path / "rows.jsonl")
     assert "a row\ntools: add" in command("show", tmp_path / "rows.jsonl")
     assert "has no line 7" in command("show", shard, "--line", 7, ok=False)
+    assert f"has no line {2**64}" in command("show", shard, "--line", 2**64, ok=False)
+    assert command("show", shard, "-n", 2**64) == told
     assert list(itertools.islice(command("show", shard, "--line", 2, "-n", 1).splitlines(), 1, 2)) == [f"{shard}:2"]
 
 

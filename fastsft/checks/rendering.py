@@ -35,6 +35,8 @@ class ChatTemplate:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
+        if self._path.is_char_device():  # which may have no end
+            raise UsageError(f"cannot read the template {path}: it is not a regular file")
         try:
             if self._path.is_dir():
                 config = _json_of(self._path / "tokenizer_config.json")
