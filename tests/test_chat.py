@@ -136,7 +136,9 @@ def test_reasoning_is_the_summary_else_the_content():
         ("Add.\n</think>\n ", None, "Add.\n</think>\n "),
         ("<think>cut short", None, "<think>cut short"),
         ("The tag </think> closes.", None, "The tag </think> closes."),
+        ("Not </think> yet, nor </think>\\n.\n</think>\n\n4", "Not </think> yet, nor </think>\\n.", "4"),
         ("First. <think>Add.</think> 4", None, "First. <think>Add.</think> 4"),
+        ("First. <think>Add.</think>\n4", None, "First. <think>Add.</think>\n4"),
         ("<think>a</think><think>b</think>4", "a", "<think>b</think>4"),
     ],
 )

@@ -50,22 +50,23 @@ def in_think_tags(text: Raw) -> Raw:
 def told_apart(text: Raw, *, may_lack_opening: bool) -> tuple[Raw | None, Raw]:
     r"""Part a text that begins with reasoning in `<think>` tags: the reasoning, or None, and the rest.
 
-    The opening tag may be missing, as some templates write it into the prompt; then the closing one must end
-    a line with more behind it, or it is taken for a word about tags. Line feeds beside the tags go, as
-    templates write their own.
+    The opening tag may be missing, as some templates write it into the prompt; then the closing one is the first
+    that ends a line with more behind it, and any other is a word about tags. Line feeds beside the tags go,
+    as templates write their own.
 
     >>> [bytes(part) for part in told_apart(Raw(b'"Add.\\n</think>\\n\\n4"'), may_lack_opening=True)]
     [b'"Add."', b'"4"']
     """
     if b"think" not in bytes(text):  # whatever its escapes, the letters are hardly ever escaped
         return None, text
-    before, tag, after = text_of(text).partition(CLOSE)
-    opened = before.lstrip()
-    if not tag or (OPEN in before and not opened.startswith(OPEN)):
+    said = text_of(text)
+    if said.lstrip().startswith(OPEN):
+        inside, tag, after = said.lstrip().removeprefix(OPEN).partition(CLOSE)
+    else:
+        inside, tag, after = said.partition(f"{CLOSE}\n")
+        if not may_lack_opening or OPEN in inside or not after.strip():
+            return None, text
+    if not tag:
         return None, text
-    if opened.startswith(OPEN):
-        before = opened.removeprefix(OPEN)
-    elif not may_lack_opening or not after.startswith("\n") or not after.strip():
-        return None, text
-    inside = before.strip("\n")
+    inside = inside.strip("\n")
     return (Raw(_encode(inside)) if inside else None), Raw(_encode(after.lstrip("\n")))
