@@ -195,11 +195,14 @@ def thought_in(item: Json) -> list[str]:
     return []
 
 
-def think_tags_in(text: str, *, thought: bool) -> tuple[str, str]:
+def think_tags_in(text: Any, *, thought: bool, last: bool) -> tuple[str, Any]:
     """Part a text that begins with reasoning in tags; the first may be missing where the closing one ends a line."""
+    if not isinstance(text, str):
+        return "", text
     match = re.fullmatch(r"\s*<think>(.*?)</think>(.*)", text, re.DOTALL)
     if not match and not thought:
-        match = re.fullmatch(r"((?:(?!<think>).)*?)</think>(\n.*\S.*)", text, re.DOTALL)
+        behind = r"\n.*\S.*" if last else r"\n.*"
+        match = re.fullmatch(rf"((?:(?!<think>).)*?)</think>({behind})", text, re.DOTALL)
     return (match[1].strip("\n"), match[2].lstrip("\n")) if match else ("", text)
 
 
@@ -208,12 +211,13 @@ def spoken_turn(events: list[Json]) -> list[Json]:
     said = [event["said"] for event in events if event.get("said") not in (None, "", [])]
     thoughts = [text for event in events for text in event.get("thought", [])]
     calls = [event["called"] for event in events if "called" in event]
+    ends = [place == len(said) and not calls for place in range(1, len(said) + 1)]
+    parted = [think_tags_in(text, thought=bool(thoughts), last=last) for text, last in zip(said, ends, strict=True)]
+    thoughts += [inside for inside, _ in parted if inside]
+    said = [text for _, text in parted if text != ""]
     content: Any = "".join(said) if all(isinstance(text, str) for text in said) else []
     for text in said if content == [] else []:
         content += [{"type": "text", "text": text}] if isinstance(text, str) else text
-    if isinstance(content, str):
-        inside, content = think_tags_in(content, thought=bool(thoughts))
-        thoughts += [inside] if inside else []
     turn: Json = {"role": "assistant", "content": content}
     turn |= {"reasoning_content": "\n\n".join(thoughts)} if thoughts else {}
     turn |= {"tool_calls": calls} if calls else {}
@@ -306,8 +310,10 @@ def to_simple(rollout: Json) -> Json:
         kind = item.get("type") or ("message" if "role" in item or "content" in item else None)
         need(kind in ("message", "reasoning", "function_call", "function_call_output"), "unknown_item")
 
-    def text_of(content: Any) -> str:
-        text = content_of(content)
+    def text_of(item: Json) -> str:
+        text = content_of(item.get("content"))
+        if text == "" and isinstance(item.get("refusal"), str):
+            text = item["refusal"]
         need(isinstance(text, str), "not_text")
         return str(text)
 
@@ -316,9 +322,9 @@ def to_simple(rollout: Json) -> Json:
             if (
                 item.get("type", "message") == "message"
                 and item.get("role", role) == role
-                and item.get("content") is not None
+                and (item.get("content") is not None or isinstance(item.get("refusal"), str))
             ):
-                return item["content"]
+                return item
         return None
 
     asked, said = last(prompt, "user"), last(output, "assistant")

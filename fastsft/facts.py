@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from fastsft.formats.content import NO_TEXT
+from fastsft.formats.loss import has_ids
 from fastsft.rollout import ABSENT, Rollout, json_type
 
 _TRUE = Raw(b"true")
@@ -24,11 +25,11 @@ class _InstanceConfig(msgspec.Struct, gc=False):
 
 
 class _Usage(msgspec.Struct, gc=False):
-    total_tokens: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    total_tokens: Raw = ABSENT
+    input_tokens: Raw = ABSENT
+    output_tokens: Raw = ABSENT
+    prompt_tokens: Raw = ABSENT
+    completion_tokens: Raw = ABSENT
 
 
 class _AgentRef(msgspec.Struct, gc=False):
@@ -131,15 +132,21 @@ def calls(rollout: Rollout) -> int:
 def tokens(rollout: Rollout) -> int | None:
     """Count the tokens of the whole conversation: exactly where ids were recorded, else as the response has it."""
     for item in reversed(rollout.output):
-        if item.generation_token_ids:
+        if has_ids(item):
             return (_length(item.prompt_token_ids) + _length(item.generation_token_ids)) or None
     if rollout.response is None or not rollout.response.usage:
         return None
     usage = _read(_usage, rollout.response.usage, _Usage())
-    counted = usage.total_tokens or max(
-        usage.input_tokens + usage.output_tokens, usage.prompt_tokens + usage.completion_tokens
+    counted = _count(usage.total_tokens) or max(
+        _count(usage.input_tokens) + _count(usage.output_tokens),
+        _count(usage.prompt_tokens) + _count(usage.completion_tokens),
     )
     return counted if 0 < counted < 2**31 else None
+
+
+def _count(raw: Raw) -> int:
+    number: int = _read(_integer, raw, 0)
+    return number
 
 
 def _length(ids: Raw) -> int:

@@ -245,7 +245,7 @@ def _output(line: _LooseLine, response: _LooseResponse | None, prompt: list[Item
 def _without_prompt(items: list[Item], prompt: list[Item], instructions: Raw) -> list[Item]:
     """Take the repeated prompt from the front of an output, with the instructions before it if they are there too."""
     asked = [comparable(item) for item in prompt]
-    for before in ([Item(role="system", content=instructions)], []):
+    for before in (*([Item(role=role, content=instructions)] for role in ("system", "developer")), []):
         given = [comparable(item) for item in before] + asked
         if [comparable(item) for item in items[: len(given)]] == given:
             return items[len(given) :]
@@ -259,8 +259,16 @@ def comparable(item: Item) -> list[object]:
         isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
     ):
         content = "".join(part["text"] for part in content)
-    rest = [decoded(raw) for raw in (item.name, item.arguments, item.output, item.tool_calls)]
+    elif isinstance(content, list):
+        content = [_comparable_part(part) for part in content]
+    rest = [*(decoded(raw) for raw in (item.name, item.arguments, item.output)), decoded(item.tool_calls) or None]
     return [item.type or "message", "user" if item.role is None else item.role, content, *rest]
+
+
+def _comparable_part(part: object) -> object:
+    if not isinstance(part, dict):
+        return part
+    return {key: value for key, value in part.items() if value is not None and (key, value) != ("detail", "auto")}
 
 
 def decoded(raw: Raw) -> object:

@@ -157,6 +157,36 @@ def test_a_closing_tag_alone_is_a_word_where_the_reasoning_is_known():
     assert messages_of(made, "chat")[1:] == [assistant("It ends with </think>\nand then text.", reasoning_content="hm")]
 
 
+def test_each_text_of_a_turn_may_begin_with_reasoning():
+    made = rollout(user("?"), said("<think>a</think>One, "), said("<think>b</think>"), said("<think>c</think>two."))
+
+    assert messages_of(made, "chat")[1:] == [assistant("One, two.", reasoning_content="a\n\nb\n\nc")]
+    assert messages_of(made, "chat", reasoning="drop")[1:] == [assistant("One, two.")]
+
+
+@pytest.mark.parametrize(
+    ("behind", "expected"),
+    [
+        ([call("f")], assistant(reasoning_content="Add.", tool_calls=[chat_call("f", {})])),
+        ([said("4")], assistant("4", reasoning_content="Add.")),
+        ([], assistant("Add.\n</think>\n")),
+    ],
+)
+def test_a_closing_tag_at_the_end_of_a_text_closes_where_the_turn_goes_on(behind, expected):
+    assert messages_of(rollout(user("?"), said("Add.\n</think>\n"), *behind, said("")), "chat")[1:2] == [expected]
+
+
+def test_empty_reasoning_is_none():
+    empty = {"role": "assistant", "reasoning_content": ""}
+
+    for layout in ({}, {"reasoning": "think"}):
+        made = rollout(user("?"), {**empty, "content": "4"})
+        assert messages_of(made, "chat", **layout)[1:] == [assistant("4")]
+    made = rollout(user("?"), {**empty, "content": "Add.\n</think>\n4"})
+    assert messages_of(made, "chat")[1:] == [assistant("4", reasoning_content="Add.")]
+    assert refusal(rollout(user("?"), {**empty, "content": ""})) == "nothing_to_imitate"
+
+
 def test_instructions_take_in_the_system_turns_in_front():
     made = rollout([system("Be brief."), user("?"), system("Now.")], said("4"), instructions="You add.")
 
@@ -238,6 +268,16 @@ def test_calls_and_results_without_ids_are_paired_in_order():
     ]
 
 
+def test_an_empty_id_stays_with_its_call_and_says_of_a_result_nothing():
+    made = rollout(user("?"), raw_call("f", "{}", id=""), returned("x", id=""), said("4"))
+
+    assert messages_of(made, "chat")[1:] == [
+        assistant(tool_calls=[chat_call("f", {}, id="")]),
+        tool("x"),
+        assistant("4"),
+    ]
+
+
 def test_nothing_said_is_no_turn_and_what_comes_behind_is_cut():
     made = rollout(user("?"), said("4"), user("more?"), said(""), user("hello?"))
     row = FORMATS["chat"](rollout_of(line(made)))
@@ -249,6 +289,7 @@ def test_nothing_said_is_no_turn_and_what_comes_behind_is_cut():
 def test_an_output_without_an_assistant_turn_refuses_the_line():
     assert refusal(rollout([user("?"), said("4")], user("!"))) == "nothing_to_imitate"
     assert refusal(rollout(user("?"), said(""))) == "nothing_to_imitate"
+    assert refusal(rollout([user("?"), said("4")], said(""))) == "nothing_to_imitate"
 
 
 def test_the_output_goes_on_where_the_prompt_ends_with_the_assistant():

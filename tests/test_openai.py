@@ -257,6 +257,22 @@ def test_a_list_of_lists_may_repeat_the_prompt_in_another_dialect_and_with_the_i
     ]
 
 
+@pytest.mark.parametrize(
+    ("asked", "repeated"),
+    [
+        ({"role": "user", "content": "?", "tool_calls": []}, {"role": "user", "content": "?", "tool_calls": None}),
+        (
+            user([{"type": "input_image", "image_url": "data:,"}]),
+            user([{"type": "input_image", "image_url": "data:,", "detail": "auto", "file_id": None}]),
+        ),
+    ],
+)
+def test_a_list_of_lists_may_repeat_the_prompt_with_what_stands_for_nothing(asked, repeated):
+    made = rollout(asked, [{"role": "developer", "content": "s"}, repeated, said("4")], instructions="s")
+
+    assert messages_of(made) == messages_of(rollout(asked, said("4"), instructions="s"))
+
+
 @pytest.mark.parametrize("first", [said("3"), user("someone else")])
 def test_a_list_of_lists_that_does_not_repeat_the_prompt_follows_it(first):
     messages = messages_of(rollout(user("?"), [first, said("4")]))
@@ -313,9 +329,9 @@ def test_refusals_of_the_model_are_its_text():
     chat = {"role": "assistant", "content": None, "refusal": "I can't."}
     assert messages_of(rollout(user("?"), chat)) == [turn("user", "?"), assistant("I can't.")]
 
-    refused = {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "I won't."}]}
-
-    assert messages_of(rollout(user("?"), refused)) == [turn("user", "?"), assistant("I won't.")]
+    for part in ({"type": "refusal", "refusal": "I won't."}, {"type": "refusal", "refusal": "I won't.", "text": None}):
+        refused = {"type": "message", "role": "assistant", "content": [part]}
+        assert messages_of(rollout(user("?"), refused)) == [turn("user", "?"), assistant("I won't.")]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,13 @@ def test_a_message_with_an_empty_role_is_nobodys():
     assert row_of(rollout([user("asked"), nobodys], said("4"), nobodys), "simple") == {"input": "asked", "output": "4"}
 
 
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_refusal_is_what_the_model_said(content):
+    made = rollout(user("?"), {"role": "assistant", "content": content, "refusal": "I can't."})
+
+    assert row_of(made, "simple") == {"input": "?", "output": "I can't."}
+
+
 def test_string_prompt_is_what_was_asked():
     assert row_of(rollout("2+2?", said("4")), "simple") == {"input": "2+2?", "output": "4"}
 

@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from fastsft.errors import Refused
 from fastsft.formats.calls import ASSISTANT, Called, chat_shaped_calls, keys_of
-from fastsft.formats.content import NO_TEXT, Content, TextPart, content_of
+from fastsft.formats.content import NO_TEXT, Content, TextPart, content_of, said_in
 from fastsft.formats.loss import has_ids
 from fastsft.formats.reasoning import in_think_tags, reasoning_of, told_apart
 from fastsft.formats.row import PLAIN, Layout, Row
@@ -139,12 +139,13 @@ class _Talk:
 
     def add(self, item: Item, *, roleless: str) -> None:
         """Add one item."""
+        before = self._size()
         match kind_of(item):
             case "function_call":
-                self._continue_turn(item)
+                self._see_whose(item)
                 self._add_calls([Called(item.name, item.arguments, item.call_id)])
             case "reasoning":
-                self._continue_turn(item)
+                self._see_whose(item)
                 self._think(reasoning_of(item))
             case "function_call_output":
                 self.end_turn()
@@ -153,15 +154,19 @@ class _Talk:
                 self._add_message(item, roleless if item.role is None else item.role)
             case kind:
                 raise AssertionError(f"no turn for item kind {kind}")
+        if self._in_output and self._size() > before:
+            self._has_output = True
+
+    def _size(self) -> int:
+        """Count what the turn that goes on has in it."""
+        return len(self._texts) + len(self._reasoning) + len(self._calls)
 
     def _add_message(self, item: Item, role: str) -> None:
-        content = content_of(item.content)
-        if item.refusal and content == NO_TEXT and is_string(item.refusal):
-            content = item.refusal
+        content = said_in(item)
         calls = chat_shaped_calls(item, role) if item.tool_calls or item.function_call else []
         if role == ASSISTANT:
-            self._continue_turn(item)
-            if is_string(item.reasoning_content):
+            self._see_whose(item)
+            if is_string(item.reasoning_content) and item.reasoning_content != NO_TEXT:
                 self._think([item.reasoning_content])
             if content not in (NO_TEXT, []):
                 self._texts.append(content)
@@ -173,10 +178,8 @@ class _Talk:
         else:
             self.turns.append(ChatTurn("system" if role == "developer" else role, content))
 
-    def _continue_turn(self, item: Item) -> None:
-        if self._in_output:
-            self._has_output = True
-            self._own = self._own or self._all_own or has_ids(item)
+    def _see_whose(self, item: Item) -> None:
+        self._own = self._own or (self._in_output and (self._all_own or has_ids(item)))
 
     def _think(self, texts: list[Raw]) -> None:
         self._has_thought = self._has_thought or bool(texts)
@@ -198,15 +201,14 @@ class _Talk:
         if not is_string(identity):
             identity = next(iter(self._unanswered.values()), NO_TEXT)
         self._unanswered.pop(bytes(identity), None)
-        self.turns.append(ChatTurn("tool", content, tool_call_id=identity))
+        turn = ChatTurn("tool", content)
+        if identity != NO_TEXT:  # of the input's own empty text msgspec does not know that it is the default
+            turn.tool_call_id = identity
+        self.turns.append(turn)
 
     def end_turn(self) -> None:
         """Finish the assistant's turn, if it has anything in it."""
-        content = _one_content(self._texts)
-        if self._layout.reasoning != "think" and isinstance(content, Raw):
-            inside, content = told_apart(content, may_lack_opening=not self._has_thought)
-            if inside and self._layout.reasoning == "field":
-                self._reasoning.append(inside)
+        content = _one_content(self._texts if self._layout.reasoning == "think" else self._texts_without_thoughts())
         reasoning = joined(_parted(self._reasoning)) if self._reasoning else NO_TEXT
         if content != NO_TEXT or self._calls or self._reasoning:
             turn = ChatTurn(ASSISTANT, content, reasoning, self._calls)
@@ -217,6 +219,19 @@ class _Talk:
                 self.end = len(self.turns)
         self._texts, self._reasoning, self._calls = [], [], []
         self._has_output = self._own = self._has_thought = False
+
+    def _texts_without_thoughts(self) -> list[Content]:
+        """Take the reasoning from the front of each text."""
+        texts: list[Content] = []
+        for number, text in enumerate(self._texts, 1):
+            if isinstance(text, Raw):
+                goes_on = number < len(self._texts) or bool(self._calls)
+                inside, text = told_apart(text, may_lack_opening=not self._has_thought, goes_on=goes_on)
+                if inside and self._layout.reasoning == "field":
+                    self._reasoning.append(inside)
+            if text != NO_TEXT:
+                texts.append(text)
+        return texts
 
 
 def _one_content(texts: list[Content]) -> Content:

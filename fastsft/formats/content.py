@@ -13,7 +13,7 @@ from msgspec import Raw
 from fastsft.errors import Refused
 from fastsft.escape import excerpt
 from fastsft.formats.values import joined, plain
-from fastsft.rollout import ABSENT, QUOTE, is_string, json_type
+from fastsft.rollout import ABSENT, QUOTE, Item, is_string, json_type
 
 NO_TEXT = Raw(b'""')
 _LIST = ord("[")
@@ -56,8 +56,18 @@ _parts = msgspec.json.Decoder(list[_Part])
 _raw_parts = msgspec.json.Decoder(list[Raw])
 
 
+def said_in(item: Item) -> Content:
+    """Give what a message says: its content, or the refusal that a chat-shaped turn has instead.
+
+    Raises:
+        Refused: As `content_of` does.
+    """
+    content = content_of(item.content)
+    return item.refusal if item.refusal and content == NO_TEXT and is_string(item.refusal) else content
+
+
 def content_of(raw: Raw) -> Content:
-    """Give the content of a message, or what a function returned, as a turn has it.
+    """Give content, or what a function returned, as a turn has it.
 
     Raises:
         Refused: It is neither a string nor a list of parts that a row can hold.
@@ -114,7 +124,7 @@ _REASONING_PARTS = frozenset({"reasoning_text", "summary_text"})  # left out, as
 
 
 def _text_of_part(part: _Part) -> Raw:
-    text = part.text or part.refusal
+    text = part.refusal if json_type(part.text) in ("absent", "null") else part.text
     if not is_string(text):
         raise Refused("bad_content", f"a text part has no text, found {excerpt(text)}")
     return text

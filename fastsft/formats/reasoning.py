@@ -47,14 +47,14 @@ def in_think_tags(text: Raw) -> Raw:
     return joined([_OPEN, text, _CLOSE])
 
 
-def told_apart(text: Raw, *, may_lack_opening: bool) -> tuple[Raw | None, Raw]:
+def told_apart(text: Raw, *, may_lack_opening: bool, goes_on: bool) -> tuple[Raw | None, Raw]:
     r"""Part a text that begins with reasoning in `<think>` tags: the reasoning, or None, and the rest.
 
     The opening tag may be missing, as some templates write it into the prompt; then the closing one is the first
-    that ends a line with more behind it, and any other is a word about tags. Line feeds beside the tags go,
-    as templates write their own.
+    that ends a line with more behind it, in the text or where the turn goes on, and any other is a word about
+    tags. Line feeds beside the tags go, as templates write their own.
 
-    >>> [bytes(part) for part in told_apart(Raw(b'"Add.\\n</think>\\n\\n4"'), may_lack_opening=True)]
+    >>> [bytes(part) for part in told_apart(Raw(b'"Add.\\n</think>\\n\\n4"'), may_lack_opening=True, goes_on=False)]
     [b'"Add."', b'"4"']
     """
     if b"think" not in bytes(text):  # whatever its escapes, the letters are hardly ever escaped
@@ -64,7 +64,7 @@ def told_apart(text: Raw, *, may_lack_opening: bool) -> tuple[Raw | None, Raw]:
         inside, tag, after = said.lstrip().removeprefix(OPEN).partition(CLOSE)
     else:
         inside, tag, after = said.partition(f"{CLOSE}\n")
-        if not may_lack_opening or OPEN in inside or not after.strip():
+        if not may_lack_opening or OPEN in inside or not (goes_on or after.strip()):
             return None, text
     if not tag:
         return None, text

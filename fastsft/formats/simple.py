@@ -7,10 +7,10 @@ from msgspec import Raw
 
 from fastsft.errors import Refused
 from fastsft.formats.calls import ASSISTANT
-from fastsft.formats.content import NO_TEXT, content_of
+from fastsft.formats.content import NO_TEXT, said_in
 from fastsft.formats.row import PLAIN, Layout, Row
 from fastsft.formats.turns import kind_of
-from fastsft.rollout import Item, Rollout, json_type
+from fastsft.rollout import Item, Rollout, is_string, json_type
 
 
 class SimpleRow(msgspec.Struct, gc=False):
@@ -43,13 +43,14 @@ def _last(items: list[Item], role: str, *, roleless: str) -> Item | None:
     kinds = [kind_of(item) for item in items]
     for item, name in zip(reversed(items), reversed(kinds), strict=True):
         speaks = roleless if item.role is None else item.role
-        if name == "message" and speaks == role and json_type(item.content) not in ("absent", "null"):
+        says = json_type(item.content) not in ("absent", "null") or is_string(item.refusal)
+        if name == "message" and speaks == role and says:
             return item
     return None
 
 
 def _text(item: Item) -> Raw:
-    content = content_of(item.content)
+    content = said_in(item)
     if isinstance(content, list):
         raise Refused("not_text", "a `simple` row holds text alone, and this turn has an image, a sound or a file")
     return content

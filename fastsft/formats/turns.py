@@ -15,7 +15,7 @@ from msgspec import Raw
 from fastsft.errors import Refused
 from fastsft.escape import excerpt
 from fastsft.formats.calls import ASSISTANT, chat_shaped_calls, keys_of
-from fastsft.formats.content import NO_TEXT, Content, content_of
+from fastsft.formats.content import NO_TEXT, Content, content_of, said_in
 from fastsft.formats.loss import own_spans
 from fastsft.rollout import ABSENT, Item, Rollout, is_string
 
@@ -101,9 +101,7 @@ def _mark(turns: list[Turn], own: Iterable[bool]) -> None:
 
 
 def _message(item: Item, role: str) -> Turn:
-    turn = Turn(role, content_of(item.content))
-    if item.refusal and turn.content == NO_TEXT and is_string(item.refusal):
-        turn.content = item.refusal
+    turn = Turn(role, said_in(item))
     if item.tool_calls or item.function_call:
         called = chat_shaped_calls(item, role)
         turn.tool_calls = [Call(call.name, keys_of(call.name, call.arguments)) for call in called]
