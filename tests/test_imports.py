@@ -33,8 +33,10 @@ def test_lines_are_judged_by_gates_and_reward_and_converted_without_polars(tmp_p
     ("text", "count", "expected"),
     [
         ("plain", 100_000, "True False"),
-        ("\u2014", 9_000, "True False"),
-        ("\u2014", 20_000, "True True"),
+        ("plain \u00a0" + "x" * 500, 30, "True False"),
+        ("plain \u00a0" + "x" * 500, 100, "True True"),
+        ("\u2014", 30, "True False"),
+        ("\u2014", 400, "True True"),
     ],
 )
 def test_bytes_are_checked_by_polars_once_there_were_many_to_decode(text, count, expected):
@@ -54,18 +56,22 @@ print(encoding.is_utf8(({text!r} * 10 + "\\n").encode() * {count}), "polars" in 
         ("words \u00a8" * 1000 + "\u2028", "True False"),
         ("words \u00a8" * 1000 + "\u2029", "True False"),
         ("\u0085" + "words \u00a8" * 1000, "True False"),
-        ("\u4e28" * 1000, "True True"),
-        ("\u4e28" * 1000 + "\u2028", "True True"),
+        ("\u4e28" * 1000, "True False"),
+        ("\u4e28" * 5000, "True True"),
+        ("\u4e28" * 5000 + "\u2028", "True True"),
     ],
 )
-def test_line_ends_are_searched_by_polars_where_most_text_is_not_ascii(text, expected):
+def test_line_ends_are_searched_by_polars_once_much_was_not_ascii(text, expected):
     """The last byte of what is no line end here is that of one."""
     script = f"""
 import sys
-from fastsft.encoding import one_line_each
+from fastsft import encoding
+encoding._to_decode_nbytes = 500_000
 text = {text!r}
 escaped = text.replace("\\u2028", "\\\\u2028").replace("\\u2029", "\\\\u2029").replace("\\u0085", "\\\\u0085")
-print(one_line_each(text.encode()) == escaped.encode(), "polars" in sys.modules)
+for _ in range(2):
+    assert encoding.one_line_each(text.encode()) == escaped.encode()
+print(True, "polars" in sys.modules)
 """
     assert in_a_new_process(script) == expected
 
