@@ -13,6 +13,7 @@ from typing import NoReturn
 from fastsft.errors import FailedRun, FastsftError, Stopped
 from fastsft.escape import escaped
 from fastsft.memory import keep_freed_memory
+from fastsft.signals import ASKING_TO_STOP
 
 _SECONDS_UNTIL_AGAIN = 0.001  # to be out of the callback
 
@@ -39,9 +40,9 @@ def main() -> NoReturn:
 
             print(summary_of(error.report), file=sys.stderr)
         _complain(str(error))
-    except OSError as error:  # help onto a full disk, say
+    except OSError as error:  # a folder that may not be looked into, or help onto a full disk
         code = 1
-        _complain(f"cannot write: {error.strerror}")
+        _complain(f"{os.fsdecode(error.filename) if error.filename else 'cannot write'}: {error.strerror}")
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except Stopped as stopped:
@@ -54,6 +55,11 @@ def main() -> NoReturn:
 
 def _leave(code: int) -> NoReturn:
     """End the process, at once if no thread is left: taking the interpreter apart costs a small run 0.08 s of 0.4."""
+    signal.setitimer(signal.ITIMER_REAL, 0)  # Python drops its handlers on its way out, and an alarm would kill it
+    sys.unraisablehook = sys.__unraisablehook__
+    for number in ASKING_TO_STOP:  # what was asked for is done; a signal ends what is left
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     if threading.active_count() > 1:
         sys.exit(code)
     for stream in filter(None, (sys.stdout, sys.stderr)):

@@ -6,9 +6,9 @@ the work there is in converting 1 GB. `workers.py` puts joblib in front of them.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Set
@@ -17,10 +17,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeAlias
 
+from fastsft.errors import FailedRun
+from fastsft.signals import signals_later
 from fastsft.spool import Slots
 
 _Begin: TypeAlias = Callable[[int, Slots], None]
-ASKING_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ForkedPool:
@@ -33,19 +34,21 @@ class ForkedPool:
         context = multiprocessing.get_context("fork")
         given = os.getpid(), self.slots
         self._pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=begin, initargs=given)
+        self._watch: threading.Thread | None = None
         # A signal waits until each process has begun, as it would find the parent's handlers there.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING_TO_STOP)
         try:
-            try:
-                self._pool.submit(os.getpid)  # starts all of them, before it starts threads of its own
-            finally:
-                self._processes = set(multiprocessing.active_children()) - others
+            with signals_later():
+                try:
+                    self._pool.submit(os.getpid)  # starts all of them, before it starts threads of its own
+                finally:
+                    self._processes = set(multiprocessing.active_children()) - others
                 results = self._pool._result_queue._writer  # type: ignore[attr-defined] # nothing public closes it
-                self._watch = threading.Thread(target=_end_with_one, args=(self._processes, results), daemon=True)
-                self._watch.start()
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                watch = threading.Thread(target=_end_with_one, args=(self._processes, results), daemon=True)
+                watch.start()
+                self._watch = watch
         except BaseException:
-            self.end()
+            with contextlib.suppress(RuntimeError):  # of a thread of the pool's that the system would not start
+                self.end()
             raise
 
     def submit(self, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
@@ -56,7 +59,8 @@ class ForkedPool:
         """End the processes at once: what they have to do, nobody waits for any more."""
         for process in self._processes:
             process.kill()
-        self._watch.join()
+        if self._watch:
+            self._watch.join()
         self._pool.shutdown(cancel_futures=True)
         self.slots.close()
 
@@ -74,8 +78,18 @@ def _end_with_one(processes: Set[BaseProcess], results: Connection) -> None:
 
 
 def forked_pool(jobs: int, begin: _Begin) -> ForkedPool | None:
-    """Fork so many processes; give None for one, or where none may be forked."""
-    return ForkedPool(jobs, begin) if jobs > 1 and may_fork() else None
+    """Fork so many processes; give None for one, or where none may be forked.
+
+    Raises:
+        FailedRun: The system would not start them.
+    """
+    if jobs == 1 or not may_fork():
+        return None
+    try:
+        return ForkedPool(jobs, begin)
+    except (OSError, RuntimeError) as error:  # of processes, or of threads
+        problem = f"cannot start {jobs} worker processes: {getattr(error, 'strerror', None) or error}"
+        raise FailedRun(f"{problem} (fewer --jobs need less); nothing was published") from None
 
 
 def may_fork() -> bool:

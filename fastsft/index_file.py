@@ -112,7 +112,7 @@ def index_for(
     if path is not None:
         return _fitting(os.fspath(path), shards, options)
     beside = os.path.join(os.path.dirname(shards[0].path), NAME)
-    if not os.path.exists(beside):
+    if not os.path.isfile(beside):
         return None
     try:
         found = _fitting(beside, shards, options)
@@ -201,7 +201,7 @@ def write_index(
     shards, notes = find_shards(inputs)
     target = index_path(output)
     for shard in shards:
-        if is_same_file(target, shard):
+        if is_same_file(target, shard.path):
             raise UsageError(f"{shard.path} is an input and would be overwritten; choose another output")
     if target.exists() and not _is_index(target):
         raise UsageError(f"{target} is no index of fastsft, and would be overwritten; choose another output")

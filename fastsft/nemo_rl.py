@@ -64,7 +64,7 @@ def write_config(
     path = Path(os.path.abspath(output))
     train_shards, val_shards = _plain(train), _plain(val) if val else []
     for shard in [*train_shards, *val_shards]:
-        if is_same_file(path, shard):
+        if is_same_file(path, shard.path):
             raise UsageError(f"{shard.path} holds rows and would be overwritten; choose another output")
     learnt, asked = ({os.path.realpath(shard.path) for shard in some} for some in (train_shards, val_shards))
     if twice := learnt & asked:

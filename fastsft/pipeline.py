@@ -28,10 +28,11 @@ from fastsft.errors import UsageError
 from fastsft.options import Options, Split
 from fastsft.report import Converted, Report
 from fastsft.shards import Shard, chunks_of, find_shards
+from fastsft.signals import signals_too_late
 from fastsft.spool import take_spool
 from fastsft.target import check_target, targets_of
 from fastsft.workers import Workers, cores
-from fastsft.write import Output, signals_too_late
+from fastsft.write import Output
 
 if TYPE_CHECKING:
     from fastsft.index_file import Index
@@ -68,7 +69,7 @@ def run(
     arguments = [os.fspath(path) for path in inputs]
     shards, notes = find_shards(arguments)
     targets = targets_of(output, splits, options)
-    earlier = [check_target(target, shards, arguments) for target in targets]
+    earlier = [check_target(target, shards, arguments, index) for target in targets]
     total_nbytes = sum(shard.nbytes for shard in shards)
     outs: list[Output] = []
     published = contextlib.ExitStack()
@@ -77,7 +78,9 @@ def run(
             # Workers come first: Polars, which reads the expressions, starts threads, and then none can be forked.
             workers = stack.enter_context(Workers(jobs_for(shards, options)))
             plan = _plan_of(shards, splits, options, index, notes)
-            outs += [stack.enter_context(Output(*pair, options)) for pair in zip(targets, earlier, strict=True)]
+            outs += [Output(*pair, options) for pair in zip(targets, earlier, strict=True)]
+            for out in outs:
+                stack.enter_context(out)
             account = Account(shards, notes, options, outs[0].record_refused)
             account.report.options["splits"] = {
                 target.stem: split.share for target, split in zip(targets[1:], splits, strict=True)

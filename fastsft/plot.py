@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from fastsft.distribution import Stats
 from fastsft.errors import FailedRun, UsageError
+from fastsft.shards import find_shards, is_same_file
 
 
-def check_plot(path: str) -> None:
+def check_plot(path: str, inputs: Sequence[str]) -> None:
     """Make sure that a drawing can be made there.
 
     Raises:
-        UsageError: The name is that of no picture, the folder is not there, or matplotlib is not installed.
+        UsageError: The name is that of no picture or of an input, the folder is not there, or matplotlib is not
+            installed.
     """
     if Path(path).suffix not in (".png", ".svg"):
         raise UsageError(f"a plot is a .png or .svg file, not {path}")
     if not Path(path).resolve().parent.is_dir() or Path(path).is_dir():
         raise UsageError(f"cannot write {path}: its folder is not there, or it is one")
+    if any(is_same_file(path, shard.path) for shard in find_shards(inputs)[0]):
+        raise UsageError(f"{path} is an input and would be overwritten; choose another file")
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError:

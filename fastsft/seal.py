@@ -40,6 +40,8 @@ def head_of(path: str | os.PathLike[str]) -> Head | None:
     Raises:
         OSError: The file cannot be read.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        return None  # a pipe would be waited for
     with open(path, "rb") as file:
         return _head_in(file)
 

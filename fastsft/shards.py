@@ -135,10 +135,10 @@ def chunks_of(shards: Sequence[Shard], nbytes: int) -> Iterator[Chunk]:
             yield Chunk(shard, start, min(start + step, shard.nbytes))
 
 
-def is_same_file(path: str | Path, shard: Shard) -> bool:
-    """Tell whether a path names the file of a shard, by whatever links."""
+def is_same_file(path: str | Path, source: str | os.PathLike[str]) -> bool:
+    """Tell whether a path names the file of a source, by whatever links."""
     try:
-        return os.path.samefile(path, shard.path)
+        return os.path.samefile(path, source)
     except OSError:
         return False
 

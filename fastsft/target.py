@@ -126,8 +126,13 @@ def targets_of(output: str | os.PathLike[str], splits: Sequence[Split], options:
     return targets
 
 
-def check_target(target: Target, shards: Sequence[Shard], inputs: Sequence[str] = ()) -> set[str]:
-    """Make sure that this run will touch no input and mix with no other output.
+def check_target(
+    target: Target,
+    shards: Sequence[Shard],
+    inputs: Sequence[str] = (),
+    index: str | os.PathLike[str] | None = None,
+) -> set[str]:
+    """Make sure that this run will touch no input, nor the index that it reads, and mix with no other output.
 
     Returns:
         The names in the folder that an earlier run wrote and this one replaces or removes.
@@ -147,9 +152,9 @@ def check_target(target: Target, shards: Sequence[Shard], inputs: Sequence[str] 
     finals = {target.report.name, target.refused.name, *earlier, *present, *filter(None, [target.file])}
     for name in finals | {name for name in names if target.is_part(name)}:
         path = target.folder / name
-        for shard in shards:
-            if is_same_file(path, shard):
-                raise UsageError(f"{shard.path} is an input and would be overwritten; choose another output")
+        for source in (*(shard.path for shard in shards), *([os.fspath(index)] if index is not None else [])):
+            if is_same_file(path, source):
+                raise UsageError(f"{source} is an input and would be overwritten; choose another output")
         if os.path.lexists(path) and not path.is_file():
             raise UsageError(f"{path} is in the way: it is not a regular file")
     if unknown := sorted(present - earlier):

@@ -15,6 +15,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -24,8 +25,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fastsft.errors import FailedRun
-from fastsft.forked import ASKING_TO_STOP, forked_pool
+from fastsft.forked import forked_pool
 from fastsft.memory import keep_freed_memory
+from fastsft.signals import ASKING_TO_STOP
 from fastsft.spool import Slots, share
 
 T = TypeVar("T")
@@ -54,8 +56,9 @@ class Workers:
     """So many worker processes, for as many rounds of tasks as a run has. Use it in a `with` block."""
 
     def __init__(self, jobs: int) -> None:
-        self.jobs = jobs
-        self._forked = forked_pool(jobs, _begin)
+        # A worker of a `multiprocessing.Pool` is a daemon, which may have no processes of its own.
+        self.jobs = 1 if multiprocessing.current_process().daemon else jobs
+        self._forked = forked_pool(self.jobs, _begin)
 
     def __enter__(self) -> Workers:
         return self
@@ -102,6 +105,10 @@ class Workers:
             from fastsft.backend import ForkedBackend
 
             settings["backend"] = ForkedBackend(self._forked)
+        elif "polars" in sys.modules and isinstance(
+            joblib.parallel.get_active_backend()[0], joblib.parallel.BACKENDS["multiprocessing"]
+        ):
+            settings["backend"] = "loky"  # it forks, and in a fork of a process that has Polars' threads, Polars hangs
         try:
             parallel = joblib.Parallel(return_as="generator", **settings)
         except ValueError:  # Ray and multiprocessing give whole lists alone, so the work is cut into waves

@@ -15,9 +15,7 @@ import hashlib
 import itertools
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +26,7 @@ from fastsft.compression import Compressor
 from fastsft.errors import UsageError, told
 from fastsft.options import DEFAULT_SHARD_NBYTES, Options
 from fastsft.report import OutputShard, RefusedLine, Report
+from fastsft.signals import signals_later, signals_too_late
 from fastsft.target import Target
 from fastsft.workers import cores
 
@@ -59,14 +58,12 @@ class Output:
             self._limit = options.shard_nbytes or DEFAULT_SHARD_NBYTES
 
     def __enter__(self) -> Output:
-        with told(self.target.folder):
+        with told(self.target.folder), signals_later():
             self._made = [folder for folder in (self.target.folder, *self.target.folder.parents) if not folder.exists()]
             self.target.folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.target)
             try:
-                for name in os.listdir(self.target.folder):
-                    if self.target.is_part(name):
-                        (self.target.folder / name).unlink()
+                self._sweep()
             except OSError:
                 self._unlock()
                 raise
@@ -80,18 +77,26 @@ class Output:
 
     def clean(self) -> None:
         """Remove what has no final name, and let go of the target; harmless the second time."""
-        if self._lock < 0:
-            return
         with signals_too_late():  # a second one finds the work done
-            if self._threads:
-                self._threads.shutdown(cancel_futures=True)
-            shutil.rmtree(self.target.spool, ignore_errors=True)
-            for part in [*self._parts, *filter(None, [self._refused, self._report])]:
-                part.remove()
-            self._unlock()
-            with contextlib.suppress(OSError):
-                for folder in self._made:  # those that are empty still: nothing was published
+            if self._lock >= 0:
+                if self._threads:
+                    self._threads.shutdown(cancel_futures=True)
+                shutil.rmtree(self.target.spool, ignore_errors=True)
+                for part in [*self._parts, *filter(None, [self._refused, self._report])]:
+                    part.close_unwritten()
+                with contextlib.suppress(OSError):
+                    self._sweep()
+                self._unlock()
+            for folder in self._made:  # those that are empty still: nothing was published
+                with contextlib.suppress(OSError):
                     folder.rmdir()
+            self._made = []
+
+    def _sweep(self) -> None:
+        """Remove unfinished files: of a run that died, or of this one, those too that it did not come to note."""
+        for name in os.listdir(self.target.folder):
+            if self.target.is_part(name):
+                (self.target.folder / name).unlink()
 
     def _unlock(self) -> None:
         self.target.lock.unlink(missing_ok=True)
@@ -189,7 +194,7 @@ class Output:
                     part.write(b"".join(lines), len(lines))
                     left -= len(lines)
                 part.close("")
-        whole.remove()
+        whole.path.unlink()
 
     def _final_names(self) -> list[str]:
         if self.target.file is not None:
@@ -245,12 +250,12 @@ class _Part:
     def rename(self, name: str) -> None:
         os.replace(self.path, self.path.with_name(name))
 
-    def remove(self) -> None:
+    def close_unwritten(self) -> None:
+        """Let go of the file as it is; harmless the second time."""
         if self._open:
             self._open = False
             with contextlib.suppress(OSError):
                 os.close(self._file)
-        self.path.unlink(missing_ok=True)
 
 
 def _locked(target: Target) -> int:
@@ -277,19 +282,3 @@ def _locked(target: Target) -> int:
             os.close(file)
             raise
         os.close(file)
-
-
-@contextlib.contextmanager
-def signals_too_late() -> Iterator[None]:
-    """Ignore signals that ask to stop while files get their names and the run is put away: milliseconds."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread runs handlers
-        return
-    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            if handler is not None:
-                signal.signal(number, handler)

@@ -231,6 +231,32 @@ def test_what_cannot_be_printed_does_not_make_a_published_run_fail(folder, where
     assert (folder / "o.report.json").exists()
 
 
+@pytest.mark.parametrize("words", ["stats rollouts.jsonl", "show rollouts.jsonl", "check rows.jsonl"])
+def test_what_is_asked_for_with_stdout_closed_is_no_failure(folder, words):
+    (folder / "rows.jsonl").write_bytes(lines({"input": "2+2?", "output": "4"}))
+    command = f"{sys.executable} -m fastsft {words} >&-"
+    done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_alarm_and_no_handler_outlives_the_command():
+    script = """
+import os, signal, fastsft.cli, fastsft.commands
+def run():
+    signal.setitimer(signal.ITIMER_REAL, 60)  # as for a signal that came in a callback
+    return 0
+def told(code):
+    names = [signal.getsignal(number).name for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    os.write(1, f"{code} {signal.getitimer(signal.ITIMER_REAL)} {names}".encode())
+    end(code)
+end, os._exit = os._exit, told
+fastsft.commands.run = run
+fastsft.cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "0 (0.0, 0.0) ['SIG_DFL', 'SIG_DFL', 'SIG_DFL']"
+
+
 def test_another_encoding_shows_escapes(folder):
     (folder / "wide.jsonl").write_bytes(lines(rollout(user("é"), said("数"))))
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
@@ -294,5 +320,6 @@ def test_a_pipe_that_nobody_reads_is_no_error(folder, closed):
     streams |= {name: writing for name, number in (("stdout", "1"), ("stderr", "2")) if closed in (number, "both")}
     command = [sys.executable, "-m", "fastsft", "convert", "rollouts.jsonl", "--output", "o.jsonl"]
     assert subprocess.run(command, cwd=folder, timeout=60, **streams).returncode == 0
-    os.close(writing)
     assert (folder / "o.report.json").exists()
+    assert subprocess.run([*command[:3], "--help"], cwd=folder, timeout=60, **streams).returncode == 0
+    os.close(writing)

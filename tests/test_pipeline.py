@@ -21,9 +21,10 @@ from backports import zstd
 from builders import assistant, line, lines, raw_call, rollout, said, turn, user
 
 import fastsft
-from fastsft import FailedRun, Fates, Options, TooManyRefused, UsageError, chunk
+from fastsft import FailedRun, Fates, Options, TooManyRefused, UsageError, chunk, write
 from fastsft.pipeline import jobs_for, run
 from fastsft.shards import Shard
+from fastsft.target import Target
 
 DATA = Path(__file__).parent / "data"
 
@@ -440,6 +441,50 @@ def test_no_report_stands_beside_a_mixture_of_old_and_new(ten, tmp_path, monkeyp
     with pytest.raises(FailedRun, match="publishing was not finished, and no report stands there"):
         fastsft.convert(ten, f"{tmp_path}/out/", shards=3)
     assert listed(tmp_path / "out") == ["train-00000-of-00003.jsonl"]
+
+
+@pytest.mark.parametrize("problem", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_run_that_ends_while_it_cuts_shards_leaves_nothing(ten, tmp_path, monkeypatch, problem):
+    cut = write._Part.close
+
+    def end(part: write._Part, name: str) -> object:
+        if part.path.name == "train-00001.part":
+            raise problem
+        return cut(part, name)
+
+    monkeypatch.setattr(write._Part, "close", end)
+
+    with pytest.raises((OSError, FailedRun, KeyboardInterrupt)):
+        fastsft.convert(ten, f"{tmp_path}/new/out/", shards=3)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_that_is_made_and_not_yet_noted_when_a_signal_comes_is_found_by_its_name(ten, tmp_path, monkeypatch):
+    make = write._Part.__init__
+
+    def interrupted(part: write._Part, *arguments: object) -> None:
+        make(part, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(write._Part, "__init__", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        fastsft.convert(ten, f"{tmp_path}/new/out/")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_signal_waits_until_the_output_is_locked(ten, tmp_path, monkeypatch):
+    lock = write._locked
+
+    def interrupted(target: Target) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return lock(target)
+
+    monkeypatch.setattr(write, "_locked", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        fastsft.convert(ten, f"{tmp_path}/new/out/")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_full_disk_publishes_nothing(tmp_path):

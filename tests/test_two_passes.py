@@ -237,6 +237,39 @@ def test_an_index_that_does_not_fit_stops_the_run(tmp_path):
     assert f"is older than {shard}, which has changed" in problem(shard, index)
 
 
+def test_the_index_that_is_read_is_not_written(tmp_path):
+    shard, index = tmp_path / "in.jsonl", tmp_path / "index.parquet"
+    shard.write_bytes(line(good()))
+    fastsft.index(shard, index)
+    before = index.read_bytes()
+
+    with pytest.raises(UsageError, match=r"index\.parquet is an input and would be overwritten"):
+        fastsft.convert(shard, index, index=index)
+
+    assert index.read_bytes() == before
+
+
+def test_a_pipe_is_no_index_and_is_not_waited_for(tmp_path):
+    shard, pipe = tmp_path / "in.jsonl", tmp_path / "fastsft.index.parquet"
+    shard.write_bytes(line(good()))
+    os.mkfifo(pipe)
+
+    assert fastsft.convert(shard, tmp_path / "out/rows.jsonl", best_of=1).rows == 1
+    with pytest.raises(UsageError, match="is no index of fastsft, and would be overwritten"):
+        fastsft.index(shard, pipe)
+    with pytest.raises(UsageError, match="is no index of fastsft"):
+        fastsft.convert(shard, tmp_path / "out/rows.jsonl", index=pipe)
+
+
+def test_a_plot_does_not_overwrite_an_input(tmp_path):
+    (tmp_path / "in.svg").write_bytes(line(good()))
+
+    told = command("stats", tmp_path / "in.svg", "--plot", tmp_path / "in.svg", ok=False)
+
+    assert "in.svg is an input and would be overwritten" in told
+    assert (tmp_path / "in.svg").read_bytes() == line(good())
+
+
 def test_an_index_overwrites_nothing_but_an_index(tmp_path):
     shard = tmp_path / "in.jsonl"
     shard.write_bytes(line(good()))

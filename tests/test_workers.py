@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from builders import in_a_new_process
+from builders import in_a_new_process, lines, rollout, said, user
 
 from fastsft import workers
 
@@ -40,6 +40,49 @@ def test_no_container_no_limit(tmp_path, monkeypatch):
 )
 def test_only_a_process_with_one_thread_and_no_choice_of_a_backend_is_forked(before, expected):
     assert in_a_new_process(f"{before}\nfrom fastsft.forked import may_fork\nprint(may_fork())") == expected
+
+
+def rollouts_in(folder):
+    for name in ("a.jsonl", "b.jsonl"):  # a chunk each
+        (folder / name).write_bytes(lines(rollout(user("?"), said("4"))))
+    return folder
+
+
+def test_a_worker_of_a_pool_which_may_have_no_processes_of_its_own_converts_alone(tmp_path):
+    script = """
+import multiprocessing, sys, fastsft
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    print(pool.apply_async(fastsft.convert, sys.argv[1:], {"jobs": 2}).get(timeout=50).rows)
+"""
+    assert in_a_new_process(script, rollouts_in(tmp_path), tmp_path / "rows/train.jsonl") == "2"
+
+
+def test_processes_that_the_system_does_not_start_are_told(tmp_path):
+    script = """
+import errno, os, sys, fastsft
+def refused():
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+os.fork = refused
+try:
+    fastsft.convert(*sys.argv[1:], jobs=2)
+except fastsft.FailedRun as failed:
+    print(failed)
+"""
+    assert in_a_new_process(script, rollouts_in(tmp_path), tmp_path / "rows/train.jsonl") == (
+        "cannot start 2 worker processes: Resource temporarily unavailable (fewer --jobs need less); "
+        "nothing was published"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl"]
+
+
+def test_where_polars_is_at_work_joblibs_multiprocessing_backend_gives_way_to_loky(tmp_path):
+    script = """
+import sys, fastsft, joblib
+if __name__ == "__main__":
+    with joblib.parallel_config(backend="multiprocessing"):
+        print(fastsft.convert(*sys.argv[1:], jobs=2, where="calls = 0").rows)
+"""
+    assert in_a_new_process(script, rollouts_in(tmp_path), tmp_path / "rows/train.jsonl") == "2"
 
 
 def test_importing_the_package_does_not_stand_in_the_way_of_forking():

@@ -45,6 +45,10 @@ def run() -> int:
         return app(standalone_mode=False, prog_name="fastsft") or 0
     except typer.TyperException as error:
         raise UsageError(error.format_message()) from None
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # `--help | true`: typer takes it for a failure
+            return 0
+        raise
 
 
 def _fastsft(

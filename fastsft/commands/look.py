@@ -94,7 +94,7 @@ def stats(
 
     paths = some(inputs)
     if plot:
-        check_plot(plot)
+        check_plot(plot, paths)
     with ProgressBar(hidden=quiet or json) as bar:
         found = run(
             paths,

@@ -74,6 +74,8 @@ def gates_in(allow: list[str] | None) -> list[str]:
 
 def print_all(texts: Iterable[str]) -> None:
     """Print what was asked for; a reader that has seen enough (`| head`) is no error, a full disk is."""
+    if sys.stdout is None:
+        return  # it was closed
     try:
         for text in texts:
             print(text)
