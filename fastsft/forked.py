@@ -43,7 +43,7 @@ class ForkedPool:
                 finally:
                     self._processes = set(multiprocessing.active_children()) - others
                 results = self._pool._result_queue._writer  # type: ignore[attr-defined] # nothing public closes it
-                watch = threading.Thread(target=_end_with_one, args=(self._processes, results), daemon=True)
+                watch = threading.Thread(target=_end_with_one, args=(jobs, self._processes, results), daemon=True)
                 watch.start()
                 self._watch = watch
         except BaseException:
@@ -65,13 +65,16 @@ class ForkedPool:
         self.slots.close()
 
 
-def _end_with_one(processes: Set[BaseProcess], results: Connection) -> None:
+def _end_with_one(jobs: int, processes: Set[BaseProcess], results: Connection) -> None:
     """As soon as one process is gone, end all, and have the pool wait for nothing more from them.
+
+    One that was killed as soon as it began is not among them.
 
     Results go through a pipe of which the pool holds this end too, so by itself it waits for ever for the rest of one
     whose writer was killed (https://github.com/omnilib/aiomultiprocess/issues/98 tells it of another pool).
     """
-    wait([process.sentinel for process in processes])
+    if len(processes) == jobs:
+        wait([process.sentinel for process in processes])
     for process in processes:
         process.kill()
     results.close()

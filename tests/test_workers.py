@@ -75,6 +75,23 @@ except fastsft.FailedRun as failed:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl"]
 
 
+def test_processes_that_are_gone_before_anyone_looks_are_waited_for_by_nobody():
+    """A signal to the whole group may end them as soon as they begin."""
+    script = """
+import multiprocessing, os
+from concurrent.futures import BrokenExecutor
+from fastsft.forked import ForkedPool
+multiprocessing.active_children = lambda: []
+pool = ForkedPool(2, lambda parent, slots: os._exit(1))
+try:
+    pool.submit(os.getpid).result(timeout=50)
+except BrokenExecutor:
+    print("told")
+pool.end()
+"""
+    assert in_a_new_process(script) == "told"
+
+
 def test_where_polars_is_at_work_joblibs_multiprocessing_backend_gives_way_to_loky(tmp_path):
     script = """
 import sys, fastsft, joblib
