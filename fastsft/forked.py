@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeAlias
 
 from fastsft.errors import FailedRun
-from fastsft.signals import signals_later
+from fastsft.signals import signals_blocked
 from fastsft.spool import Slots
 
 _Begin: TypeAlias = Callable[[int, Slots], None]
@@ -37,7 +37,7 @@ class ForkedPool:
         self._watch: threading.Thread | None = None
         # A signal waits until each process has begun, as it would find the parent's handlers there.
         try:
-            with signals_later():
+            with signals_blocked():
                 try:
                     self._pool.submit(os.getpid)  # starts all of them, before it starts threads of its own
                 finally:

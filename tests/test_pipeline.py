@@ -482,9 +482,11 @@ def test_a_signal_waits_until_the_output_is_locked(ten, tmp_path, monkeypatch):
 
     monkeypatch.setattr(write, "_locked", interrupted)
 
+    handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         fastsft.convert(ten, f"{tmp_path}/new/out/")
     assert not (tmp_path / "new").exists()
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_full_disk_publishes_nothing(tmp_path):
