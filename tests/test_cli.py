@@ -231,12 +231,20 @@ def test_what_cannot_be_printed_does_not_make_a_published_run_fail(folder, where
     assert (folder / "o.report.json").exists()
 
 
-@pytest.mark.parametrize("words", ["stats rollouts.jsonl", "show rollouts.jsonl", "check rows.jsonl"])
-def test_what_is_asked_for_with_stdout_closed_is_no_failure(folder, words):
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        ("stats rollouts.jsonl", 0, ""),
+        ("show rollouts.jsonl", 0, ""),
+        ("check rows.jsonl", 0, ""),
+        ("show rollouts.jsonl --line 99", 2, "fastsft: rollouts.jsonl has no line 99\n"),
+    ],
+)
+def test_a_closed_stdout_changes_no_exit_code(folder, words, code, told):
     (folder / "rows.jsonl").write_bytes(lines({"input": "2+2?", "output": "4"}))
     command = f"{sys.executable} -m fastsft {words} >&-"
     done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (code, told)
 
 
 def test_no_alarm_and_no_handler_outlives_the_command():

@@ -502,6 +502,21 @@ def test_an_index_of_which_any_byte_has_changed_is_told(tmp_path):
     assert problem(data[:200] + data) == f"{index} is damaged; {again}"
 
 
+def test_a_damaged_index_beside_the_inputs_is_not_used(tmp_path):
+    shard, beside = tmp_path / "in.jsonl", tmp_path / "fastsft.index.parquet"
+    shard.write_bytes(lines(good("a"), good("b")))
+    fastsft.index(tmp_path, tmp_path)
+    data = beside.read_bytes()
+    beside.write_bytes(data[:200] + bytes([data[200] ^ 1]) + data[201:])
+
+    report = fastsft.convert(shard, tmp_path / "out/rows.jsonl", best_of=1)
+
+    assert report.notes == [
+        f"{beside} is damaged; make it anew with: fastsft index INPUT... --output FILE; it is not used"
+    ]
+    assert answers(tmp_path / "out/rows.jsonl") == ["a"]
+
+
 def test_text_of_lines_is_not_taken_for_what_an_index_says_of_itself(tmp_path):
     """The least and largest value of a column stand in the file's footer, as its head does."""
     head = '{"version":9,"fastsft":"9"'

@@ -74,12 +74,11 @@ def gates_in(allow: list[str] | None) -> list[str]:
 
 def print_all(texts: Iterable[str]) -> None:
     """Print what was asked for; a reader that has seen enough (`| head`) is no error, a full disk is."""
-    if sys.stdout is None:
-        return  # it was closed
     try:
         for text in texts:
             print(text)
-        sys.stdout.flush()
+        if sys.stdout:  # not closed
+            sys.stdout.flush()
     except BrokenPipeError:
         _silence(sys.stdout)
     except OSError as error:
