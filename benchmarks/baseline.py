@@ -206,14 +206,17 @@ def think_tags_in(text: Any, *, thought: bool, last: bool) -> tuple[str, Any]:
     return (match[1].strip("\n"), match[2].lstrip("\n")) if match else ("", text)
 
 
-def spoken_turn(events: list[Json]) -> list[Json]:
-    """Give the one turn, or none, of what the assistant thought, said and called without a break."""
-    said = [event["said"] for event in events if event.get("said") not in (None, "", [])]
+def spoken_turn(events: list[Json]) -> tuple[list[Json], bool]:
+    """Give the turn of what the assistant thought, said and called in one go, and whether the output says any of it."""
+    spoken = [event for event in events if event.get("said") not in (None, "", [])]
+    said = [event["said"] for event in spoken]
     thoughts = [text for event in events for text in event.get("thought", [])]
     calls = [event["called"] for event in events if "called" in event]
     ends = [place == len(said) and not calls for place in range(1, len(said) + 1)]
     parted = [think_tags_in(text, thought=bool(thoughts), last=last) for text, last in zip(said, ends, strict=True)]
     thoughts += [inside for inside, _ in parted if inside]
+    ours = any(event["ours"] for event in events if event.get("thought") or "called" in event)
+    ours |= any(event["ours"] and pair != ("", "") for event, pair in zip(spoken, parted, strict=True))
     said = [text for _, text in parted if text != ""]
     content: Any = "".join(said) if all(isinstance(text, str) for text in said) else []
     for text in said if content == [] else []:
@@ -221,7 +224,7 @@ def spoken_turn(events: list[Json]) -> list[Json]:
     turn: Json = {"role": "assistant", "content": content}
     turn |= {"reasoning_content": "\n\n".join(thoughts)} if thoughts else {}
     turn |= {"tool_calls": calls} if calls else {}
-    return [turn] if content != "" or thoughts or calls else []
+    return [turn] if content != "" or thoughts or calls else [], ours
 
 
 def to_chat(rollout: Json) -> Json:
@@ -276,9 +279,9 @@ def to_chat(rollout: Json) -> Json:
     end = 0
     for spoken, run in itertools.groupby(events, lambda event: "turn" not in event):
         group = list(run)
-        turn = spoken_turn(group) if spoken else [event["turn"] for event in group]
+        turn, ours = spoken_turn(group) if spoken else ([event["turn"] for event in group], False)
         turns += turn
-        if spoken and turn and any(event["ours"] for event in group):
+        if ours:
             end = len(turns)
     need(end, "nothing_to_imitate")
     turns = turns[:end]

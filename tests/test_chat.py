@@ -25,6 +25,7 @@ from builders import (
 
 from fastsft.errors import Refused, UsageError
 from fastsft.formats import FORMATS
+from fastsft.formats.row import Layout
 from fastsft.options import Options
 from fastsft.rollout import rollout_of
 
@@ -33,9 +34,9 @@ def assistant(content: str = "", **more: object) -> dict[str, object]:
     return {**turn("assistant", content), **more}
 
 
-def refusal(value: object) -> str:
+def refusal(value: object, **layout: str) -> str:
     with pytest.raises(Refused) as caught:
-        FORMATS["chat"](rollout_of(json.dumps(value).encode()))
+        FORMATS["chat"](rollout_of(json.dumps(value).encode()), layout=Layout(**layout))
     return caught.value.reason
 
 
@@ -290,6 +291,15 @@ def test_an_output_without_an_assistant_turn_refuses_the_line():
     assert refusal(rollout([user("?"), said("4")], user("!"))) == "nothing_to_imitate"
     assert refusal(rollout(user("?"), said(""))) == "nothing_to_imitate"
     assert refusal(rollout([user("?"), said("4")], said(""))) == "nothing_to_imitate"
+
+
+@pytest.mark.parametrize("only", [[said("<think>hm</think>")], [said("hm\n</think>\n"), said("<think>so</think>")]])
+def test_reasoning_that_is_left_out_is_nothing_to_imitate(only):
+    made = rollout([user("?"), said("4")], *only)
+
+    assert refusal(made, reasoning="drop") == "nothing_to_imitate"
+    assert [turn["content"] for turn in messages_of(made, "chat")] == ["?", "4"]
+    assert refusal(rollout([user("?"), said("<think>hm</think>4")], said("<think></think>"))) == "nothing_to_imitate"
 
 
 def test_the_output_goes_on_where_the_prompt_ends_with_the_assistant():

@@ -122,6 +122,7 @@ class _Talk:
         self._texts: list[Content] = []
         self._reasoning: list[Raw] = []
         self._calls: list[Call] = []
+        self._texts_of_prompt = 0  # how many of the texts are the prompt's, where the turn goes on from there
         self._calls_made = 0
         self._unanswered: dict[bytes, Raw] = {}  # the ids of calls that have no result yet, in order
         self._has_thought = False
@@ -135,11 +136,12 @@ class _Talk:
         if self._layout.loss == "own":
             self.end_turn()
         self._in_output = True
+        self._texts_of_prompt = len(self._texts)
         self._all_own = not any(map(has_ids, output))
 
     def add(self, item: Item, *, roleless: str) -> None:
         """Add one item."""
-        before = self._size()
+        before = len(self._reasoning) + len(self._calls)
         match kind_of(item):
             case "function_call":
                 self._see_whose(item)
@@ -154,12 +156,8 @@ class _Talk:
                 self._add_message(item, roleless if item.role is None else item.role)
             case kind:
                 raise AssertionError(f"no turn for item kind {kind}")
-        if self._in_output and self._size() > before:
+        if self._in_output and len(self._reasoning) + len(self._calls) > before:
             self._has_output = True
-
-    def _size(self) -> int:
-        """Count what the turn that goes on has in it."""
-        return len(self._texts) + len(self._reasoning) + len(self._calls)
 
     def _add_message(self, item: Item, role: str) -> None:
         content = said_in(item)
@@ -208,20 +206,22 @@ class _Talk:
 
     def end_turn(self) -> None:
         """Finish the assistant's turn, if it has anything in it."""
-        content = _one_content(self._texts if self._layout.reasoning == "think" else self._texts_without_thoughts())
+        texts = self._texts if self._layout.reasoning == "think" else self._texts_without_thoughts()
+        content = _one_content([text for text in texts if text != NO_TEXT])
         reasoning = joined(_parted(self._reasoning)) if self._reasoning else NO_TEXT
         if content != NO_TEXT or self._calls or self._reasoning:
             turn = ChatTurn(ASSISTANT, content, reasoning, self._calls)
             if self._layout.loss == "own":
                 turn.weight = turn.loss_mask = int(self._own)
             self.turns.append(turn)
-            if self._has_output:
+            says_more = any(text != NO_TEXT for text in texts[self._texts_of_prompt :])
+            if self._has_output or (self._in_output and says_more):
                 self.end = len(self.turns)
-        self._texts, self._reasoning, self._calls = [], [], []
+        self._texts, self._reasoning, self._calls, self._texts_of_prompt = [], [], [], 0
         self._has_output = self._own = self._has_thought = False
 
     def _texts_without_thoughts(self) -> list[Content]:
-        """Take the reasoning from the front of each text."""
+        """Take the reasoning from the front of each text, of which there may be nothing left."""
         texts: list[Content] = []
         for number, text in enumerate(self._texts, 1):
             if isinstance(text, Raw):
@@ -229,8 +229,8 @@ class _Talk:
                 inside, text = told_apart(text, may_lack_opening=not self._has_thought, goes_on=goes_on)
                 if inside and self._layout.reasoning == "field":
                     self._reasoning.append(inside)
-            if text != NO_TEXT:
-                texts.append(text)
+                    self._has_output = self._has_output or (self._in_output and number > self._texts_of_prompt)
+            texts.append(text)
         return texts
 
 
