@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fastsft.errors import UsageError
-from fastsft.options import DEFAULT_MAX_LINE_NBYTES, Options, Split, nbytes_of, pass_rate_of, share_of
+from fastsft.options import DEFAULT_MAX_LINE_NBYTES, Options, Split, gates_of, nbytes_of, pass_rate_of, share_of
 from fastsft.pipeline import Progress, run
 from fastsft.report import Report
 
@@ -28,7 +28,7 @@ def convert(
     loss: str | None = None,
     reward_threshold: float = 0.95,
     max_reward: float | None = None,
-    allow: Iterable[str] = (),
+    allow: str | Iterable[str] = (),
     where: str | None = None,
     max_tokens: int | None = None,
     template: str | os.PathLike[str] | None = None,
@@ -64,7 +64,7 @@ def convert(
         loss: `own` marks the turns that the model sampled; None marks nothing. Not for `simple`.
         reward_threshold: Keep rollouts with reward >= this; no unit, usually 0 to 1.
         max_reward: Keep rollouts with reward <= this.
-        allow: Gates to lift, from `masked`, `failed`, `unverified`, `incomplete`, or `["all"]`.
+        allow: Gates to lift, from `masked`, `failed`, `unverified`, `incomplete`, or `all`, one or several.
         where: Keep lines of which this SQL expression over the table's columns is true.
         max_tokens: Keep what has no more tokens, as recorded with the rollout; what has an unknown number, too.
         template: The folder of a tokenizer: `max_tokens` is then of the row as its chat template renders it.
@@ -101,7 +101,7 @@ def convert(
         loss=loss,
         reward_threshold=reward_threshold,
         max_reward=max_reward,
-        allow=tuple(allow.split(",") if isinstance(allow, str) else allow),
+        allow=gates_of(allow),
         where=where,
         max_tokens=max_tokens,
         template=None if template is None else os.fspath(template),
@@ -178,7 +178,7 @@ def stats(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     reward_threshold: float = 0.95,
-    allow: Iterable[str] = (),
+    allow: str | Iterable[str] = (),
     max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
     jobs: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -200,7 +200,7 @@ def stats(
     from fastsft.distribution import stats_of  # Polars, 0.2 s
 
     nbytes = nbytes_of(max_line) if isinstance(max_line, str) else max_line
-    options = _options(reward_threshold=reward_threshold, allow=tuple(allow), max_line_nbytes=nbytes, jobs=jobs)
+    options = _options(reward_threshold=reward_threshold, allow=gates_of(allow), max_line_nbytes=nbytes, jobs=jobs)
     return stats_of(_paths(inputs), options, on_progress=on_progress)
 
 

@@ -132,19 +132,20 @@ def _judged(lines: Lines, options: Options) -> _Judged:
             else:
                 judged.refuse(number, problem)
     if lines.too_long_nbytes is not None:
-        judged.refuse(judged.fates.lines, _too_long(lines.too_long_nbytes, options))
+        judged.refuse(judged.fates.lines, too_long(lines.too_long_nbytes, options))
         judged.fates.lines += 1
     return judged
 
 
 def _check_fit(line: memoryview, options: Options) -> None:
     if len(line) > options.max_line_nbytes:
-        raise _too_long(len(line), options)
+        raise too_long(len(line), options)
     if not is_utf8(bytes(line)):
         raise Refused("bad_utf8", "the line is not valid UTF-8")
 
 
-def _too_long(nbytes: int, options: Options) -> Refused:
+def too_long(nbytes: int, options: Options) -> Refused:
+    """Give why a line of so many bytes is refused."""
     limit = options.max_line_nbytes
     return Refused("line_too_long", f"the line has {nbytes:,} bytes, more than --max-line allows ({limit:,})")
 

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from fastsft.checks.rendering import check_template
+from fastsft.checks.rules import row_kind
 from fastsft.checks.run import check_rows
 from fastsft.checks.total import CheckReport
 from fastsft.errors import UsageError, told
-from fastsft.lines import line_starts, lines_in
+from fastsft.lines import lines_in
 from fastsft.nemo_rl_config import Training, batches_of, commands_of, config_of
 from fastsft.report import Report
 from fastsft.shards import Chunk, Shard, find_shards, is_same_file
@@ -236,11 +237,8 @@ def _told_of_length(length: int, checked: CheckReport) -> list[str]:
 def _kind_of(shard: Shard) -> str:
     """Look at the first row of a file: a `conversation`, or a `pair` of input and output."""
     for lines in lines_in(Chunk(shard, 0, min(shard.nbytes, 1)), nbytes=1, max_line=1 << 40):
-        line = lines.data[: line_starts(lines.data)[1] - 1]
+        line, _, _ = lines.data.partition(b"\n")
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            row = _any.decode(line)
-            if isinstance(row, dict) and isinstance(row.get("messages"), list):
-                return "conversation"
-            if isinstance(row, dict) and {"input", "output"} <= row.keys() and "responses_create_params" not in row:
-                return "pair"
+            if kind := row_kind(_any.decode(line)):
+                return kind
     raise UsageError(f"{shard.path} does not begin with a row; fastsft convert makes rows of rollouts")

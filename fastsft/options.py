@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
@@ -207,6 +208,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
                 return refused > int(limit[1])
             case limit:
                 return lines is not None and refused > Fraction(limit[2]) / 100 * lines
+
+
+def gates_of(allow: str | Iterable[str]) -> tuple[str, ...]:
+    """Read which gates to lift: words, or several in one with commas between.
+
+    >>> gates_of("masked, failed"), gates_of(["masked,failed", "unverified"])
+    (('masked', 'failed'), ('masked', 'failed', 'unverified'))
+    """
+    several = [allow] if isinstance(allow, str) else allow
+    return tuple(gate.strip() for words in several for gate in str(words).split(","))
 
 
 def sample_of(sample: int | str) -> tuple[int, Fraction | None]:

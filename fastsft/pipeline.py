@@ -82,9 +82,9 @@ def run(
             for out in outs:
                 stack.enter_context(out)
             account = Account(shards, notes, options, outs[0].record_refused)
-            account.report.options["splits"] = {
-                target.stem: split.share for target, split in zip(targets[1:], splits, strict=True)
-            }
+            names = [os.path.relpath(target.folder / (target.file or ""), targets[0].folder) for target in targets]
+            shares = (split.share for split in splits)
+            account.report.options["splits"] = dict(zip(names[1:], shares, strict=True))
 
             def tell(part: float) -> None:
                 if on_progress:
@@ -96,8 +96,8 @@ def run(
                 for rows, count in _rows_of(converted, spool, workers):
                     outs[converted.split].write_rows(rows, count)
             account.judge()
-            for split, target in zip(account.report.splits, targets, strict=bool(splits)):
-                split.name = os.path.relpath(target.folder / (target.file or ""), targets[0].folder)
+            for split, name in zip(account.report.splits, names, strict=bool(splits)):
+                split.name = name
             account.report.seconds = round(time.perf_counter() - started, 3)
             _close(account.report, outs)
             # A signal comes too late from here on, while what is left is put away too: the rows are there.

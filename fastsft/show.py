@@ -8,15 +8,16 @@ from typing import Any
 
 import msgspec
 
-from fastsft.chunk import judged_line
-from fastsft.errors import UsageError
+from fastsft.checks.rules import row_kind
+from fastsft.chunk import judged_line, too_long
+from fastsft.errors import Refused, UsageError
 from fastsft.escape import escaped
 from fastsft.formats.calls import ASSISTANT
 from fastsft.formats.turns import Turn
 from fastsft.lines import line_starts, lines_in
 from fastsft.options import Options
 from fastsft.rollout import decoded
-from fastsft.shards import chunks_of, find_shards
+from fastsft.shards import Shard, chunks_of, find_shards
 
 _SHOWN_CHARACTERS = 400
 _RULE = "─" * 72
@@ -48,7 +49,8 @@ def shown(path: str, *, first: int, count: int, full: bool, reward_threshold: fl
         raise UsageError(f"{path} has no line {first}")
 
 
-def _numbered(shard: Any, options: Options) -> Iterator[tuple[int, bytes]]:
+def _numbered(shard: Shard, options: Options) -> Iterator[tuple[int, bytes | Refused]]:
+    """Give each line with its number, from 1; where it is too long to be read, why."""
     number = 0
     for chunk in chunks_of([shard], options.chunk_nbytes):
         for lines in lines_in(chunk, nbytes=options.chunk_nbytes, max_line=options.max_line_nbytes):
@@ -57,19 +59,22 @@ def _numbered(shard: Any, options: Options) -> Iterator[tuple[int, bytes]]:
                 yield number, lines.data[start : stop - 1]
             if lines.too_long_nbytes is not None:
                 number += 1
-                yield number, b"(a line longer than --max-line)"
+                yield number, too_long(lines.too_long_nbytes, options)
 
 
-def _text_of(line: bytes, options: Options, full: bool) -> str:
+def _text_of(line: bytes | Refused, options: Options, full: bool) -> str:
+    if isinstance(line, Refused):
+        return f"refused: {line.reason}: {line.problem}"
     try:
         value = _any.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = None
-    if isinstance(value, dict) and isinstance(value.get("messages"), list):
-        return "\n".join(["a row", *_tools(value.get("tools")), *_messages(value["messages"], full)])
-    if isinstance(value, dict) and {"input", "output"} <= value.keys() and "responses_create_params" not in value:
-        turns = [{"role": "input", "content": value["input"]}, {"role": "output", "content": value["output"]}]
-        return "\n".join(["a row", *_messages(turns, full)])
+    match row_kind(value):
+        case "conversation":
+            return "\n".join(["a row", *_tools(value.get("tools")), *_messages(value["messages"], full)])
+        case "pair":
+            turns = [{"role": name, "content": value[name]} for name in ("input", "output")]
+            return "\n".join(["a row", *_messages(turns, full)])
     fate, rollout, turns_ = judged_line(line, options)
     if rollout is None:
         return f"{fate}\n{_cut(line.decode('utf-8', 'backslashreplace'), full)}"

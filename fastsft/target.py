@@ -65,7 +65,7 @@ class Target(msgspec.Struct, frozen=True):
 
     def is_part(self, name: str) -> bool:
         """Tell whether a file name is that of an unfinished file of this target."""
-        finals = {self.report.name, self.refused.name, self.file or ""}
+        finals = {self.report.name, self.refused.name, *filter(None, [self.file])}
         return name.endswith(".part") and (
             name.removesuffix(".part") in finals
             or re.fullmatch(re.escape(self.stem) + r"-(\d{5,}|rows)\.part", name) is not None

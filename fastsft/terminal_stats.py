@@ -38,7 +38,7 @@ def tables_of(stats: Stats) -> str:
             for threshold, count in stats.kept.items()
         ),
         "",
-        f"{stats.tasks.count:,} tasks, {_number(stats.tasks.rollouts.mean, '{:.3g}')} rollouts each "
+        f"{many(stats.tasks.count, 'task')}, {_number(stats.tasks.rollouts.mean, '{:.3g}')} rollouts each "
         f"({_number(stats.tasks.rollouts.min)} to {_number(stats.tasks.rollouts.max)}); at {stats.reward_threshold:g}:",
         f"  never solved {_of(stats.tasks.never, stats.tasks.count)}, sometimes "
         f"{_of(stats.tasks.sometimes, stats.tasks.count)}, always {_of(stats.tasks.always, stats.tasks.count)}",

@@ -297,6 +297,7 @@ def test_wrong_words_are_told_and_nothing_is_written(rows, checkout, tmp_path):
     fastsft.convert(tmp_path / "in.jsonl", tmp_path / "packed.jsonl.gz")
     fastsft.convert(tmp_path / "in.jsonl", tmp_path / "pairs.jsonl", format="simple")
     (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "mark.jsonl").write_bytes(b"\xef\xbb\xbf")
     base = checkout / "examples/configs/sft.yaml"
     before = base.read_bytes(), train.read_bytes()
     for files, vals, output, problem in [
@@ -305,6 +306,7 @@ def test_wrong_words_are_told_and_nothing_is_written(rows, checkout, tmp_path):
         ([train, tmp_path / "pairs.jsonl"], [], "sft.yaml", "some files hold conversations and others pairs"),
         ([tmp_path / "packed.jsonl.gz"], [], "sft.yaml", "is compressed"),
         ([tmp_path / "empty.jsonl"], [], "sft.yaml", "is empty"),
+        ([tmp_path / "mark.jsonl"], [], "sft.yaml", "does not begin with a row; fastsft convert makes rows"),
         ([hidden], [], "sft.yaml", "begins with a dot"),
         ([tmp_path / "no.jsonl"], [], "sft.yaml", "cannot read"),
         ([train], [val], train, "would be overwritten"),

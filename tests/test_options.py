@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from builders import lines, rollout, said
 
+import fastsft
 from fastsft import Options, UsageError
 from fastsft.options import nbytes_of
 
@@ -31,6 +33,15 @@ def test_a_wrong_choice_names_the_right_ones(options, problem):
     with pytest.raises(UsageError) as caught:
         Options(**options)
     assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize("allow", ["masked, failed", ["masked,failed"], ("masked", "failed")])
+def test_gates_are_lifted_by_words_or_with_commas(allow, tmp_path):
+    shard, marks = tmp_path / "in.jsonl", ({"mask_sample": True}, {"_ng_failure_class": "x"}, {"truncated": True})
+    shard.write_bytes(lines(*({**rollout("?", said("4")), **mark} for mark in marks)))
+
+    assert fastsft.convert(shard, tmp_path / "rows.jsonl", allow=allow).fates.kept == 2
+    assert fastsft.stats(shard, allow=allow).gated == {"incomplete": 1}
 
 
 @pytest.mark.parametrize(

@@ -378,6 +378,14 @@ def test_no_input_is_removed_as_the_leftover_of_an_earlier_run(tmp_path):
         assert (folder / name).read_bytes() == data
 
 
+def test_a_file_of_somebody_elses_that_is_named_as_a_part_is_left_alone(ten, tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in (".part", "other.part", "train-1.part"):
+        (tmp_path / "out" / name).write_bytes(b"precious")
+    fastsft.convert(ten, f"{tmp_path}/out/")
+    assert {".part", "other.part", "train-1.part"} <= set(listed(tmp_path / "out"))
+
+
 def test_a_link_in_the_place_of_a_part_is_not_followed(ten, tmp_path):
     other = tmp_path / "other"
     other.write_bytes(b"precious")

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import fastsft
 from fastsft.errors import FailedRun, UsageError
 from fastsft.options import Options, Split
 from fastsft.pipeline import run
+from fastsft.show import shown
 
 
 def good(answer: str = "4", *, prompt: str = "2+2?", **more: Any) -> dict[str, Any]:
@@ -124,6 +126,7 @@ def test_whole_tasks_go_to_one_side_and_the_reports_prove_it(mixed, tmp_path):
 
     assert (tmp_path / "val").is_file()  # a path without a slash at its end
     assert [split.name for split in report.splits] == ["train.jsonl", "val", "test.jsonl"]
+    assert report.options["splits"] == {"val": 0.2, "test.jsonl": 0.1}
     counts = {Path(split.name).stem: (split.rows, split.tasks_elsewhere) for split in report.splits}
     assert all(lines > 0 and elsewhere == 0 for lines, elsewhere in counts.values())
     reports = [json.loads((tmp_path / f"{name}.report.json").read_bytes()) for name in counts]
@@ -153,6 +156,14 @@ def test_a_split_in_a_folder_has_its_name(mixed, tmp_path):
     ]
     fastsft.convert(mixed, f"{tmp_path}/train/", splits={f"{tmp_path}/val/": 0.3}, shards=1)
     assert sorted(os.listdir(tmp_path / "val")) == ["val-00000-of-00001.jsonl", "val.report.json"]
+
+
+def test_splits_of_the_same_name_in_several_folders_are_told_apart(mixed, tmp_path):
+    splits = {f"{tmp_path}/{folder}/rows.jsonl": share for folder, share in (("val", 0.2), ("test", 0.1))}
+    report = fastsft.convert(mixed, tmp_path / "rows.jsonl", splits=splits)
+
+    assert report.options["splits"] == {"val/rows.jsonl": 0.2, "test/rows.jsonl": 0.1}
+    assert [split.name for split in report.splits] == ["rows.jsonl", "val/rows.jsonl", "test/rows.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -398,6 +409,16 @@ def test_show_tells_what_is_in_a_line_and_what_becomes_of_it(tmp_path):
     assert f"has no line {2**64}" in command("show", shard, "--line", 2**64, ok=False)
     assert command("show", shard, "-n", 2**64) == told
     assert list(itertools.islice(command("show", shard, "--line", 2, "-n", 1).splitlines(), 1, 2)) == [f"{shard}:2"]
+
+
+def test_show_says_of_a_line_that_is_too_long_what_convert_says(monkeypatch, tmp_path):
+    shard = tmp_path / "in.jsonl"
+    shard.write_bytes(lines(good(), good(padding="x" * 500)))
+    monkeypatch.setattr("fastsft.show.Options", partial(Options, max_line_nbytes=400, chunk_nbytes=100))
+    shown_lines = list(shown(str(shard), first=1, count=9, full=False, reward_threshold=0.95))
+
+    assert [text.splitlines()[2][:23] for text in shown_lines] == ["kept; reward 1", "refused: line_too_long:"]
+    assert len(shown_lines[1].splitlines()) == 3
 
 
 # What a newcomer tripped over.

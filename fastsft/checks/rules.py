@@ -64,6 +64,15 @@ def _repeated_keys(line: bytes) -> list[str]:
 UNRENDERABLE = frozenset({"not_a_row", "bad_content", "bad_call", "bad_arguments", "bad_tool"})
 
 
+def row_kind(value: Any) -> str | None:
+    """Tell a `conversation` and a `pair` of input and output from what is no row, such as a rollout."""
+    if not isinstance(value, dict):
+        return None
+    if isinstance(value.get("messages"), list):
+        return "conversation"
+    return "pair" if {"input", "output"} <= value.keys() and "responses_create_params" not in value else None
+
+
 def is_pair(row: dict[str, Any]) -> bool:
     """Tell whether a row is a pair of input and output, and no conversation."""
     return "messages" not in row and {"input", "output"} <= row.keys()

@@ -19,7 +19,6 @@ from fastsft.commands.words import (
     Quiet,
     Reasoning,
     Threshold,
-    gates_in,
     published_whatever_happens,
     some,
 )
@@ -132,7 +131,7 @@ def convert(
             loss=loss,
             reward_threshold=reward_threshold,
             max_reward=max_reward,
-            allow=gates_in(allow),
+            allow=allow or (),
             where=where,
             max_tokens=max_tokens,
             template=template,

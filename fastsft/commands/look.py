@@ -17,7 +17,6 @@ from fastsft.commands.words import (
     Quiet,
     Reasoning,
     Threshold,
-    gates_in,
     print_all,
     published_whatever_happens,
     some,
@@ -99,7 +98,7 @@ def stats(
         found = run(
             paths,
             reward_threshold=reward_threshold,
-            allow=gates_in(allow),
+            allow=allow or (),
             max_line=max_line,
             jobs=jobs,
             on_progress=bar.show,

@@ -45,7 +45,8 @@ Threshold = Annotated[
 Allow = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="GATES", help="Keep what says not to train on it: masked, failed, unverified, incomplete, or all."
+        metavar="GATES",
+        help="Keep what says not to train on it: masked, failed, unverified, incomplete (with commas), or all.",
     ),
 ]
 MaxLine = Annotated[
@@ -65,11 +66,6 @@ def some(inputs: list[str] | None) -> list[str]:
     if not inputs:
         raise UsageError("no input: name files, folders or globs of rollouts")
     return inputs
-
-
-def gates_in(allow: list[str] | None) -> list[str]:
-    """Read what is allowed, several words or one with commas."""
-    return [gate.strip() for words in allow or [] for gate in words.split(",")]
 
 
 def print_all(texts: Iterable[str]) -> None:
