@@ -14,8 +14,7 @@ from fastsft.api import check, convert, index, stats
 from fastsft.errors import FailedRun, FastsftError, TooManyRefused, UsageError
 from fastsft.formats import FORMATS
 from fastsft.options import Options
-from fastsft.pipeline import Progress
-from fastsft.report import Fates, Report
+from fastsft.report import Fates, Progress, Report
 
 __all__ = [
     "FORMATS",

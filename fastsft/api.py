@@ -10,8 +10,8 @@ import msgspec
 
 from fastsft.errors import UsageError
 from fastsft.options import DEFAULT_MAX_LINE_NBYTES, Options, Split, gates_of, nbytes_of, pass_rate_of, share_of
-from fastsft.pipeline import Progress, run
-from fastsft.report import Report
+from fastsft.pipeline import run
+from fastsft.report import Progress, Report
 
 if TYPE_CHECKING:
     from fastsft.checks.total import CheckReport

@@ -177,10 +177,10 @@ def _drop_reasons(judged: _Judged, chunk: Chunk, options: Options) -> list[str |
     if gates.suffice(options):
         return gates.drop_reasons(judged.rollouts, options)
     from fastsft.selection import columns_of_each, drop_reasons  # Polars: not before it is needed
-    from fastsft.table import Place, columns
+    from fastsft.table import ShardPlace, columns
 
     names = columns_of_each(options)
-    place = Place(printable(chunk.shard.path), chunk.shard.place)
+    place = ShardPlace(printable(chunk.shard.path), chunk.shard.place)
     known = columns(names, judged.rollouts, place=place, lines=judged.numbers, offsets=judged.offsets)
     return drop_reasons(known, options)
 
@@ -239,12 +239,12 @@ def scan_chunk(index: int, chunk: Chunk, *, options: Options, names: Sequence[st
 
 @no_garbage_collection()
 def _scan(lines: Lines, chunk: Chunk, options: Options, names: Sequence[str], every_line: bool, before: int) -> Scanned:
-    from fastsft.table import FROM_ROWS, Place, packed, table, with_rows
+    from fastsft.table import FROM_ROWS, ShardPlace, packed, table, with_rows
 
     judged = _judged(lines, options)
     if not judged.rollouts:
         return Scanned(chunk, judged.fates, judged.refused, [])
-    place = Place(printable(chunk.shard.path), chunk.shard.place)
+    place = ShardPlace(printable(chunk.shard.path), chunk.shard.place)
     found = [name for name in names if name not in FROM_ROWS]
     known = table(found, judged.rollouts, place=place, lines=judged.numbers, offsets=judged.offsets)
     if set(FROM_ROWS) & set(names):

@@ -18,13 +18,12 @@ import polars as pl
 
 from fastsft.account import Account
 from fastsft.options import GATES, Options
-from fastsft.pipeline import Progress, jobs_for
-from fastsft.report import Fates
+from fastsft.report import Fates, Progress, by_part
 from fastsft.scan import scanned_tables
 from fastsft.shards import find_shards
 from fastsft.table import empty
 from fastsft.tasks import TASK_FROM, with_tasks
-from fastsft.workers import Workers
+from fastsft.workers import Workers, jobs_for
 
 THRESHOLDS = (0.5, 0.85, 0.9, 0.95, 1.0)  # the guide's, and the edges beside them
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -124,11 +123,7 @@ def stats_of(
     """
     shards, notes = find_shards(inputs)
     nbytes = sum(shard.nbytes for shard in shards)
-
-    def tell(part: float) -> None:
-        if on_progress:
-            on_progress(Progress(int(part * nbytes), nbytes, 0))
-
+    tell = by_part(on_progress, nbytes)
     names = ["reward", *TASK_FROM, *GATES, *LENGTHS]
     tally = _Tally(options)
     tally.add(empty(names))

@@ -98,7 +98,7 @@ class Stopped(BaseException):
 
 
 @contextlib.contextmanager
-def told(path: Path, outcome: str = "nothing was published") -> Iterator[None]:
+def errors_naming(path: Path, outcome: str = "nothing was published") -> Iterator[None]:
     """Turn an operating system's error into one that says which path and what came of the run."""
     try:
         yield

@@ -18,7 +18,7 @@ from fastsft.rollout import Rollout
 _ANSWERS_HELD = 1 << 16
 
 
-class Gate(NamedTuple):
+class ValueCriterion(NamedTuple):
     """A reason to drop a line for one value.
 
     Attributes:
@@ -34,19 +34,19 @@ class Gate(NamedTuple):
     drops: Callable[[Any], Any]
 
 
-def marks_asked(options: Options) -> list[Gate]:
+def gate_criteria(options: Options) -> list[ValueCriterion]:
     """List the gates that are asked first: what lines say of themselves, and whether they have a reward."""
-    marks = [Gate(name, name, getattr(facts, name), _holds) for name in options.gates]
-    return [*marks, Gate("no_reward", "reward", facts.reward, _is_missing)]
+    gates = [ValueCriterion(name, name, getattr(facts, name), _holds) for name in options.gates]
+    return [*gates, ValueCriterion("no_reward", "reward", facts.reward, _is_missing)]
 
 
-def bounds_asked(options: Options) -> list[Gate]:
-    """List those that are asked of the rewards that there are."""
+def reward_criteria(options: Options) -> list[ValueCriterion]:
+    """List what is asked of the rewards that there are."""
     least = float(options.reward_threshold)
-    bounds = [Gate("below_threshold", "reward", facts.reward, lambda reward: reward < least)]
+    bounds = [ValueCriterion("below_threshold", "reward", facts.reward, lambda reward: reward < least)]
     if options.max_reward is not None:
         most = float(options.max_reward)
-        bounds.append(Gate("above_max", "reward", facts.reward, lambda reward: reward > most))
+        bounds.append(ValueCriterion("above_max", "reward", facts.reward, lambda reward: reward > most))
     return bounds
 
 
@@ -64,22 +64,22 @@ def suffice(options: Options) -> bool:
 
 
 def drop_reasons(rollouts: Sequence[Rollout], options: Options) -> list[str | None]:
-    """Give for each rollout why the gates drop it, or None where they keep it."""
+    """Give for each rollout why it is dropped, or None where it is kept."""
     answers = _answers(options)
     values = zip(*(map(of, rollouts) for of in answers.asked.values()), strict=True)
     return list(map(answers.__getitem__, values))
 
 
 class _Answers(dict[tuple[Any, ...], str | None]):
-    """What the gates say of each combination of values; there are few, and asking takes four times as long."""
+    """What the criteria say of each combination of values; there are few, and asking takes four times as long."""
 
-    def __init__(self, gates: Sequence[Gate]) -> None:
-        self.gates = gates
-        self.asked = {gate.column: gate.of for gate in gates}
+    def __init__(self, criteria: Sequence[ValueCriterion]) -> None:
+        self.criteria = criteria
+        self.asked = {one.column: one.of for one in criteria}
 
     def __missing__(self, values: tuple[Any, ...]) -> str | None:
         named = dict(zip(self.asked, values, strict=True))
-        reason = next((gate.reason for gate in self.gates if gate.drops(named[gate.column])), None)
+        reason = next((one.reason for one in self.criteria if one.drops(named[one.column])), None)
         if len(self) < _ANSWERS_HELD:
             self[values] = reason
         return reason
@@ -87,4 +87,4 @@ class _Answers(dict[tuple[Any, ...], str | None]):
 
 @lru_cache(maxsize=8)
 def _answers(options: Options) -> _Answers:
-    return _Answers([*marks_asked(options), *bounds_asked(options)])
+    return _Answers([*gate_criteria(options), *reward_criteria(options)])

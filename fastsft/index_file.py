@@ -15,17 +15,17 @@ import polars as pl
 
 from fastsft import __version__
 from fastsft.account import Account
-from fastsft.errors import FailedRun, UsageError, told
+from fastsft.errors import FailedRun, UsageError
 from fastsft.formats.row import Layout
 from fastsft.options import Options
-from fastsft.pipeline import Progress, jobs_for
-from fastsft.report import Fates, RefusedLine, Report, Scanned
+from fastsft.report import Fates, Progress, RefusedLine, Report, Scanned, by_part
 from fastsft.scan import scan
 from fastsft.seal import UNSEALED, head_of, is_whole, seal
 from fastsft.shards import Chunk, Shard, find_shards, is_same_file, printable
 from fastsft.table import COLUMNS
 from fastsft.tasks import with_tasks
-from fastsft.workers import Workers
+from fastsft.workers import Workers, jobs_for
+from fastsft.write import whole
 
 NAME = "fastsft.index.parquet"  # where it is found by itself, beside the first shard
 _COMMAND = "fastsft index INPUT... --output FILE"
@@ -205,12 +205,7 @@ def write_index(
             raise UsageError(f"{shard.path} is an input and would be overwritten; choose another output")
     if target.exists() and not _is_index(target):
         raise UsageError(f"{target} is no index of fastsft, and would be overwritten; choose another output")
-    total_nbytes = sum(shard.nbytes for shard in shards)
-
-    def tell(part: float) -> None:
-        if on_progress:
-            on_progress(Progress(int(part * total_nbytes), total_nbytes, 0))
-
+    tell = by_part(on_progress, sum(shard.nbytes for shard in shards))
     refused: list[RefusedLine] = []
     names = ["place", *_FOUND, "unusable", "problem", *(["content"] if options.dedup else [])]
     with Workers(jobs_for(shards, options)) as workers:
@@ -236,27 +231,14 @@ def _write(
         _VERSION, __version__, UNSEALED, options.max_line_nbytes, options.format, options.layout, options.dedup, entries
     )
     places = {entry.path: place for place, entry in enumerate(report.inputs)}
-    unusable = pl.DataFrame(
-        {
-            "place": [places[line.shard] for line in refused],
-            "shard": [line.shard for line in refused],
-            "line": [line.line for line in refused],
-            "offset": [line.offset for line in refused],
-            "reason": [line.reason for line in refused],
-            "problem": [line.problem for line in refused],
-        },
-        schema={**{name: lines.schema[name] for name in ("place", "shard", "line", "offset")}, **_REFUSED},
-    )
+    kinds = {name: lines.schema[name] for name in ("place", "shard", "line", "offset")} | _REFUSED
+    rows = [(places[line.shard], *msgspec.structs.astuple(line)) for line in refused]
+    unusable = pl.DataFrame(rows, schema=kinds, orient="row")
     both = pl.concat([lines, unusable], how="diagonal").sort("place", "offset", maintain_order=True)
-    part = target.with_name(f"{target.name}.part")
-    with told(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with whole(target) as part:
         try:
             with part.open("wb") as file:
                 both.write_parquet(file, metadata={_KEY: msgspec.json.encode(about).decode()})
-            seal(part)
-            os.replace(part, target)
         except pl.exceptions.PolarsError as error:  # it tells of a full disk itself
-            raise FailedRun(f"cannot write {target}: {str(error).splitlines()[0]}; nothing was published") from None
-        finally:
-            part.unlink(missing_ok=True)
+            raise FailedRun(f"cannot write {target}: {str(error).splitlines()[0]}; nothing was written") from None
+        seal(part)

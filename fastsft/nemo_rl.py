@@ -14,11 +14,12 @@ from fastsft.checks.rendering import check_template
 from fastsft.checks.rules import row_kind
 from fastsft.checks.run import check_rows
 from fastsft.checks.total import CheckReport
-from fastsft.errors import UsageError, told
+from fastsft.errors import UsageError
 from fastsft.lines import lines_in
 from fastsft.nemo_rl_config import Training, batches_of, commands_of, config_of
 from fastsft.report import Report
 from fastsft.shards import Chunk, Shard, find_shards, is_same_file
+from fastsft.write import whole
 
 BASE = "examples/configs/sft.yaml"  # in a checkout of NeMo RL
 _BASE_BESIDE = "configs/sft.yaml"  # the same, from a file in `examples/`
@@ -95,15 +96,8 @@ def write_config(
     text = yaml.dump(config, Dumper=_dumper(yaml), sort_keys=False, allow_unicode=True, width=1000)
     if yaml.safe_load(text) != config:
         raise AssertionError("the config does not survive being written, please report this")
-    part = path.with_name(f"{path.name}.part")
-    with told(path, "nothing was written"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                part.unlink()
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
     shards = [*train_shards, *val_shards]
     return Written(str(path), config, remarks, commands_of(path, training, checkout, shards, checked.rows))
 

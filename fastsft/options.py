@@ -29,6 +29,7 @@ _SAMPLE = re.compile(r"(\d{1,18})|(\d{1,3}(?:\.\d{1,6})?)%")  # so that no produ
 # What a line can say of itself that keeps it out; `allow` lets it in. The order is that of asking.
 GATES = ("masked", "failed", "unverified", "incomplete")
 
+_OF_NO_BYTE = ("jobs", "chunk_nbytes")  # settings that never change a byte of what is written
 LAYOUT_CHOICES = {"arguments": ("object", "string"), "reasoning": ("field", "think", "drop"), "loss": ("own",)}
 
 
@@ -154,31 +155,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     def shown(self) -> dict[str, Any]:
         """Give the settings that what is written depends on, by name, for the report."""
-        return {
-            "format": self.format,
-            "arguments": self.layout.arguments if "arguments" in CHOICES[self.format] else None,
-            "reasoning": self.layout.reasoning if "reasoning" in CHOICES[self.format] else None,
-            "loss": self.loss,
-            "reward_threshold": self.reward_threshold,
-            "max_reward": self.max_reward,
-            "allow": sorted(self.allow),
-            "where": self.where,
-            "max_tokens": self.max_tokens,
-            "template": self.template,
-            "pass_rate": list(self.pass_rate) if self.pass_rate else None,
-            "dedup": self.dedup,
-            "best_of": self.best_of,
-            "per_task": self.per_task,
-            "per_agent": self.per_agent,
-            "sample": self.sample,
-            "seed": self.seed,
-            "max_refused": self.max_refused,
-            "shards": self.shards,
-            "shard_nbytes": self.shard_nbytes,
-            "name": self.name,
-            "compress": self.compress,
-            "max_line_nbytes": self.max_line_nbytes,
+        settings = {name: value for name, value in msgspec.to_builtins(self).items() if name not in _OF_NO_BYTE}
+        chosen = {
+            name: getattr(self.layout, name) if name in CHOICES[self.format] else None
+            for name in ("arguments", "reasoning")
         }
+        return settings | chosen | {"allow": sorted(self.allow)}
 
     @property
     def layout(self) -> Layout:

@@ -26,28 +26,16 @@ from fastsft.account import Account
 from fastsft.chunk import convert_chosen, convert_chunk, convert_to_spool
 from fastsft.errors import UsageError
 from fastsft.options import Options, Split
-from fastsft.report import Converted, Report
+from fastsft.report import Converted, Progress, Report
 from fastsft.shards import Shard, chunks_of, find_shards
 from fastsft.signals import signals_too_late
 from fastsft.spool import take_spool
 from fastsft.target import check_target, targets_of
-from fastsft.workers import Workers, cores
+from fastsft.workers import Workers, jobs_for
 from fastsft.write import Output
 
 if TYPE_CHECKING:
     from fastsft.index_file import Index
-
-# Starting workers and importing joblib takes about as long as one process takes for this much.
-WORKERS_PAY_FROM_NBYTES = 96 * 1024 * 1024
-_EXPANSION = 5  # how many times larger compressed rollouts are taken to be
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """How far a run is: input bytes done and in all, rows written."""
-
-    nbytes: int
-    total_nbytes: int
-    rows: int
 
 
 def run(
@@ -120,15 +108,6 @@ def _rows_of(converted: Converted, spool: Path, workers: Workers) -> Iterator[tu
         assert workers.slots is not None
         with workers.slots.taken(converted.rows) as rows:
             yield rows, converted.fates.kept
-
-
-def jobs_for(shards: Sequence[Shard], options: Options) -> int:
-    """Give how many processes are asked for, or pay."""
-    chunks = sum(1 if shard.compression else -(-shard.nbytes // options.chunk_nbytes) for shard in shards)
-    if options.jobs is not None:
-        return max(1, min(options.jobs, chunks))
-    nbytes = sum(shard.nbytes * (_EXPANSION if shard.compression else 1) for shard in shards)
-    return 1 if nbytes < WORKERS_PAY_FROM_NBYTES else max(1, min(cores(), chunks))
 
 
 def _plan_of(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastsft.distribution import Stats
-from fastsft.errors import FailedRun, UsageError
+from fastsft.errors import UsageError
 from fastsft.shards import find_shards, is_same_file
+from fastsft.write import whole
 
 
 def check_plot(path: str, inputs: Sequence[str]) -> None:
@@ -55,12 +54,5 @@ def draw_plot(stats: Stats, path: str) -> None:
     kept.set(title="rows that a threshold would keep", xlabel="threshold", ylabel="rows")
     for axes in (rewards, kept):
         axes.spines[["top", "right"]].set_visible(False)
-    part = f"{path}.part"
-    try:
+    with whole(Path(path)) as part:
         figure.savefig(part, format=Path(path).suffix[1:], dpi=150)
-        os.replace(part, path)
-    except OSError as error:
-        raise FailedRun(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            Path(part).unlink()

@@ -7,6 +7,7 @@ the inputs and the options alone.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -120,6 +121,24 @@ class Scanned(msgspec.Struct):
     refused: list[RefusedLine]
     tables: list[bytes]
     problem: str | None = None
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a run is: input bytes done and in all, rows written."""
+
+    nbytes: int
+    total_nbytes: int
+    rows: int
+
+
+def by_part(on_progress: Callable[[Progress], None] | None, total_nbytes: int) -> Callable[[float], None]:
+    """Give what tells of progress where no rows are written, from the part of the input that is done."""
+
+    def tell(part: float) -> None:
+        if on_progress:
+            on_progress(Progress(int(part * total_nbytes), total_nbytes, 0))
+
+    return tell
 
 
 class InputShard(msgspec.Struct):

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from fastsft.errors import FailedRun, UsageError
-from fastsft.gates import Gate, bounds_asked, marks_asked
+from fastsft.gates import ValueCriterion, gate_criteria, reward_criteria
 from fastsft.options import Options, sample_of
 from fastsft.table import COLUMNS, frame_of
 from fastsft.tasks import TASK_FROM, draw, rank, split_of, with_tasks
@@ -61,11 +61,11 @@ def criteria(options: Options) -> tuple[Criterion, ...]:
 
 def _criteria(options: Options) -> Iterator[Criterion]:
     reward, task = pl.col("reward"), pl.col("task")
-    yield from map(_of_gate, marks_asked(options))
+    yield from map(_on_column, gate_criteria(options))
     if options.pass_rate is not None:
         share = (reward >= options.reward_threshold).mean().over(task)
         yield Criterion("pass_rate", share.is_between(*options.pass_rate).not_(), compares=True)
-    yield from map(_of_gate, bounds_asked(options))
+    yield from map(_on_column, reward_criteria(options))
     if options.where is not None:
         expression, compares = where_of(options.where)
         yield Criterion("where", expression.fill_null(False).not_(), compares)
@@ -90,8 +90,8 @@ def _criteria(options: Options) -> Iterator[Criterion]:
         yield Criterion("not_sampled", place >= wanted, True, of_rows=True)
 
 
-def _of_gate(gate: Gate) -> Criterion:
-    return Criterion(gate.reason, gate.drops(pl.col(gate.column)))
+def _on_column(one: ValueCriterion) -> Criterion:
+    return Criterion(one.reason, one.drops(pl.col(one.column)))
 
 
 def where_of(text: str) -> tuple[pl.Expr, bool]:

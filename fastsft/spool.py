@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from fastsft.errors import told
+from fastsft.errors import errors_naming
 
 _SLOT_NBYTES = 16 * 1024 * 1024  # a chunk, and its rows are seldom more
 _SLOTS_EACH = 3  # for a worker: one being filled, two that wait for the rows before them
@@ -157,7 +157,7 @@ class Handover:
 def spooled(spool: Path, index: int) -> Iterator[Handover]:
     """Hand rows from a worker to the writer, all or none, the same whoever does it."""
     handover = Handover(spool / f"{index:08}.{os.getpid()}.{threading.get_ident()}.part")
-    with told(spool / f"{index:08}"):
+    with errors_naming(spool / f"{index:08}"):
         try:
             yield handover
             handover.finish(spool / f"{index:08}")
@@ -172,7 +172,7 @@ def take_spool(spool: Path, index: int, count: int) -> Iterator[tuple[memoryview
     They are mapped, not read, as they are looked at once and passed on: 1.05 times as fast a run.
     """
     path = spool / f"{index:08}"
-    with told(path):
+    with errors_naming(path):
         with path.open("rb") as file:
             nbytes = os.fstat(file.fileno()).st_size
             start, window = 0, _COPY_NBYTES

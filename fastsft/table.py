@@ -18,17 +18,16 @@ from fastsft.tasks import prompt_hash
 
 
 class Column(NamedTuple):
-    """One column: its type, what it says, and how it is found from a rollout; None where the line's place tells."""
+    """One column: its type, and how it is found from a rollout; None where the line's place tells."""
 
     dtype: type[pl.DataType]
-    meaning: str
     of: Callable[[Rollout], Any] | None = None
 
 
 FROM_ROWS = ("unusable", "problem", "content")
 
 
-class Place(NamedTuple):
+class ShardPlace(NamedTuple):
     """Which shard: its path as JSON can hold it, and which of the run's shards it is, from 0."""
 
     shard: str
@@ -36,46 +35,52 @@ class Place(NamedTuple):
 
 
 COLUMNS = {
-    "shard": Column(pl.String, "the path of its shard, as it was found"),
-    "line": Column(pl.UInt64, "its number in the shard, from 1"),
-    "offset": Column(pl.UInt64, "bytes before it in the shard, decompressed"),
-    "nbytes": Column(pl.UInt32, "its length in bytes"),
-    "reward": Column(pl.Float64, "its score; null where the line says null", facts.reward),
-    "agent": Column(pl.String, "the environment's name, `agent_ref.name`", facts.agent),
-    "task": Column(pl.UInt64, "the task's key"),
-    "task_index": Column(pl.Int64, "`_ng_task_index`", facts.task_index),
-    "masked": Column(pl.Boolean, "`mask_sample` is true, on top or in `instance_config`", facts.masked),
-    "failed": Column(pl.Boolean, "`_ng_failure_class` is there", facts.failed),
-    "unverified": Column(pl.Boolean, "`verification_skipped` is true", facts.unverified),
-    "incomplete": Column(
-        pl.Boolean, "cut short: `truncated`, `incomplete_details`, or a `status` not `completed`", facts.incomplete
-    ),
-    "status": Column(pl.String, "`response.status`", facts.status),
-    "turns": Column(pl.UInt32, "turns of prompt and output", facts.turns),
-    "calls": Column(pl.UInt32, "calls that the model made", facts.calls),
-    "tokens": Column(
-        pl.UInt32, "length in tokens, by recorded ids or `usage`; null where neither is there", facts.tokens
-    ),
+    "shard": Column(pl.String),  # the path of its shard, as it was found
+    "line": Column(pl.UInt64),  # its number in the shard, from 1
+    "offset": Column(pl.UInt64),  # bytes before it in the shard, decompressed
+    "nbytes": Column(pl.UInt32),  # its length in bytes
+    "reward": Column(pl.Float64, facts.reward),
+    "agent": Column(pl.String, facts.agent),
+    "task": Column(pl.UInt64),  # `with_tasks` finds it
+    "task_index": Column(pl.Int64, facts.task_index),
+    "masked": Column(pl.Boolean, facts.masked),
+    "failed": Column(pl.Boolean, facts.failed),
+    "unverified": Column(pl.Boolean, facts.unverified),
+    "incomplete": Column(pl.Boolean, facts.incomplete),
+    "status": Column(pl.String, facts.status),
+    "turns": Column(pl.UInt32, facts.turns),
+    "calls": Column(pl.UInt32, facts.calls),
+    "tokens": Column(pl.UInt32, facts.tokens),
 }
 # What a scan finds beside them: the parts from which tasks are told, and what a row would hold.
 HIDDEN = {
-    "place": Column(pl.UInt32, "which of the run's shards it is in, from 0"),
-    "prompt": Column(pl.UInt64, "hash of what was asked", prompt_hash),
-    "unusable": Column(pl.String, "why it has no row, as a reason; null where it has one, or nobody asked"),
-    "problem": Column(pl.String, "the same as a sentence"),
-    "content": Column(pl.Binary, "hash of the row; null where it has none, or nobody asked"),
+    "place": Column(pl.UInt32),  # which of the run's shards it is in, from 0
+    "prompt": Column(pl.UInt64, prompt_hash),
+    "unusable": Column(pl.String),  # why it has no row, as a reason; null where it has one, or nobody asked
+    "problem": Column(pl.String),  # the same as a sentence
+    "content": Column(pl.Binary),  # hash of the row; null where it has none, or nobody asked
 }
 
 
 def table(
-    names: Iterable[str], rollouts: Sequence[Rollout], *, place: Place, lines: Sequence[int], offsets: Sequence[int]
+    names: Iterable[str],
+    rollouts: Sequence[Rollout],
+    *,
+    place: ShardPlace,
+    lines: Sequence[int],
+    offsets: Sequence[int],
 ) -> pl.DataFrame:
     """Build columns of the rollouts of one shard; line i begins at `offsets[i]` and ends where the next begins."""
     return frame_of(columns(names, rollouts, place=place, lines=lines, offsets=offsets))
 
 
 def columns(
-    names: Iterable[str], rollouts: Sequence[Rollout], *, place: Place, lines: Sequence[int], offsets: Sequence[int]
+    names: Iterable[str],
+    rollouts: Sequence[Rollout],
+    *,
+    place: ShardPlace,
+    lines: Sequence[int],
+    offsets: Sequence[int],
 ) -> dict[str, Sequence[Any]]:
     """Find the same columns, as Python has them."""
     return {name: _column(name, rollouts, place, lines, offsets) for name in names}
@@ -96,7 +101,7 @@ def _dtype(name: str) -> type[pl.DataType]:
 
 
 def _column(
-    name: str, rollouts: Sequence[Rollout], place: Place, lines: Sequence[int], offsets: Sequence[int]
+    name: str, rollouts: Sequence[Rollout], place: ShardPlace, lines: Sequence[int], offsets: Sequence[int]
 ) -> Sequence[Any]:
     match name:
         case "shard" | "place":

@@ -13,8 +13,7 @@ from fastsft.compression import SUFFIXES, opened
 from fastsft.escape import escaped
 
 if TYPE_CHECKING:
-    from fastsft.pipeline import Progress
-    from fastsft.report import Report
+    from fastsft.report import Progress, Report
 
 FEW_ROWS = 100  # below this the page advises to lower the threshold
 

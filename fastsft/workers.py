@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -27,12 +27,17 @@ from typing import Any, TypeVar
 from fastsft.errors import FailedRun
 from fastsft.forked import forked_pool
 from fastsft.memory import keep_freed_memory
+from fastsft.options import Options
+from fastsft.shards import Shard
 from fastsft.signals import ASKING_TO_STOP
 from fastsft.spool import Slots, share
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+# Starting workers and importing joblib takes about as long as one process takes for this much.
+WORKERS_PAY_FROM_NBYTES = 96 * 1024 * 1024
+_EXPANSION = 5  # how many times larger compressed rollouts are taken to be
 _WAVE_TASKS_PER_JOB = 16
 _CGROUP_LIMIT = "/sys/fs/cgroup/cpu.max"
 _SECONDS_BETWEEN_LOOKS = 0.5  # at whether the parent still lives
@@ -50,6 +55,15 @@ def cores() -> int:
         return max(1, min(count, -(-int(quota) // int(period))))
     except (OSError, ValueError):  # no container, or "max": no limit
         return count
+
+
+def jobs_for(shards: Sequence[Shard], options: Options) -> int:
+    """Give how many processes are asked for, or pay."""
+    chunks = sum(1 if shard.compression else -(-shard.nbytes // options.chunk_nbytes) for shard in shards)
+    if options.jobs is not None:
+        return max(1, min(options.jobs, chunks))
+    nbytes = sum(shard.nbytes * (_EXPANSION if shard.compression else 1) for shard in shards)
+    return 1 if nbytes < WORKERS_PAY_FROM_NBYTES else max(1, min(cores(), chunks))
 
 
 class Workers:

@@ -15,7 +15,7 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ from types import TracebackType
 import msgspec
 
 from fastsft.compression import Compressor
-from fastsft.errors import UsageError, told
+from fastsft.errors import UsageError, errors_naming
 from fastsft.options import DEFAULT_SHARD_NBYTES, Options
 from fastsft.report import OutputShard, RefusedLine, Report
 from fastsft.signals import signals_later, signals_too_late
@@ -58,7 +58,7 @@ class Output:
             self._limit = options.shard_nbytes or DEFAULT_SHARD_NBYTES
 
     def __enter__(self) -> Output:
-        with told(self.target.folder), signals_later():
+        with errors_naming(self.target.folder), signals_later():
             self._made = [folder for folder in (self.target.folder, *self.target.folder.parents) if not folder.exists()]
             self.target.folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.target)
@@ -148,7 +148,7 @@ class Output:
         """Give all files their final names, what `close` has closed."""
         assert self._report, "not closed"
         names = self._names
-        with told(self.target.folder, "publishing was not finished, and no report stands there"):
+        with errors_naming(self.target.folder, "publishing was not finished, and no report stands there"):
             self.target.report.unlink(missing_ok=True)  # from here on no report stands beside a mixture
             for name in self._earlier - set(names):
                 (self.target.folder / name).unlink(missing_ok=True)
@@ -184,7 +184,7 @@ class Output:
         whole = self._parts.pop() if self._parts else _Part(self.target.folder / f"{self.target.stem}-rows.part")
         whole.close("")
         count = max(1, min(count, whole.rows))
-        with told(whole.path), open(whole.path, "rb") as rows:
+        with errors_naming(whole.path), open(whole.path, "rb") as rows:
             for index in range(count):
                 left = whole.rows // count + (index < whole.rows % count)
                 part = _Part(self.target.folder / f"{self.target.stem}-{index:05}.part", self._compressor())
@@ -213,7 +213,7 @@ class _Part:
         self._written_nbytes = 0
         self._sha256 = hashlib.sha256()
         self._compressor = compressor
-        with told(path):  # mode 0666 less the umask, as any program's; a link in its place is not followed
+        with errors_naming(path):  # mode 0666 less the umask, as any program's; a link in its place is not followed
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._open = True
 
@@ -229,7 +229,7 @@ class _Part:
             piece = left[:_AT_ONCE_NBYTES]
             self._sha256.update(piece)
             left = left[len(piece) :]
-            with told(self.path):
+            with errors_naming(self.path):
                 while piece:
                     piece = piece[os.write(self._file, piece) :]
         if hasattr(os, "posix_fadvise"):  # lets Linux begin to write, so that fsync waits for less: 1.04 times as fast
@@ -241,7 +241,7 @@ class _Part:
         if self._open:
             if self._compressor:
                 self._write(self._compressor.flush())
-            with told(self.path):
+            with errors_naming(self.path):
                 os.fsync(self._file)
                 self._open = False
                 os.close(self._file)
@@ -256,6 +256,24 @@ class _Part:
             self._open = False
             with contextlib.suppress(OSError):
                 os.close(self._file)
+
+
+@contextlib.contextmanager
+def whole(path: Path, outcome: str = "nothing was written") -> Iterator[Path]:
+    """Give the path of an unfinished file beside `path`, which takes its place at the end of the block, or never does.
+
+    Raises:
+        FailedRun: The system would not write it; `outcome` says what came of it.
+    """
+    part = path.with_name(f"{path.name}.part")
+    with errors_naming(path, outcome):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            os.replace(part, path)
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink()
 
 
 def _locked(target: Target) -> int:

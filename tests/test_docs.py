@@ -46,7 +46,7 @@ def test_readme_names_every_option_that_help_names():
 def test_readme_names_every_reason_and_no_other():
     source = "".join(path.read_text() for path in (PROJECT / "fastsft").rglob("*.py"))
     refused = set(re.findall(r'Refused\(\s*"([a-z0-9_]+)"', source))
-    dropped = {*GATES, *re.findall(r'(?:Criterion|Gate)\(\s*"([a-z_]+)"', source)}
+    dropped = {*GATES, *re.findall(r'(?:Criterion|ValueCriterion)\(\s*"([a-z_]+)"', source)}
     assert len(refused) > 10
     assert len(dropped) == 15
     table = README.partition("## Every line has one fate")[2].partition("\n## ")[0]

@@ -22,9 +22,10 @@ from builders import assistant, line, lines, raw_call, rollout, said, turn, user
 
 import fastsft
 from fastsft import FailedRun, Fates, Options, TooManyRefused, UsageError, chunk, write
-from fastsft.pipeline import jobs_for, run
+from fastsft.pipeline import run
 from fastsft.shards import Shard
 from fastsft.target import Target
+from fastsft.workers import jobs_for
 
 DATA = Path(__file__).parent / "data"
 
@@ -163,7 +164,7 @@ def test_there_are_as_many_workers_as_asked_for_or_pay_and_no_more_than_chunks(n
     nbytes = {"large.jsonl": 200_000_000, "small.jsonl": 20_000_000, "none.jsonl": 0}
     nbytes |= {"large.jsonl.gz": 200_000_000, "small.jsonl.gz": 12_000_000}
     shards = [Shard(name, nbytes[name], 0, "gz" if name.endswith(".gz") else None) for name in names]
-    monkeypatch.setattr("fastsft.pipeline.cores", lambda: 4)
+    monkeypatch.setattr("fastsft.workers.cores", lambda: 4)
 
     assert jobs_for(shards, Options(jobs=jobs)) == expected
 

@@ -18,7 +18,7 @@ from fastsft.errors import FailedRun, UsageError
 from fastsft.options import GATES, Options, sample_of
 from fastsft.rollout import Marks, Rollout
 from fastsft.selection import choose, columns_of, columns_of_each, compares_lines, criteria, drop_reasons, where_of
-from fastsft.table import COLUMNS, HIDDEN, Place, columns
+from fastsft.table import COLUMNS, HIDDEN, ShardPlace, columns
 
 KNOWN: dict[str, Any] = {
     "place": 0,
@@ -68,7 +68,7 @@ def reasons(*rewards: float | None, threshold: float = 0.95) -> list[str | None]
 def reasons_of(rollouts: list[Rollout], options: Options) -> list[str | None]:
     """What values are asked one by one, and columns of them at once, with the same answers."""
     names = columns_of_each(options)
-    known = columns(names, rollouts, place=Place("", 0), lines=range(len(rollouts)), offsets=[])
+    known = columns(names, rollouts, place=ShardPlace("", 0), lines=range(len(rollouts)), offsets=[])
     found = gates.drop_reasons(rollouts, options)
     assert gates.suffice(options)
     assert found == drop_reasons(known, options)

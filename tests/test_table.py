@@ -9,12 +9,14 @@ import pytest
 from builders import call, line, raw_call, returned, rollout, said, system, thought, user
 
 from fastsft.rollout import rollout_of
-from fastsft.table import Place, table
+from fastsft.table import ShardPlace, table
 from fastsft.tasks import prompt_hash
 
 
 def known(value: dict[str, Any], *names: str) -> Any:
-    found = table(names, [rollout_of(line(value))], place=Place("in.jsonl", 3), lines=[1], offsets=[0, 10, 100]).row(0)
+    found = table(
+        names, [rollout_of(line(value))], place=ShardPlace("in.jsonl", 3), lines=[1], offsets=[0, 10, 100]
+    ).row(0)
     return found[0] if len(names) == 1 else found
 
 

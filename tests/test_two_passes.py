@@ -198,7 +198,7 @@ def test_an_index_reads_the_chosen_lines_alone(tmp_path, monkeypatch):
         report = fastsft.convert(
             shard, tmp_path / "rows.jsonl", reward_threshold=threshold, index=tmp_path / "index.parquet"
         )
-        monkeypatch.setattr("fastsft.pipeline.WORKERS_PAY_FROM_NBYTES", 1)
+        monkeypatch.setattr("fastsft.workers.WORKERS_PAY_FROM_NBYTES", 1)
         expected = fastsft.convert(shard, tmp_path / "again.jsonl", reward_threshold=threshold)
         assert report.fates == expected.fates
         assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "again.jsonl").read_bytes()

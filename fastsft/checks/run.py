@@ -17,9 +17,9 @@ from fastsft.errors import DamagedShard, FailedRun, UsageError
 from fastsft.lines import BOM, line_starts, lines_in
 from fastsft.memory import no_garbage_collection
 from fastsft.options import Options
-from fastsft.pipeline import Progress, jobs_for
+from fastsft.report import Progress
 from fastsft.shards import Chunk, chunks_of, find_shards, printable
-from fastsft.workers import Workers
+from fastsft.workers import Workers, jobs_for
 
 _SHOWN_CHARACTERS = 200  # of what was found
 _MOST_KEYS = 2000  # of one place in a row that are told apart
