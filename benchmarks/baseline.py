@@ -195,29 +195,43 @@ def thought_in(item: Json) -> list[str]:
     return []
 
 
-def think_tags_in(text: Any, *, thought: bool, last: bool) -> tuple[str, Any]:
+def think_tags_in(text: Any, *, thought: bool, goes_on: bool) -> tuple[str, Any]:
     """Part a text that begins with reasoning in tags; the first may be missing where the closing one ends a line."""
     if not isinstance(text, str):
         return "", text
     match = re.fullmatch(r"\s*<think>(.*?)</think>(.*)", text, re.DOTALL)
+    if not match and goes_on:  # a call ends it
+        match = re.fullmatch(r"\s*<think>(.*)()", text, re.DOTALL)
     if not match and not thought:
-        behind = r"\n.*\S.*" if last else r"\n.*"
-        match = re.fullmatch(rf"((?:(?!<think>).)*?)</think>({behind})", text, re.DOTALL)
-    return (match[1].strip("\n"), match[2].lstrip("\n")) if match else ("", text)
+        behind = r"\r?\n.*|" if goes_on else r"\r?\n.*\S.*"
+        match = re.fullmatch(rf"((?:(?!<think>|</think>\r?(?:\n|\Z)).)*)</think>({behind})", text, re.DOTALL)
+    return (match[1].strip("\r\n"), match[2].lstrip("\r\n")) if match else ("", text)
 
 
 def spoken_turn(events: list[Json]) -> tuple[list[Json], bool]:
     """Give the turn of what the assistant thought, said and called in one go, and whether the output says any of it."""
-    spoken = [event for event in events if event.get("said") not in (None, "", [])]
-    said = [event["said"] for event in spoken]
     thoughts = [text for event in events for text in event.get("thought", [])]
+    thought = bool(thoughts)
     calls = [event["called"] for event in events if "called" in event]
-    ends = [place == len(said) and not calls for place in range(1, len(said) + 1)]
-    parted = [think_tags_in(text, thought=bool(thoughts), last=last) for text, last in zip(said, ends, strict=True)]
-    thoughts += [inside for inside, _ in parted if inside]
     ours = any(event["ours"] for event in events if event.get("thought") or "called" in event)
-    ours |= any(event["ours"] and pair != ("", "") for event, pair in zip(spoken, parted, strict=True))
-    said = [text for _, text in parted if text != ""]
+    spoken = [place for place, event in enumerate(events) if event.get("said") not in (None, "", [])]
+    said: list[Any] = []
+    begun = ""  # reasoning that goes on in the next text
+    for place, then in itertools.zip_longest(spoken, spoken[1:]):
+        text = events[place]["said"]
+        if isinstance(text, str):
+            text, begun = begun + text, ""
+            if thought and text.strip() == "<think>":
+                continue
+            opened = text.lstrip().startswith("<think>") and "</think>" not in text
+            if opened and then is not None and isinstance(events[then]["said"], str):
+                begun = text
+                continue
+        goes_on = then is not None or any("called" in event for event in events[place:])
+        inside, rest = think_tags_in(text, thought=thought, goes_on=goes_on)
+        thoughts += [inside] if inside else []
+        said += [rest] if rest != "" else []
+        ours |= events[place]["ours"] and (inside, rest) != ("", "")
     content: Any = "".join(said) if all(isinstance(text, str) for text in said) else []
     for text in said if content == [] else []:
         content += [{"type": "text", "text": text}] if isinstance(text, str) else text
@@ -247,6 +261,9 @@ def to_chat(rollout: Json) -> Json:
         elif kind == "message" and role == "assistant":
             said = content_of(item.get("content"))
             said = item["refusal"] if said == "" and isinstance(item.get("refusal"), str) else said
+            need(isinstance(item.get("reasoning_content"), (str, type(None))), "bad_item")
+            thoughts = [item[name] for name in ("reasoning_content", "reasoning") if isinstance(item.get(name), str)]
+            events.append({"thought": [text for text in thoughts if text][:1], "ours": ours})
             events.append({"said": said, "ours": ours})
         elif kind == "message" and role not in ("tool", "function"):
             said = content_of(item.get("content"))
@@ -256,9 +273,10 @@ def to_chat(rollout: Json) -> Json:
             said = content_of(item.get("content" if kind == "message" else "output"))
             if kind == "message":
                 said = item["refusal"] if said == "" and isinstance(item.get("refusal"), str) else said
-            identity = item.get("tool_call_id", item.get("call_id"))
-            if not isinstance(identity, str):
-                identity = open_calls[0] if open_calls else None
+            identities = [item.get("tool_call_id")] if kind == "message" else []
+            identities = [one for one in (*identities, item.get("call_id")) if one is not None]
+            need(all(isinstance(one, str) for one in identities[:1]), "bad_item")
+            identity = identities[0] if identities else open_calls[0] if open_calls else None
             if identity in open_calls:
                 open_calls.remove(identity)
             events.append(
@@ -271,7 +289,8 @@ def to_chat(rollout: Json) -> Json:
             raise UnusableError("unknown_item")
         for identity, called in calls:
             call = call_of(called.get("name"), called.get("arguments", {}))
-            identity = identity if isinstance(identity, str) else f"unnamed_call_{made}"
+            need(isinstance(identity, (str, type(None))), "bad_item")
+            identity = f"unnamed_call_{made}" if identity is None else identity
             made += 1
             open_calls.append(identity)
             events.append({"called": {"id": identity, "type": "function", "function": call}, "ours": ours})

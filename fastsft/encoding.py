@@ -1,8 +1,8 @@
 """What JSON does not settle about bytes: that what comes in is UTF-8, and that what goes out is one line a row.
 
-Both are told of many lines at once. Polars checks 1 MiB at 10 to 20 GB/s (16 MiB in one, whose memory the system has
-to find first, at 2), but has to be imported, in 0.12 s of a core. Python skips what is ASCII as fast, and decodes the
-rest at 0.5 to 2: real rollouts are checked at 4 to 6 GB/s, of which a sixth of all windows is not ASCII.
+Both checks run over many lines at once. Polars checks 1 MiB at 10 to 20 GB/s (16 MiB at once only at 2, because the
+system must first find the memory), but importing it costs 0.12 s of a core. Python skips ASCII as fast and decodes the
+rest at 0.5 to 2 GB/s: real rollouts, where a sixth of the windows is not ASCII, are checked at 4 to 6 GB/s.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import codecs
 import sys
 from collections.abc import Iterator
 
-_CHECKED_NBYTES = 2 * 1024 * 1024
+_CHECKED_NBYTES = 2 * 1024 * 1024  # at once: what is read at once, 1 MiB and a line, is checked whole
 _WINDOW_NBYTES = 4096  # that Python looks at at once
-_to_decode_nbytes = 256 * 1024 * 1024  # by Python in this process, in twice the time of importing Polars
-_BEYOND_ASCII_COUNTS = 64  # times, as where text is Chinese, more will be: 6 MB of it are enough
+# What Python may still decode in this process before Polars is imported; so much takes twice as long as the import.
+_to_decode_nbytes = 256 * 1024 * 1024
+_BEYOND_ASCII_COUNTS = 64  # times, since more of its kind will follow: 6 MB of Chinese use it all up
 # Line ends to some loaders, in valid JSON only ever inside a string: U+2028, U+2029, U+0085.
 _LINE_ENDS = {"\u2028": b"\\u2028", "\u2029": b"\\u2029", "\u0085": b"\\u0085"}
 _ENCODED_LINE_ENDS = [character.encode() for character in _LINE_ENDS]

@@ -1,12 +1,13 @@
 """Everything that fastsft raises on purpose.
 
     FastsftError
-    ├── UsageError        the command or the call was wrong; nothing was read        exit 2
+    ├── UsageError        the command or the call was wrong; nothing was written     exit 2
     ├── FailedRun         the run could not be finished; nothing was published       exit 1
     │   └── TooManyRefused    more lines were refused than --max-refused allows      exit 3
     ├── DamagedShard      a compressed shard cannot be read to its end; it is refused whole, the run goes on
-    ├── Refused           one line is not a usable rollout; the run goes on
-    └── Dropped           one row is not wanted; the run goes on
+    └── NoRow             one line gives no row; the run goes on
+        ├── Refused           it is not a usable rollout
+        └── Dropped           its row is not wanted
 
     Stopped (a BaseException)   a signal asked the run to end              exit 128 + its number
 
@@ -63,8 +64,8 @@ class DamagedShard(FastsftError):
     """A compressed shard is damaged or ends early, so nothing of it can be trusted."""
 
 
-class Refused(FastsftError):
-    """A line cannot become a row. Raising it is all that a new reason needs, with its line in README's table.
+class NoRow(FastsftError):
+    """A line gives no row.
 
     Attributes:
         reason: The code that the report counts it under, such as `bad_json`.
@@ -80,13 +81,12 @@ class Refused(FastsftError):
         return self.problem
 
 
-class Dropped(FastsftError):
-    """A rollout has a row, and that is not wanted; `reason` is the code that the report counts it under."""
+class Refused(NoRow):
+    """A line cannot become a row. Raising it is all that a new reason needs, with its line in README's table."""
 
-    def __init__(self, reason: str, problem: str) -> None:
-        super().__init__(reason, problem)
-        self.reason = reason
-        self.problem = problem
+
+class Dropped(NoRow):
+    """A rollout has a row, and that is not wanted."""
 
 
 class Stopped(BaseException):

@@ -21,7 +21,7 @@ _NOT_CUT_SHORT = (Raw(b'"completed"'), *_UNSET)
 
 
 class _InstanceConfig(msgspec.Struct, gc=False):
-    mask_sample: Raw = Raw(b"")
+    mask_sample: Raw = ABSENT
 
 
 class _Usage(msgspec.Struct, gc=False):

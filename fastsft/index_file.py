@@ -30,7 +30,7 @@ from fastsft.write import whole
 NAME = "fastsft.index.parquet"  # where it is found by itself, beside the first shard
 _COMMAND = "fastsft index INPUT... --output FILE"
 _KEY = "fastsft"
-_VERSION = 3  # of what it holds and how it is found
+_VERSION = 4  # of what it holds and how it is found
 _REFUSED = {"reason": pl.String, "problem": pl.String}  # of lines that are no rollout
 _FOUND = [name for name in COLUMNS if name != "task"] + ["prompt"]
 

@@ -73,8 +73,12 @@ def lines_in(chunk: Chunk, *, nbytes: int, max_line: int) -> Iterator[Lines]:
         raise FailedRun(f"cannot read {chunk.shard.path}: {error.strerror}") from None
 
 
-def chosen_lines(chosen: Chosen, *, nbytes: int, max_line: int) -> Iterator[list[tuple[int, int, memoryview]]]:
-    """Read chosen lines, about `nbytes` at once: number in the shard, offset and bytes of each, in order.
+# Lines by their numbers in the shard, from 1.
+Numbered: TypeAlias = "list[tuple[int, memoryview]]"
+
+
+def chosen_lines(chosen: Chosen, *, nbytes: int, max_line: int) -> Iterator[Numbered]:
+    """Read chosen lines, in order, about `nbytes` at once.
 
     Raises:
         FailedRun: The file is not what it was when it was scanned.
@@ -87,27 +91,24 @@ def chosen_lines(chosen: Chosen, *, nbytes: int, max_line: int) -> Iterator[list
                 start, stop = span[0][1], span[-1][1] + span[-1][2]
                 data = _read(file.fileno(), start, stop)
                 view = memoryview(data)
-                found = [(line, offset, view[offset - start : offset - start + size]) for line, offset, size in span]
+                found = [(line, view[offset - start : offset - start + size]) for line, offset, size in span]
                 yield _checked(found, data, changed)
         return
     place = next(places, None)
     for lines in lines_in(chosen.chunk, nbytes=nbytes, max_line=max_line):
-        view, found = memoryview(lines.data), list[tuple[int, int, memoryview]]()
+        view, found = memoryview(lines.data), list[tuple[int, memoryview]]()
         while place is not None and place[1] < lines.offset + len(lines.data):
             start = place[1] - lines.offset
-            found.append((place[0], place[1], view[start : start + place[2]]))
+            found.append((place[0], view[start : start + place[2]]))
             place = next(places, None)
         yield _checked(found, lines.data, changed)
     if place is not None:
         raise changed
 
 
-_Found: TypeAlias = "list[tuple[int, int, memoryview]]"
-
-
-def _checked(found: _Found, data: bytes, changed: FailedRun) -> _Found:
+def _checked(found: Numbered, data: bytes, changed: FailedRun) -> Numbered:
     """Make sure that lines are UTF-8 still: what lies between them need not be."""
-    if not is_utf8(data) and not all(is_utf8(bytes(line)) for _, _, line in found):
+    if not is_utf8(data) and not all(is_utf8(bytes(line)) for _, line in found):
         raise changed
     return found
 
@@ -138,7 +139,7 @@ def _opened(shard: Shard) -> Iterator[IO[bytes]]:
 
 def _lines_of_file(file: int, chunk: Chunk, nbytes: int, max_line: int) -> Iterator[Lines]:
     start = _line_start(file, chunk.start, chunk.stop)
-    while start < chunk.stop:  # not where one line runs through the chunk, or the next begins with the next
+    while start < chunk.stop:  # nothing to read where one line fills the chunk, or the next begins in the next chunk
         edge = min(start + nbytes, chunk.stop)
         stop = _line_start(file, edge, chunk.shard.nbytes)
         yield _without_mark(_lines_between(file, start, edge, stop, max_line))

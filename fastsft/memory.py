@@ -6,7 +6,7 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
-_LARGEST_KEPT_NBYTES = 32 * 1024 * 1024 - 64 * 1024  # what glibc takes for a hint at most, and its own few bytes
+_LARGEST_KEPT_NBYTES = 32 * 1024 * 1024 - 64 * 1024  # glibc learns from blocks of up to 32 MiB, its header included
 
 
 @contextlib.contextmanager

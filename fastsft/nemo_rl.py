@@ -16,7 +16,7 @@ from fastsft.checks.run import check_rows
 from fastsft.checks.total import CheckReport
 from fastsft.errors import UsageError
 from fastsft.lines import lines_in
-from fastsft.nemo_rl_config import Training, batches_of, commands_of, config_of
+from fastsft.nemo_rl_config import DEFAULT_BATCH, Training, batches_of, commands_of, config_of
 from fastsft.report import Report
 from fastsft.shards import Chunk, Shard, find_shards, is_same_file
 from fastsft.write import whole
@@ -87,7 +87,7 @@ def write_config(
     length = training.sequence_length or _length_for(checked)
     remarks += _told_of_length(length, checked)
     batches = batches_of(training, checked.rows, gpus=training.gpus, nodes=training.nodes)
-    if batches[0] < (training.global_batch or 128):
+    if batches[0] < (training.global_batch or DEFAULT_BATCH):
         why = f"as there are {checked.rows:,}, and NeMo RL leaves out a batch that is not full"
         remarks.append(f"Batches of {batches[0]:,} rows, {why}.")
     config = config_of(base, training, kinds.pop(), train_shards, val_shards, length, batches)

@@ -26,6 +26,7 @@ import msgspec
 from fastsft.errors import UsageError
 from fastsft.shards import Shard
 
+DEFAULT_BATCH = 128  # rows a step
 _NO_LIMIT = 1_000_000_000  # steps
 _RAY_SUB_GPUS = 8  # that ray.sub takes a node to have, unless GPUS_PER_NODE says another number
 
@@ -158,7 +159,7 @@ def batches_of(training: Training, rows: int, *, gpus: int, nodes: int) -> tuple
         UsageError: There are not so many rows, or what was asked for does not divide.
     """
     workers = gpus * nodes
-    batch = training.global_batch or 128
+    batch = training.global_batch or DEFAULT_BATCH
     if rows < batch:
         if training.global_batch:
             problem = f"a batch of {batch:,} rows is more than there are ({rows:,})"

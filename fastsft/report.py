@@ -1,7 +1,7 @@
 """What became of every line, by reason; reports add up.
 
-The report is written beside the output as JSON. All of it but `seconds` depends on
-the inputs and the options alone.
+The report is written beside the output as JSON. All of it but `seconds`, `version` and `notes` depends
+on the inputs and the options alone.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class Report(msgspec.Struct, kw_only=True):
         options: The settings that the rows depend on, by name.
         fates: What became of all lines together.
         inputs: The same for each shard, in the order of reading.
-        notes: Files that were left out, and why, as sentences.
+        notes: Files that were left out or named twice, and which index was used or not, as sentences.
         splits: What went where, in a run with several outputs.
         outputs: The files of rows, in order; empty where nothing was published.
         refused_lines: The name of the file beside them that lists the refused lines; None without any.

@@ -39,6 +39,7 @@ class Item(msgspec.Struct, gc=False):
         function_call: The one call of an older chat-shaped turn, an object.
         tool_call_id: Which call a chat-shaped result answers, a JSON string.
         reasoning_content: The reasoning of a chat-shaped assistant turn, a JSON string.
+        reasoning: The same by the name that vLLM and others give it now.
         refusal: What a chat-shaped assistant turn says instead of content, a JSON string.
         prompt_token_ids: The tokens that the model saw before it sampled this item, a list.
         generation_token_ids: The tokens that it sampled, a list.
@@ -56,6 +57,7 @@ class Item(msgspec.Struct, gc=False):
     function_call: Raw = ABSENT
     tool_call_id: Raw = ABSENT
     reasoning_content: Raw = ABSENT
+    reasoning: Raw = ABSENT
     refusal: Raw = ABSENT
     prompt_token_ids: Raw = ABSENT
     generation_token_ids: Raw = ABSENT

@@ -28,7 +28,7 @@ def scan(
 ) -> pl.DataFrame:
     """Build the table of all rollouts, in input order, with the columns `names`; refused lines go to the account.
 
-    Whether a line has a row is asked of those that no criterion drops for what they say themselves; or of all.
+    With `every_line`, a row is tried for every line; otherwise only for those that no single-line criterion drops.
     """
     tables = scanned_tables(shards, options, workers, names, account, tell, every_line=every_line)
     return pl.concat([empty(names), *tables])

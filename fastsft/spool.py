@@ -33,9 +33,9 @@ class Held(NamedTuple):
 class Slots:
     """Memory shared with the workers that are forked after it is made, in slots for the rows of one task each.
 
-    For a file the system finds, fills, maps and drops every page: 1.04 times as fast a run without (15 pairs, 1.06 with
-    both on tmpfs), and a file system across a network sees rows once only. Each worker has slots of its own, so that it
-    touches no more memory however many workers there are.
+    Files would cost the system a page fault for each page, and a file system across a network would see rows twice:
+    1.04 times as fast a run without them (15 pairs; 1.06 where input and output are on tmpfs). Each worker has slots of
+    its own, so that it touches no more memory however many workers there are.
     """
 
     def __init__(self, workers: int) -> None:

@@ -51,7 +51,7 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def spool(self) -> Path:
-        """The folder through which workers hand rows to the writer."""
+        """The folder through which workers hand rows to the writer where shared memory does not do."""
         return self.folder / f".{self.stem}.spool"
 
     @property

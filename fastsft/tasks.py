@@ -1,12 +1,10 @@
 """Which rollouts attempt the same task.
 
-Two do where what was asked is the same: prompt (if that is empty, what the output begins with),
-tools and instructions, whatever the escapes, the dialect of the parts, ids, or the seed and the
-sampling settings beside them. Two
-do also where they have the same `_ng_task_index` in one file and of one agent, though
-a date or a random example in the prompt may tell them apart. Across files the index says
-nothing: in real data index 0 stands for 68 different prompts. Both together, and all that hangs
-together by them, are one task.
+Two do where what was asked is the same: prompt (if that is empty, what the output begins with), tools and
+instructions. Escapes, the dialect of the parts, ids, seeds and sampling settings do not count. Two do also where they
+share `_ng_task_index` in one file and of one agent, because a date or a random example in the prompt may differ. Across
+files the index says nothing: in real data index 0 stands for 68 different prompts. Both relations are chained: all
+that they connect is one task.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tasks through joblib's worker processes, results in input order.
 
-Rows come back through files, not through the pipe: results that wait for a slow
+Rows come back beside the pipe (`spool.py`), not through it: results that wait for a slow
 chunk before them stay small, and the parent's memory flat. A task may run twice
 (Ray and Dask do that), so what it leaves behind is the same whoever leaves it, and how often.
 
@@ -163,7 +163,8 @@ _settled = False
 def _settle_in(parent: int) -> None:
     """Make this process a good worker of that parent, the first time that it works for it."""
     global _settled
-    started_by = multiprocessing.parent_process()  # and not getppid: the parent may have been killed since
+    # Not getppid: if the parent was killed meanwhile, that names another process already.
+    started_by = multiprocessing.parent_process()
     if _settled or os.getpid() == parent or not started_by or started_by.pid != parent:
         return  # a thread, or a worker of another machine or scheduler, which looks after its own
     _settled = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from builders import (
     call,
@@ -173,8 +174,63 @@ def test_each_text_of_a_turn_may_begin_with_reasoning():
         ([], assistant("Add.\n</think>\n")),
     ],
 )
-def test_a_closing_tag_at_the_end_of_a_text_closes_where_the_turn_goes_on(behind, expected):
-    assert messages_of(rollout(user("?"), said("Add.\n</think>\n"), *behind, said("")), "chat")[1:2] == [expected]
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_closing_tag_at_the_end_of_a_text_closes_where_the_turn_goes_on(end, behind, expected):
+    text = f"Add.\n</think>{end}"
+    expected = {**expected, "content": expected["content"].replace("</think>\n", f"</think>{end}")}
+
+    assert messages_of(rollout(user("?"), said(text), *behind, said("")), "chat")[1:2] == [expected]
+
+
+def test_a_closing_tag_may_be_the_last_of_its_text():
+    made = rollout(user("?"), said("Add.\n</think>"), call("f"), returned("4"), said("So.\n</think>"), said("4"))
+
+    assert messages_of(made, "chat")[1:] == [
+        assistant(reasoning_content="Add.", tool_calls=[chat_call("f", {})]),
+        tool("4", id="call_1"),
+        assistant("4", reasoning_content="So."),
+    ]
+
+
+def test_a_call_before_a_text_does_not_go_on_with_it():
+    made = rollout(user("?"), call("f"), said("Close it with:\n</think>\n"))
+
+    assert messages_of(made, "chat")[1:] == [
+        assistant("Close it with:\n</think>\n", tool_calls=[chat_call("f", {})]),
+    ]
+
+
+def test_a_call_ends_reasoning_that_is_not_closed():
+    made = rollout(user("?"), said("<think>\nhm\n\n"), call("f"), returned("4"), said("<think>cut short"))
+    called = [chat_call("f", {})]
+
+    assert messages_of(made, "chat")[1:] == [
+        assistant(reasoning_content="hm", tool_calls=called),
+        tool("4", id="call_1"),
+        assistant("<think>cut short"),
+    ]
+    assert messages_of(made, "chat", reasoning="drop")[1] == assistant(tool_calls=called)
+
+
+def test_reasoning_that_the_prompt_begins_goes_on_in_the_output():
+    begun = [user("?"), said("<think>\nOkay,")]
+    output = said(" 2+2.\n</think>\n\n4")
+
+    assert messages_of(rollout(begun, output), "chat")[1:] == [assistant("4", reasoning_content="Okay, 2+2.")]
+    assert messages_of(rollout(begun, output), "chat", reasoning="drop")[1:] == [assistant("4")]
+    opened = rollout([user("?"), said("<think>\n")], thought("hm"), said("4"))
+    assert messages_of(opened, "chat")[1:] == [assistant("4", reasoning_content="hm")]
+    cut_short = rollout(begun, said(" 2+"))
+    assert messages_of(cut_short, "chat")[1:] == [assistant("<think>\nOkay, 2+")]
+
+
+def test_a_turn_has_its_reasoning_by_an_older_or_a_newer_name():
+    for names in (["reasoning_content"], ["reasoning"], ["reasoning_content", "reasoning"]):
+        made = rollout(user("?"), {**said("4"), **dict.fromkeys(names, "hm")})
+        assert messages_of(made, "chat")[1:] == [assistant("4", reasoning_content="hm")]
+    settings = rollout(user("?"), {**said("4"), "reasoning": {"effort": "low"}})
+    assert messages_of(settings, "chat")[1:] == [assistant("4")]
+    assert refusal(rollout(user("?"), {**said("4"), "reasoning_content": ["hm"]})) == "bad_item"
 
 
 def test_empty_reasoning_is_none():
@@ -186,6 +242,33 @@ def test_empty_reasoning_is_none():
     made = rollout(user("?"), {**empty, "content": "Add.\n</think>\n4"})
     assert messages_of(made, "chat")[1:] == [assistant("4", reasoning_content="Add.")]
     assert refusal(rollout(user("?"), {**empty, "content": ""})) == "nothing_to_imitate"
+
+
+def test_ids_of_calls_are_text_or_absent():
+    def calling(*ids: object) -> dict[str, object]:
+        return rollout(user("?"), *({**call("f"), "call_id": one} for one in ids), returned("x"), said("4"))
+
+    assert refusal(calling(1, 2)) == "bad_item"
+    assert refusal(rollout(user("?"), call("f"), {**returned("x"), "call_id": 7}, said("4"))) == "bad_item"
+    assert messages_of(calling(None), "chat")[1]["tool_calls"] == [chat_call("f", {}, id="unnamed_call_0")]
+
+
+def test_a_result_finds_its_call_however_its_id_is_written():
+    calls = [{**call("f"), "call_id": "c/1"}, {**call("g"), "call_id": "c/2"}]
+    named = {"role": "tool", "content": "G", "tool_call_id": None, "call_id": "c/2"}
+    made = json.dumps(rollout(user("?"), *calls, named, {"role": "tool", "content": "F"}, said("4")))
+    escaped = made[::-1].replace("2/c", "2/\\c", 1)[::-1].encode()  # the result's
+
+    body = FORMATS["chat"](rollout_of(escaped)).body
+    told = [(one.get("content"), one.get("tool_call_id")) for one in json.loads(msgspec.json.encode(body))["messages"]]
+    assert told[2:4] == [("G", "c/2"), ("F", "c/1")]
+
+
+def test_one_id_on_two_calls_waits_for_two_results():
+    calls = [{**call("f"), "call_id": "1"}, {**call("f"), "call_id": "1"}]
+    made = rollout(user("?"), *calls, {"role": "tool", "content": "a"}, {"role": "tool", "content": "b"}, said("4"))
+
+    assert [message.get("tool_call_id") for message in messages_of(made, "chat")[2:4]] == ["1", "1"]
 
 
 def test_instructions_take_in_the_system_turns_in_front():
@@ -355,6 +438,14 @@ def test_ids_on_the_last_item_of_a_response_speak_for_all_of_it():
 
     assert marks(made, "openai") == [(1, 1), (1, 1), (1, 1)]
     assert marks(made, "chat") == [(1, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("format", ["openai", "chat"])
+def test_ids_of_an_empty_message_that_only_say_that_there_are_none_are_none(format):
+    nothing = {**said(""), "prompt_token_ids": [0], "generation_token_ids": [0], "generation_log_probs": [0.0]}
+    made = rollout(user("?"), said("I add."), call("add", a=1), returned("1"), said("1"), user("!"), nothing)
+
+    assert set(marks(made, format)) == {(1, 1)}
 
 
 @pytest.mark.parametrize(

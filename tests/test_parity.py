@@ -86,7 +86,9 @@ _PART = _fields(
     refusal=_TEXT,
     image_url=_TEXT | _fields(url=_TEXT),
 )
-_CONTENT = _TEXT | st.lists(_PART, max_size=3)
+# Tags that open, close, or are apart, over several texts.
+_TAGGED = st.sampled_from(["<think>", "<think>\n", "<think>a", "a\n</think>", "a</think>\r\nb", "</think>\nb", "b"])
+_CONTENT = _TEXT | _TAGGED | st.lists(_PART, max_size=3)
 _ITEM = _fields(
     type=st.sampled_from(["message", "message", "function_call", "function_call_output", "reasoning", "mcp_call"]),
     role=st.sampled_from(["user", "assistant", "assistant", "system", "tool"]),
@@ -95,6 +97,9 @@ _ITEM = _fields(
     arguments=st.sampled_from(['{"a": 1}', "{}"]) | _TEXT,
     output=_CONTENT,
     call_id=st.sampled_from(["1", "2"]),
+    tool_call_id=st.sampled_from(["1", "2", None]),
+    reasoning_content=_TEXT | st.none(),
+    reasoning=_TEXT,
     summary=st.lists(_fields(text=_TEXT), max_size=2),
 )
 _ITEMS = st.lists(_ITEM, max_size=4)

@@ -119,6 +119,12 @@ def test_turns_and_calls():
             (with_response(output=[{**said("!"), "generation_token_ids": none}], usage={"total_tokens": 12}), 12)
             for none in (None, [])
         ),
+        (
+            with_response(
+                output=[{**said(""), "prompt_token_ids": [0], "generation_token_ids": [0]}], usage={"total_tokens": 12}
+            ),
+            12,
+        ),
         (with_response(usage={"total_tokens": None, "input_tokens": 5, "output_tokens": 6}), 11),
         (with_response(usage={"total_tokens": 12, "input_tokens": "many"}), 12),
         (with_response(usage={"input_tokens": 5, "output_tokens": 6, "total_tokens": 12}), 12),

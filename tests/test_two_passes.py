@@ -107,6 +107,27 @@ def test_duplicates_are_rows_of_the_same_content(tmp_path):
     assert report.fates.dropped == {"below_threshold": 1, "duplicate": 1}
 
 
+@pytest.mark.parametrize("layout", ["openai", "chat"])
+def test_duplicates_may_differ_in_the_ids_of_calls_and_in_how_text_is_written(tmp_path, layout):
+    def attempt(first: str, second: str, *results: str) -> dict[str, Any]:
+        calls = [{**call("f", n=1.0), "call_id": first}, {**call("f", n=1.0), "call_id": second}]
+        answers = (
+            {"type": "function_call_output", "call_id": one, "output": text}
+            for one, text in zip(results, "ab", strict=True)
+        )
+        return rollout(user("né?"), *calls, *answers, said("x"))
+
+    shard = tmp_path / "in.jsonl"
+    turned = line(attempt("e", "f", "f", "e"))  # of the same turns, the results answer other calls
+    escaped = json.dumps(attempt("c", "d", "c", "d")).encode().replace(b"1.0", b"1.00") + b"\n"
+    shard.write_bytes(lines(attempt("a", "b", "a", "b")) + escaped + turned)
+
+    report = fastsft.convert(shard, tmp_path / "rows.jsonl", dedup=True, format=layout)
+
+    assert (b"\\u00e9" in escaped, b"1.00" in escaped) == (True, True)
+    assert report.fates.kept == (1 if layout == "openai" else 2)
+
+
 def test_the_best_of_each_task_are_kept_in_the_order_of_the_input(tmp_path):
     shard = tmp_path / "in.jsonl"
     rewards = [("p", 0.96), ("q", 1.0), ("p", 1.0), ("q", 0.97), ("p", 0.5)]

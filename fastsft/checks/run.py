@@ -74,7 +74,7 @@ def _check_chunk(
         for lines in lines_in(chunk, nbytes=options.chunk_nbytes, max_line=options.max_line_nbytes):
             if chunk.start == 0 and lines.offset == len(BOM):
                 check.note("bad_json", "a byte order mark at the beginning")
-            # Of bytes that are not UTF-8 it is asked line by line, when a line turned out to be.
+            # What is not UTF-8 cannot be searched at once: each line that decodes is looked at.
             has_line_ends = not is_utf8(lines.data) or one_line_each(lines.data) != lines.data
             for start, after in pairwise(line_starts(lines.data)):
                 check.line(lines.data[start : after - 1], has_line_ends=has_line_ends)

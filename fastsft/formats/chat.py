@@ -8,21 +8,22 @@ README lists where we differ.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Raw
 
 from fastsft.errors import Refused
+from fastsft.escape import excerpt
 from fastsft.formats.calls import ASSISTANT, Called, chat_shaped_calls, keys_of
 from fastsft.formats.content import NO_TEXT, Content, TextPart, content_of, said_in
 from fastsft.formats.loss import has_ids
-from fastsft.formats.reasoning import in_think_tags, reasoning_of, told_apart
+from fastsft.formats.reasoning import in_think_tags, is_open, is_opening, reasoning_of, reasoning_of_turn, told_apart
 from fastsft.formats.row import PLAIN, Layout, Row
 from fastsft.formats.tools import Function, tools_of
 from fastsft.formats.turns import instructions_of, kind_of
-from fastsft.formats.values import joined
-from fastsft.rollout import ABSENT, Item, Rollout, is_string
+from fastsft.formats.values import joined, text_of
+from fastsft.rollout import ABSENT, Item, Rollout, is_string, json_type
 
 _encode = msgspec.json.Encoder().encode
 _BETWEEN = Raw(b'"\\n\\n"')  # two texts that were apart: instructions and a system turn, two pieces of reasoning
@@ -119,12 +120,12 @@ class _Talk:
         self.turns: list[ChatTurn] = []
         self.end = 0
         self._layout = layout
-        self._texts: list[Content] = []
+        self._texts: list[_Text] = []
         self._reasoning: list[Raw] = []
         self._calls: list[Call] = []
         self._texts_of_prompt = 0  # how many of the texts are the prompt's, where the turn goes on from there
         self._calls_made = 0
-        self._unanswered: dict[bytes, Raw] = {}  # the ids of calls that have no result yet, in order
+        self._unanswered: dict[str, list[Raw]] = {}  # the ids of calls that have no result yet, in order
         self._has_thought = False
         self._in_output = False
         self._has_output = False  # the turn that goes on has something of the output
@@ -151,7 +152,7 @@ class _Talk:
                 self._think(reasoning_of(item))
             case "function_call_output":
                 self.end_turn()
-                self._add_result(content_of(item.output), item.call_id)
+                self._add_result(content_of(item.output), _id(item.call_id))
             case "message":
                 self._add_message(item, roleless if item.role is None else item.role)
             case kind:
@@ -164,41 +165,45 @@ class _Talk:
         calls = chat_shaped_calls(item, role) if item.tool_calls or item.function_call else []
         if role == ASSISTANT:
             self._see_whose(item)
-            if is_string(item.reasoning_content) and item.reasoning_content != NO_TEXT:
-                self._think([item.reasoning_content])
+            self._think(reasoning_of_turn(item))
             if content not in (NO_TEXT, []):
-                self._texts.append(content)
+                self._say(content)
             self._add_calls(calls)
             return
         self.end_turn()
         if role in ("tool", "function"):  # the latter in an older dialect
-            self._add_result(content, item.tool_call_id or item.call_id)
+            self._add_result(content, _id(item.tool_call_id) or _id(item.call_id))
         else:
             self.turns.append(ChatTurn("system" if role == "developer" else role, content))
 
     def _see_whose(self, item: Item) -> None:
         self._own = self._own or (self._in_output and (self._all_own or has_ids(item)))
 
+    def _say(self, content: Content) -> None:
+        self._texts.append(_Text(content, len(self._calls)))
+
     def _think(self, texts: list[Raw]) -> None:
         self._has_thought = self._has_thought or bool(texts)
         if self._layout.reasoning == "think":
-            self._texts += map(in_think_tags, texts)
+            for text in texts:
+                self._say(in_think_tags(text))
         elif self._layout.reasoning == "field":
             self._reasoning += texts
 
     def _add_calls(self, calls: list[Called]) -> None:
         for called in calls:
-            identity = called.id if is_string(called.id) else Raw(b'"unnamed_call_%d"' % self._calls_made)
+            identity = _id(called.id) or Raw(b'"unnamed_call_%d"' % self._calls_made)
             self._calls_made += 1
-            self._unanswered[bytes(identity)] = identity
+            self._unanswered.setdefault(text_of(identity), []).append(identity)
             arguments = _arguments(called, self._layout)
             self._calls.append(Call(identity, "function", CalledFunction(called.name, arguments)))
 
-    def _add_result(self, content: Content, identity: Raw) -> None:
+    def _add_result(self, content: Content, identity: Raw | None) -> None:
         """Add what a call gave; where it does not say which, it is taken for the first that waits for an answer."""
-        if not is_string(identity):
-            identity = next(iter(self._unanswered.values()), NO_TEXT)
-        self._unanswered.pop(bytes(identity), None)
+        if identity is None:
+            identity = next(iter(self._unanswered.values()), [NO_TEXT])[0]
+        if waiting := self._unanswered.pop(text_of(identity), [])[1:]:  # an id may stand on several calls
+            self._unanswered[text_of(identity)] = waiting
         turn = ChatTurn("tool", content)
         if identity != NO_TEXT:  # of the input's own empty text msgspec does not know that it is the default
             turn.tool_call_id = identity
@@ -206,7 +211,8 @@ class _Talk:
 
     def end_turn(self) -> None:
         """Finish the assistant's turn, if it has anything in it."""
-        texts = self._texts if self._layout.reasoning == "think" else self._texts_without_thoughts()
+        whole = self._layout.reasoning == "think"
+        texts = [text.content for text in self._texts] if whole else self._texts_without_thoughts()
         content = _one_content([text for text in texts if text != NO_TEXT])
         reasoning = joined(_parted(self._reasoning)) if self._reasoning else NO_TEXT
         if content != NO_TEXT or self._calls or self._reasoning:
@@ -221,17 +227,48 @@ class _Talk:
         self._has_output = self._own = self._has_thought = False
 
     def _texts_without_thoughts(self) -> list[Content]:
-        """Take the reasoning from the front of each text, of which there may be nothing left."""
-        texts: list[Content] = []
-        for number, text in enumerate(self._texts, 1):
+        """Take the reasoning from the front of each text, of which there may be nothing left.
+
+        A text in which reasoning begins and does not end goes on in the next, as where a prompt begins the answer.
+        """
+        left: list[Content] = []
+        begun: list[Raw] = []
+        for place, (text, calls_before) in enumerate(self._texts):
             if isinstance(text, Raw):
-                goes_on = number < len(self._texts) or bool(self._calls)
-                inside, text = told_apart(text, may_lack_opening=not self._has_thought, goes_on=goes_on)
-                if inside and self._layout.reasoning == "field":
-                    self._reasoning.append(inside)
-                    self._has_output = self._has_output or (self._in_output and number > self._texts_of_prompt)
-            texts.append(text)
-        return texts
+                text, begun = joined([*begun, text]), []
+                behind = self._texts[place + 1].content if place + 1 < len(self._texts) else None
+                if self._has_thought and is_opening(text):  # of reasoning that stands apart
+                    text = NO_TEXT
+                elif isinstance(behind, Raw) and is_open(text):
+                    begun, text = [text], NO_TEXT
+                else:
+                    goes_on = behind is not None or len(self._calls) > calls_before
+                    inside, text = told_apart(text, may_lack_opening=not self._has_thought, goes_on=goes_on)
+                    if inside and self._layout.reasoning == "field":
+                        self._reasoning.append(inside)
+                        self._has_output = self._has_output or (self._in_output and place >= self._texts_of_prompt)
+            left.append(text)
+        return left
+
+
+class _Text(NamedTuple):
+    """What was said at once, and how many calls of its turn were made before."""
+
+    content: Content
+    calls_before: int
+
+
+def _id(raw: Raw) -> Raw | None:
+    """Give the id of a call, or None without one.
+
+    Raises:
+        Refused: It is no text, so it is not known which result belongs to which call.
+    """
+    if json_type(raw) in ("absent", "null"):
+        return None
+    if not is_string(raw):
+        raise Refused("bad_item", f"the id of a call is not a string, found {excerpt(raw)}")
+    return raw
 
 
 def _one_content(texts: list[Content]) -> Content:

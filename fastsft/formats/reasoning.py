@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 from msgspec import Raw
 
 from fastsft.errors import Refused
+from fastsft.escape import excerpt
 from fastsft.formats.values import joined, text_of
 from fastsft.rollout import Item, is_string, json_type
 
@@ -18,6 +21,7 @@ _texts = msgspec.json.Decoder(list[_Text])
 _encode = msgspec.json.Encoder().encode
 
 OPEN, CLOSE = "<think>", "</think>"
+_CLOSE_AT_LINE_END = re.compile(rf"{CLOSE}\r?(?:\n|\Z)")
 _OPEN, _CLOSE = Raw(b'"<think>"'), Raw(b'"</think>"')
 _NO_TEXT = Raw(b'""')
 
@@ -42,6 +46,18 @@ def reasoning_of(item: Item) -> list[Raw]:
     return []
 
 
+def reasoning_of_turn(item: Item) -> list[Raw]:
+    """Give the reasoning that stands in a chat-shaped turn, under its older or its newer name; none if it is empty.
+
+    Raises:
+        Refused: `reasoning_content` is no text; `reasoning` may be something else, as settings are.
+    """
+    if not is_string(item.reasoning_content) and json_type(item.reasoning_content) not in ("absent", "null"):
+        raise Refused("bad_item", f"reasoning_content is not a string, found {excerpt(item.reasoning_content)}")
+    texts = [raw for raw in (item.reasoning_content, item.reasoning) if is_string(raw) and raw != _NO_TEXT]
+    return texts[:1]
+
+
 def in_think_tags(text: Raw) -> Raw:
     """Write reasoning as NeMo Gym does where a model has no parser for it."""
     return joined([_OPEN, text, _CLOSE])
@@ -52,7 +68,8 @@ def told_apart(text: Raw, *, may_lack_opening: bool, goes_on: bool) -> tuple[Raw
 
     The opening tag may be missing, as some templates write it into the prompt; then the closing one is the first
     that ends a line with more behind it, in the text or where the turn goes on, and any other is a word about
-    tags. Line feeds beside the tags go, as templates write their own.
+    tags. The closing tag may be missing where the turn goes on, with a call: then all of the text is reasoning.
+    Line feeds beside the tags go, as templates write their own.
 
     >>> [bytes(part) for part in told_apart(Raw(b'"Add.\\n</think>\\n\\n4"'), may_lack_opening=True, goes_on=False)]
     [b'"Add."', b'"4"']
@@ -62,11 +79,25 @@ def told_apart(text: Raw, *, may_lack_opening: bool, goes_on: bool) -> tuple[Raw
     said = text_of(text)
     if said.lstrip().startswith(OPEN):
         inside, tag, after = said.lstrip().removeprefix(OPEN).partition(CLOSE)
-    else:
-        inside, tag, after = said.partition(f"{CLOSE}\n")
-        if not may_lack_opening or OPEN in inside or not (goes_on or after.strip()):
+        if not (tag or goes_on):
             return None, text
-    if not tag:
-        return None, text
-    inside = inside.strip("\n")
-    return (Raw(_encode(inside)) if inside else None), Raw(_encode(after.lstrip("\n")))
+    else:
+        tag_at_end = _CLOSE_AT_LINE_END.search(said) if may_lack_opening else None
+        inside, after = (said[: tag_at_end.start()], said[tag_at_end.end() :]) if tag_at_end else ("", "")
+        if not tag_at_end or OPEN in inside or not (goes_on or after.strip()):
+            return None, text
+    inside = inside.strip("\r\n")
+    return (Raw(_encode(inside)) if inside else None), Raw(_encode(after.lstrip("\r\n")))
+
+
+def is_open(text: Raw) -> bool:
+    """Tell whether a text begins with reasoning that does not end in it."""
+    if b"think" not in bytes(text):
+        return False
+    said = text_of(text).lstrip()
+    return said.startswith(OPEN) and CLOSE not in said
+
+
+def is_opening(text: Raw) -> bool:
+    """Tell whether a text is the opening tag and nothing else."""
+    return b"think" in bytes(text) and text_of(text).strip() == OPEN

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
+
+_any = msgspec.json.Decoder()
+_encode = msgspec.json.Encoder().encode
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -32,3 +37,19 @@ class Row(msgspec.Struct, gc=False):
 
     body: msgspec.Struct
     turns_cut: int = 0
+
+
+def content_hash(row: Row) -> bytes:
+    """Give 128 bits of the SHA-256 of what a row says, however its text and its numbers are written.
+
+    Of the ids of calls only which are the same counts: a server draws them at random.
+    """
+    content = _any.decode(_encode(row.body))
+    order: dict[str, int] = {}
+    for message in content.get("messages", ()):
+        for call in message.get("tool_calls", ()):
+            if "id" in call:
+                call["id"] = order.setdefault(call["id"], len(order))
+        if "tool_call_id" in message:
+            message["tool_call_id"] = order.setdefault(message["tool_call_id"], len(order))
+    return hashlib.sha256(_encode(content)).digest()[:16]

@@ -13,14 +13,13 @@ from msgspec import Raw
 
 from fastsft.depth import MAX_DEPTH
 from fastsft.errors import Refused
-from fastsft.rollout import json_type
+from fastsft.rollout import QUOTE, json_type
 
 _object = msgspec.json.Decoder(dict[str, Raw])
 _list = msgspec.json.Decoder(list[Raw])
 _string = msgspec.json.Decoder(str)
 _encode = msgspec.json.Encoder().encode
 
-_QUOTE = ord('"')
 _OPENERS_FROM = ord("[")  # `[`, `{` and the first letters of null, true and false lie above all digits and signs
 _BEYOND_FROM = len("9e999")  # no shorter number is beyond a double
 _MAX_PLAIN_DIGITS = 300  # a number no longer than this and without an exponent fits a double (1.8e308)
@@ -60,7 +59,7 @@ def object_of(value: str | bytes | Raw, depth: int = 1) -> dict[str, Raw]:
         raise _too_deep() from None
     for key, item in pairs.items():
         first = memoryview(item)[0]
-        if first == _QUOTE or (first < _OPENERS_FROM and len(item) < _BEYOND_FROM):
+        if first == QUOTE or (first < _OPENERS_FROM and len(item) < _BEYOND_FROM):
             continue  # a string or a short number: nearly all
         pairs[key] = _plain_at(item, depth)
     return pairs
