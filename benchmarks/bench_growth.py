@@ -1,6 +1,6 @@
 """Does time per gigabyte stay flat as the input grows, and memory too?
 
-usage: python benchmarks/bench_growth.py [--size 1GB] [--pairs 3] [--shapes mixed] [--results FOLDER]
+usage: python benchmarks/bench_growth.py [--size 1GB] [--pairs 3] [--shapes real] [--results FOLDER]
 
 Runs at a quarter of the size, at the size, and at four times it.
 """

@@ -1,6 +1,6 @@
-"""What do two worker processes gain over one, and four over two, on one huge shard and on many?
+"""What do more worker processes gain over one, on one huge shard and on many?
 
-usage: python benchmarks/bench_jobs.py [--size 1GB] [--pairs 5] [--shapes mixed] [--jobs 1 2] [--results FOLDER]
+usage: python benchmarks/bench_jobs.py [--size 1GB] [--pairs 5] [--shapes real] [--jobs 1 2] [--results FOLDER]
 """
 
 from __future__ import annotations

@@ -193,6 +193,9 @@ def stats(
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
         on_progress: Called in this process after each chunk of input.
 
+    Returns:
+        `rewards`, `tasks`, `agents`, `lengths` and more; `help` of its type lists them.
+
     Raises:
         UsageError: The arguments are wrong; nothing was read.
         FailedRun: The scan could not be finished.
@@ -220,6 +223,10 @@ def check(
         max_tokens: Find rows of more tokens, by the tokenizer in `template`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
         on_progress: Called in this process after each chunk of input.
+
+    Returns:
+        `findings`, each with rows and examples, `notes`, and `lengths`: quantiles, by name ("nbytes", "turns" and
+        with a tokenizer "tokens") and share ("0.5" to "1.0").
 
     Raises:
         UsageError: The arguments are wrong; nothing was read.

@@ -3,6 +3,9 @@
 paths -shards-> chunks -lines-> lines -rollout-> structs -facts, table-> what is known of each line
 -gates, selection-> the chosen lines -formats-> rows -write-> output files and one report.
 
+What serves them: processes (workers, forked, backend, spool, signals, memory), the table on disk (index_file, seal),
+what a person sees (terminal*, show, plot, distribution), what reads rows again (checks/, nemo_rl*).
+
 A chunk is the unit of work. What it gives depends on its bytes and the options, so
 it may be converted anywhere, in any order, twice; its rows are written in input order.
 Where each line is judged by itself, one pass over the input does it all. Where lines are compared, a
