@@ -173,15 +173,25 @@ def _convert(lines: Lines, chunk: Chunk, options: Options) -> Converted:
 
 
 def _drop_reasons(judged: _Judged, chunk: Chunk, options: Options) -> list[str | None]:
-    if gates.suffice(options):
-        return gates.drop_reasons(judged.rollouts, options)
-    from fastsft.selection import columns_of_each, drop_reasons  # Polars: not before it is needed
+    """Give why each rollout is dropped for what it says itself, or None.
+
+    Raises:
+        FailedRun: `--where` cannot be worked out for one.
+    """
+    reasons = gates.drop_reasons(judged.rollouts, options)
+    left = [place for place, reason in enumerate(reasons) if reason is None]
+    if gates.suffice(options) or not left:
+        return reasons
+    from fastsft.selection import columns_beyond_values, drop_reasons  # Polars: not before it is needed
     from fastsft.table import ShardPlace, columns
 
-    names = columns_of_each(options)
-    place = ShardPlace(printable(chunk.shard.path), chunk.shard.place)
-    known = columns(names, judged.rollouts, place=place, lines=judged.numbers, offsets=judged.offsets)
-    return drop_reasons(known, options)
+    rollouts, lines = [judged.rollouts[place] for place in left], [judged.numbers[place] for place in left]
+    shard = ShardPlace(printable(chunk.shard.path), chunk.shard.place)
+    names = columns_beyond_values(options)
+    known = columns(names, rollouts, place=shard, lines=lines, offsets=judged.offsets)
+    for place, reason in zip(left, drop_reasons(known, options), strict=True):
+        reasons[place] = reason
+    return reasons
 
 
 def _rows(judged: _Judged, wanted: Sequence[tuple[int, Rollout]], options: Options) -> bytes:
@@ -248,7 +258,12 @@ def _scan(lines: Lines, chunk: Chunk, options: Options, names: Sequence[str], ev
     found = [name for name in names if name not in FROM_ROWS]
     known = table(found, judged.rollouts, place=place, lines=judged.numbers, offsets=judged.offsets)
     if set(FROM_ROWS) & set(names):
-        reasons = [None] * len(judged.rollouts) if every_line else _drop_reasons(judged, chunk, options)
+        reasons: list[str | None] = [None] * len(judged.rollouts)
+        if not every_line:
+            try:
+                reasons = _drop_reasons(judged, chunk, options)
+            except FailedRun:  # of `--where`, which may yet be asked of fewer lines
+                reasons = gates.drop_reasons(judged.rollouts, options)
         to_row = _to_row(options)
         told = [
             _told_of_row(judged, number, rollout, to_row, hashed="content" in names) if reason is None else _NOTHING

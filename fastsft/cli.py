@@ -42,7 +42,7 @@ def main() -> NoReturn:
         _complain(str(error))
     except OSError as error:  # a folder that may not be looked into, or help onto a full disk
         code = 1
-        _complain(f"{os.fsdecode(error.filename) if error.filename else 'cannot write'}: {error.strerror}")
+        _complain(f"{os.fsdecode(error.filename) if error.filename else 'cannot write'}: {error.strerror or error}")
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except Stopped as stopped:

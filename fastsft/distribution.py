@@ -160,7 +160,9 @@ class _Tally:
         lines = lines.with_columns(gate.alias("gate"), one=pl.lit(1, pl.UInt64))
         self._add("rewards", lines.select("gate", "agent", "reward", "one"), "reward")
         passed = (pl.col("reward") >= self._options.reward_threshold).fill_null(False).cast(pl.UInt64)
-        self._add("tasks", lines.filter(pl.col("gate").is_null()).select(*TASK_FROM, "one", passed=passed), None)
+        # What a gate drops is counted as none, but may connect two tasks, as it does where rows are chosen.
+        asked = pl.col("gate").is_null().cast(pl.UInt64)
+        self._add("tasks", lines.select(*TASK_FROM, one=asked, passed=passed * asked), None)
         for name in LENGTHS:
             counted = lines.select(pl.col(name).cast(pl.Float64), "one").filter(pl.col(name).is_not_null())
             self._add(name, counted, name)
@@ -212,7 +214,10 @@ def _distribution(counted: pl.DataFrame, name: str, parts: tuple[float, ...] = Q
     quantiles: dict[str, float | None] = {
         str(part): float(values[int(places.search_sorted(rank))]) for part, rank in ranks.items()
     }
-    return Distribution(count, float((values * counts).sum()) / count, float(values[0]), float(values[-1]), quantiles)
+    mean = float((values * counts).sum()) / count
+    if not math.isfinite(mean):  # the sum of finite rewards may be beyond a double
+        mean = float((values * (counts / count)).sum())
+    return Distribution(count, mean, float(values[0]), float(values[-1]), quantiles)
 
 
 def _kept(counted: pl.DataFrame) -> dict[str, int]:
@@ -241,6 +246,7 @@ def _histogram(counted: pl.DataFrame) -> list[Bin]:
 
 def _tasks(counted: pl.DataFrame) -> TaskStats:
     tasks = with_tasks(counted).group_by("task").agg(pl.col("one").sum(), pl.col("passed").sum())
+    tasks = tasks.filter(pl.col("one") > 0)
     never = int((tasks["passed"] == 0).sum())
     always = int((tasks["passed"] == tasks["one"]).sum())
     rollouts = _distribution(tasks.select(pl.col("one").alias("rollouts"), one=pl.lit(1, pl.UInt64)), "rollouts")

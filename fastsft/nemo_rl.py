@@ -126,7 +126,8 @@ def _dumper(yaml: Any) -> Any:
 
 def _plain(paths: Sequence[str | os.PathLike[str]]) -> list[Shard]:
     """Find files of rows that NeMo RL can open, by their absolute paths."""
-    shards, _ = find_shards([os.path.abspath(path) for path in paths])
+    found, _ = find_shards(paths)
+    shards = [msgspec.structs.replace(shard, path=os.path.abspath(shard.path)) for shard in found]
     for shard in shards:
         if shard.compression:
             raise UsageError(f"{shard.path} is compressed, and NeMo RL reads plain files; decompress it")

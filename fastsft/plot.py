@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fastsft.distribution import Stats
-from fastsft.errors import UsageError
+from fastsft.errors import FailedRun, UsageError
 from fastsft.shards import find_shards, is_same_file
 from fastsft.write import whole
 
@@ -34,8 +36,17 @@ def draw_plot(stats: Stats, path: str) -> None:
     """Draw the histogram of rewards, and how many rows each threshold would keep.
 
     Raises:
-        FailedRun: It cannot be written.
+        FailedRun: It cannot be drawn or written.
     """
+    with whole(Path(path)) as part, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # said better below
+        try:
+            _figure(stats).savefig(part, format=Path(path).suffix[1:], dpi=150)
+        except (ArithmeticError, ValueError) as error:  # of axes that no double can measure
+            raise FailedRun(f"cannot draw {path}: {error}; nothing was written") from None
+
+
+def _figure(stats: Stats) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
@@ -54,5 +65,4 @@ def draw_plot(stats: Stats, path: str) -> None:
     kept.set(title="rows that a threshold would keep", xlabel="threshold", ylabel="rows")
     for axes in (rewards, kept):
         axes.spines[["top", "right"]].set_visible(False)
-    with whole(Path(path)) as part:
-        figure.savefig(part, format=Path(path).suffix[1:], dpi=150)
+    return figure

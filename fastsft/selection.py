@@ -20,7 +20,7 @@ from fastsft.errors import FailedRun, UsageError
 from fastsft.gates import ValueCriterion, gate_criteria, reward_criteria
 from fastsft.options import Options, sample_of
 from fastsft.table import COLUMNS, frame_of
-from fastsft.tasks import TASK_FROM, draw, rank, split_of, with_tasks
+from fastsft.tasks import TASK_FROM, draw, draw_for, rank, split_of, with_tasks
 
 # Functions of SQL that look at one line; with any other, and with these columns, lines are compared.
 _LINE_BY_LINE = frozenset(
@@ -30,7 +30,11 @@ _LINE_BY_LINE = frozenset(
 )
 _OF_THE_WHOLE_RUN = frozenset({"line", "task"})
 _NUMBERS = ("line", "offset", "nbytes", "turns", "calls", "tokens")  # unsigned in the table
-_LITERALS = re.compile(r"'(?:[^']|'')*'")
+_LITERALS = re.compile(r"(\w?)'(?:[^']|'')*'")  # with the letter of one in which an apostrophe may be written otherwise
+_OTHER_QUOTES = re.compile(r"""[$"`]|--|/\*""")
+# Each is a level of the expression: 8,000 make Polars crash, and 800 take it 20 s to simplify.
+_OPERATORS = re.compile(r"\b(?:AND|OR|XOR|NOT|IS|LIKE|ILIKE|BETWEEN|WHEN|COLLATE)\b|(?<![(,])[-+*/%|&^<>=!~\[:]")
+_MOST_OPERATORS = 500
 
 
 class Criterion(NamedTuple):
@@ -78,15 +82,16 @@ def _criteria(options: Options) -> Iterator[Criterion]:
     if options.best_of is not None:
         best_first = [-reward, pl.col("tokens").fill_null(2**32 - 1), pl.col("nbytes"), pl.col("order")]
         yield Criterion("not_best", rank(best_first, of="task") >= options.best_of, True, of_rows=True)
-    drawn = ["draw", "order"]
     if options.per_task is not None:
-        yield Criterion("per_task", rank(drawn, of="task") >= options.per_task, True, of_rows=True)
+        drawn = rank([draw_for("per_task"), pl.col("order")], of="task")
+        yield Criterion("per_task", drawn >= options.per_task, True, of_rows=True)
     if options.per_agent is not None:
-        yield Criterion("per_agent", rank(drawn, of="agent") >= options.per_agent, True, of_rows=True)
+        drawn = rank([draw_for("per_agent"), pl.col("order")], of="agent")
+        yield Criterion("per_agent", drawn >= options.per_agent, True, of_rows=True)
     if options.sample is not None:
         count, part = sample_of(options.sample)
         wanted = pl.lit(count) if part is None else pl.len().cast(pl.UInt64) * part.numerator // part.denominator
-        place = pl.int_range(pl.len()).sort_by(drawn).arg_sort()
+        place = pl.int_range(pl.len()).sort_by(draw_for("not_sampled"), "order").arg_sort()
         yield Criterion("not_sampled", place >= wanted, True, of_rows=True)
 
 
@@ -101,6 +106,15 @@ def where_of(text: str) -> tuple[pl.Expr, bool]:
         UsageError: It is none, or names a column that is not there.
     """
     columns = f"the columns are: {', '.join(COLUMNS)}"
+    # Where an apostrophe may be something else than an end of a literal, literals are looked at, too.
+    other = _OTHER_QUOTES.search(text) or any(letter for letter in _LITERALS.findall(text))
+    words = (text if other else _LITERALS.sub(" ", text)).upper()
+    if re.search(r"\bSELECT\b", words):  # Polars would open what it reads from: a file, an address
+        raise UsageError(f"--where is of one line and its run, and cannot SELECT from anything; {columns}")
+    operators = len(_OPERATORS.findall(re.sub(r"([(,])\s+", r"\1", words)))
+    if operators > _MOST_OPERATORS:
+        problem = f"--where has {operators:,} operators, and may have {_MOST_OPERATORS}"
+        raise UsageError(f"{problem}; a list says more at once, as in: line IN (1, 5, 9)")
     try:
         expression = pl.sql_expr(f"({text}\n)")  # the brackets let Polars 1.30 see what stands behind an expression
         if unknown := [name for name in expression.meta.root_names() if name not in COLUMNS]:
@@ -112,8 +126,8 @@ def where_of(text: str) -> tuple[pl.Expr, bool]:
         raise UsageError(f"--where cannot be read: {str(error).splitlines()[0]}; {columns}") from None
     if kind != pl.Boolean:
         raise UsageError(f"--where must be true or false of a line, and {text!r} is neither but {kind}; {columns}")
-    words = _LITERALS.sub(" ", text).replace('"', "").upper()  # a function's name may stand in double quotes
-    others = set(re.findall(r"(\w*)\s*\(", words)) - _LINE_BY_LINE - {""}
+    bare = words.replace('"', "").replace("`", "")  # a function's name may stand in quotes
+    others = set(re.findall(r"(\w*)\s*\(", bare)) - _LINE_BY_LINE - {""}
     may_hide = "--" in words or "/*" in words  # a comment may stand between a function and its bracket
     compares = bool(others) or may_hide or bool(_OF_THE_WHOLE_RUN & set(expression.meta.root_names()))
     return expression, compares
@@ -124,10 +138,16 @@ def compares_lines(options: Options) -> bool:
     return any(criterion.compares for criterion in criteria(options))
 
 
+def _beyond_values(options: Options) -> list[Criterion]:
+    """List the criteria that judge each line by itself and that `gates.py` cannot ask."""
+    by_value = {one.reason for one in (*gate_criteria(options), *reward_criteria(options))}
+    return [one for one in criteria(options) if not one.compares and one.reason not in by_value]
+
+
 @lru_cache(maxsize=8)
-def columns_of_each(options: Options) -> tuple[str, ...]:
-    """List the columns that the criteria ask for which judge each line by itself."""
-    return _asked(criterion for criterion in criteria(options) if not criterion.compares)
+def columns_beyond_values(options: Options) -> tuple[str, ...]:
+    """List the columns that these criteria ask for."""
+    return _asked(_beyond_values(options))
 
 
 def columns_of(options: Options, *, splits: bool) -> list[str]:
@@ -147,20 +167,30 @@ def _reason(asked: Sequence[Criterion]) -> pl.Expr:
     return pl.coalesce(pl.when(dropped).then(pl.lit(reason)) for reason, dropped, *_ in asked).alias("reason")
 
 
+def _batches(several: Iterable[Criterion]) -> Iterator[list[Criterion]]:
+    """Group criteria that may be asked at once; `where` may not, as it may fail for lines that others drop."""
+    for alone, group in groupby(several, key=lambda one: one.compares or one.reason == "where"):
+        asked = list(group)
+        yield from [[one] for one in asked] if alone else [asked]
+
+
 def drop_reasons(known: Mapping[str, Sequence[Any]], options: Options) -> list[str | None]:
-    """Give for each line why it is dropped, or None where it is kept, by the criteria that compare none.
+    """Give for each line why it is dropped, or None where it is kept, by the criteria beyond single values.
 
     Args:
-        known: The columns that `columns_of_each` lists, by their names.
+        known: The columns that `columns_beyond_values` lists, by their names, of lines that `gates.py` keeps.
         options: The criteria.
+
+    Raises:
+        FailedRun: `where` cannot be worked out for a line.
     """
-    found: list[str | None] = _judged(frame_of(known), _reason_of_each(options), "in-memory")["reason"].to_list()
+    found: list[str | None] = _judged(frame_of(known), _reason_beyond_values(options), "in-memory")["reason"].to_list()
     return found
 
 
 @lru_cache(maxsize=8)
-def _reason_of_each(options: Options) -> pl.Expr:
-    return _reason([criterion for criterion in criteria(options) if not criterion.compares])
+def _reason_beyond_values(options: Options) -> pl.Expr:
+    return _reason(_beyond_values(options))
 
 
 def _signed(lines: pl.DataFrame) -> pl.LazyFrame:
@@ -202,12 +232,11 @@ def choose(
     dropped: list[tuple[int, str, int]] = []
 
     def without_dropped(left: pl.DataFrame, several: Iterable[Criterion]) -> pl.DataFrame:
-        for compares, asked in groupby(several, key=lambda criterion: criterion.compares):
-            for at_once in [[one] for one in asked] if compares else [list(asked)]:
-                judged = _judged(left, _reason(at_once))
-                gone = judged.filter(pl.col("reason").is_not_null())
-                dropped.extend(gone.group_by("place", "reason").agg(pl.len()).sort("place", "reason").rows())
-                left = left.filter(judged["reason"].is_null())
+        for at_once in _batches(several):
+            judged = _judged(left, _reason(at_once))
+            gone = judged.filter(pl.col("reason").is_not_null())
+            dropped.extend(gone.group_by("place", "reason").agg(pl.len()).sort("place", "reason").rows())
+            left = left.filter(judged["reason"].is_null())
         return left
 
     left = lines.with_row_index("order")

@@ -138,6 +138,16 @@ def draw(seed: int) -> pl.Expr:
     return _mixed(_mixed(pl.col("task") ^ pl.lit(seed % 2**64, pl.UInt64)) ^ place)
 
 
+def draw_for(reason: str) -> pl.Expr:
+    """Give each line another number at random for each reason, from its draw.
+
+    With one number for all, what is left of a large group has small ones, and the next choice takes it first: of 1,000
+    tasks with one rollout and 1,000 with nine, `--per-task 1 --sample 200` kept 29 of the former.
+    """
+    salt = int.from_bytes(hashlib.sha256(reason.encode()).digest()[:8], "little")
+    return _mixed(pl.col("draw") ^ pl.lit(salt, pl.UInt64))
+
+
 def rank(keys: Sequence[pl.Expr | str], *, of: str) -> pl.Expr:
     """Give each line its place in its group, from 0, by several keys, smallest first.
 

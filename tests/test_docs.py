@@ -52,7 +52,7 @@ def test_readme_tells_of_every_option_where_it_tells_of_the_command(command):
     begin, end = SECTIONS[command]
     section = README.partition(begin)[2].partition(end)[0]
 
-    assert len(options) > 3
+    assert options
     assert {option for option in options if not re.search(rf"[ `]{option}\b", begin + section)} == set()
 
 

@@ -289,6 +289,20 @@ def test_what_a_number_may_be_taken_for_is_quoted(rows, tmp_path):
     assert 'name: "1e5"' in (tmp_path / "sft.yaml").read_text()
 
 
+def test_paths_mean_what_they_mean_elsewhere(rows, checkout, tmp_path, monkeypatch):
+    odd = tmp_path / "b[1]"
+    odd.mkdir()
+    (odd / "train.jsonl").write_bytes(rows[0].read_bytes())
+    monkeypatch.chdir(odd)
+
+    write_config(["t*.jsonl"], [], "sft.yaml", Training(), checkout=checkout)
+    assert loaded(odd / "sft.yaml")["data"]["train"]["data_path"] == str(odd / "train.jsonl")
+    for wrong in ("", "train.jsonl/"):
+        with pytest.raises(UsageError, match="cannot read"):
+            write_config([wrong], [], "other.yaml", Training(), checkout=checkout)
+    assert not (odd / "other.yaml").exists()
+
+
 def test_wrong_words_are_told_and_nothing_is_written(rows, checkout, tmp_path):
     train, val = rows
     hidden = tmp_path / ".hidden/train.jsonl"

@@ -17,8 +17,9 @@ from fastsft import gates
 from fastsft.errors import FailedRun, UsageError
 from fastsft.options import GATES, Options, sample_of
 from fastsft.rollout import Marks, Rollout
-from fastsft.selection import choose, columns_of, columns_of_each, compares_lines, criteria, drop_reasons, where_of
-from fastsft.table import COLUMNS, HIDDEN, ShardPlace, columns
+from fastsft.selection import choose, columns_of, compares_lines, criteria, drop_reasons, where_of
+from fastsft.table import COLUMNS, HIDDEN, ShardPlace, columns, frame_of
+from fastsft.tasks import draw_for
 
 KNOWN: dict[str, Any] = {
     "place": 0,
@@ -67,11 +68,13 @@ def reasons(*rewards: float | None, threshold: float = 0.95) -> list[str | None]
 
 def reasons_of(rollouts: list[Rollout], options: Options) -> list[str | None]:
     """What values are asked one by one, and columns of them at once, with the same answers."""
-    names = columns_of_each(options)
-    known = columns(names, rollouts, place=ShardPlace("", 0), lines=range(len(rollouts)), offsets=[])
+    asked = criteria(options)
+    names = dict.fromkeys(name for one in asked for name in one.dropped.meta.root_names())
+    known = frame_of(columns(names, rollouts, place=ShardPlace("", 0), lines=range(len(rollouts)), offsets=[]))
+    by_columns = pl.coalesce(pl.when(one.dropped).then(pl.lit(one.reason)) for one in asked)
     found = gates.drop_reasons(rollouts, options)
     assert gates.suffice(options)
-    assert found == drop_reasons(known, options)
+    assert found == known.select(by_columns).to_series().to_list()
     return found
 
 
@@ -189,11 +192,7 @@ def test_gates_suffice_where_no_other_criterion_judges_a_line_by_itself():
 
 def test_where_tells_a_negative_zero_from_zero():
     options = Options(reward_threshold=-1.0, where="1 / reward < 0")
-    assert drop_reasons({**{gate: [False] * 3 for gate in GATES}, "reward": [0.0, -0.0, 0.0]}, options) == [
-        "where",
-        None,
-        "where",
-    ]
+    assert drop_reasons({"reward": [0.0, -0.0, 0.0]}, options) == ["where", None, "where"]
 
 
 def test_rewards_at_or_below_the_maximum_are_kept():
@@ -240,6 +239,7 @@ def test_numbers_may_go_below_zero():
         "tokens BETWEEN 1 AND 2 OR agent IN ('a', 'b')",
         "length(agent) > 3 and not masked",
         "shard LIKE '%a%' AND offset > 5",
+        "agent = 'select max(x) from y'",
     ],
 )
 def test_what_looks_at_one_line_takes_one_pass(text):
@@ -257,6 +257,8 @@ def test_what_looks_at_one_line_takes_one_pass(text):
         "count(*) > 1",
         '"max"(reward) > 1',
         "max/* */(reward) > 1",
+        "`reward` > `avg`(`reward`)",
+        "agent <> $$'$$ AND reward > avg(reward) AND agent <> $$'$$",
     ],
 )
 def test_what_looks_at_several_lines_takes_two(text):
@@ -274,7 +276,11 @@ def test_what_looks_at_several_lines_takes_two(text):
         ("reward > 1, calls > 2", "--where cannot be read: "),
         ("reward > 1 calls > 2", "--where cannot be read: "),
         ("reward > 1 calls", "--where cannot be read: "),
-        ("(select 1) > 0", "--where cannot be read: "),
+        ("(select 1) > 0", "--where is of one line and its run, and cannot SELECT from anything"),
+        ("reward > (SELECT AVG(x) FROM read_csv('/no/such/file'))", "--where is of one line and its run"),
+        ("agent <> $$'$$ AND (select 1) > 0 AND agent <> $$'$$", "--where is of one line and its run"),
+        ("agent <> E'\\'' AND (select 1) > 0 AND agent <> ''", "--where is of one line and its run"),
+        ("agent <> '' -- '\n AND (select 1) > 0 AND agent <> '", "--where is of one line and its run"),
         ("agent = '\udcff'", "--where cannot be read: "),
         ("reward + 1", "--where must be true or false of a line"),
         ("agent > 5", "--where cannot be read: "),
@@ -290,6 +296,29 @@ def test_a_wrong_expression_is_told_with_the_columns(text, problem):
 def test_what_cannot_be_worked_out_fails_the_run_and_says_so():
     with pytest.raises(FailedRun, match="--where cannot be worked out: conversion from `str` to `i32` failed"):
         kept({"agent": "math"}, where="CAST(agent AS INTEGER) > 3")
+
+
+def test_where_is_asked_of_the_lines_that_those_before_it_left(tmp_path):
+    number = "CAST(agent AS INTEGER) > 3"
+    lines = [{"agent": "8"}, {"agent": "math", "masked": True}, {"agent": "x", "reward": 0.0}]
+
+    assert kept(*lines, where=number) == kept(*lines, where=f"{number} AND count(*) > 0") == [0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tokens" + "+1" * 8000 + " > 0", "reward > 0" + " IS NULL" * 12000, " OR ".join(f"line={n}" for n in range(3000))],
+)
+def test_an_expression_at_which_polars_would_crash_is_refused(text):
+    with pytest.raises(UsageError, match=r"--where has [\d,]+ operators, and may have 500; a list says more at once"):
+        where_of(text)
+
+
+def test_a_list_of_values_may_be_long():
+    lines = [{"tokens": tokens} for tokens in (1, 19_999, 50_000)]
+
+    assert kept(*lines, where=f"tokens IN ({', '.join(map(str, range(-9, 20_000)))})") == [0, 1]
+    assert kept(*lines, where=" OR ".join(f"tokens = {tokens}" for tokens in range(250))) == [0]
 
 
 # Lines against lines.
@@ -357,6 +386,20 @@ def test_chance_depends_on_the_seed_and_on_the_task_alone():
     assert chosen != kept(*lines, sample="20%", seed=2)
     turned = kept(*lines[::-1], sample="20%", seed=1)
     assert sorted(49 - place for place in turned) == chosen
+
+
+def test_one_choice_at_random_tells_nothing_of_the_next():
+    """Each expected count is that of a fair draw; what is allowed is five standard deviations."""
+    once, often = [{"prompt": task} for task in range(1000)], [{"prompt": task} for task in range(1000, 2000)] * 9
+    few = [{"prompt": task, "agent": "few"} for task in range(100)]
+    many = [{"prompt": task, "agent": "many"} for task in range(100, 10_100)]
+    for seed in (0, 1):
+        chosen = kept(*once, *often, per_task=1, sample=200, seed=seed)
+        assert 65 < sum(place < 1000 for place in chosen) < 135
+        chosen = kept(*few, *many, per_agent=100, sample=100, seed=seed)
+        assert 32 < sum(place < 100 for place in chosen) < 68
+        lines, *_ = choose(lines_of(*once), Options(seed=seed, sample=200), [0.25])
+        assert 22 < lines["split"].sum() < 78
 
 
 def test_a_task_is_what_hangs_together_by_its_prompt_or_by_its_index_in_one_file_of_one_agent():
@@ -450,17 +493,18 @@ def naive(lines: list[dict[str, Any]], options: Options) -> tuple[list[int], Cou
             drop("not_best", best[options.best_of :])
     if options.per_task:
         for group in groups("prompt"):
-            drop("per_task", sorted(group, key=lambda number: lines[number]["draw"])[options.per_task :])
+            drop("per_task", sorted(group, key=lambda number: lines[number]["draw"]["per_task"])[options.per_task :])
     if options.per_agent:
         for group in groups("agent"):
-            drop("per_agent", sorted(group, key=lambda number: lines[number]["draw"])[options.per_agent :])
+            drop("per_agent", sorted(group, key=lambda number: lines[number]["draw"]["per_agent"])[options.per_agent :])
     if options.sample is not None:
         count, part = sample_of(options.sample)
         wanted = count if part is None else int(Fraction(len(left)) * part)
-        drop("not_sampled", sorted(left, key=lambda number: lines[number]["draw"])[wanted:])
+        drop("not_sampled", sorted(left, key=lambda number: lines[number]["draw"]["not_sampled"])[wanted:])
     return left, +gone
 
 
+RANDOM = ("per_task", "per_agent", "not_sampled")
 LINE = st.fixed_dictionaries(
     {
         "reward": st.sampled_from([None, 0.0, 0.5, 0.95, 1.0, 2.0]),
@@ -496,9 +540,9 @@ OPTIONS = st.fixed_dictionaries(
 def test_a_naive_selection_agrees(lines, options):
     asked = Options(**options)
     drawn, *_ = choose(lines_of(*lines), Options(reward_threshold=-1e9, seed=asked.seed, allow=("all",), per_task=99))
-    numbers = dict(drawn.select("line", "draw").rows())
+    draws = drawn.select("line", **{reason: draw_for(reason) for reason in RANDOM}).rows_by_key("line", named=True)
     for number, line in enumerate(lines, 1):
-        line["draw"] = numbers.get(number, 0)
+        (line["draw"],) = draws.get(number, [dict.fromkeys(RANDOM, 0)])
 
     left, gone = naive(lines, asked)
 

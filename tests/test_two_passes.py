@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import partial
@@ -369,6 +370,25 @@ def test_stats_of_a_few_known_lines(tmp_path):
     assert found["fates"]["refused"] == {"bad_json": 1}
 
 
+def test_stats_take_for_one_task_what_choosing_does(tmp_path):
+    """What a gate drops connects tasks all the same, here `A` by its prompt with `B` by its index."""
+    where = {"agent_ref": {"name": "math"}}
+    asked = [
+        ("A", 1, 1.0, False),
+        ("A", 1, 1.0, False),
+        ("B", 2, 0.0, False),
+        ("B", 2, 0.0, False),
+        ("A", 2, 0.0, True),
+    ]
+    (tmp_path / "in.jsonl").write_bytes(
+        lines(*(good(prompt=p, _ng_task_index=i, reward=r, mask_sample=m, **where) for p, i, r, m in asked))
+    )
+
+    tasks = fastsft.stats(tmp_path / "in.jsonl").tasks
+    assert (tasks.count, tasks.never, tasks.sometimes, tasks.always, tasks.rollouts.max) == (1, 0, 1, 0, 4)
+    assert fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", pass_rate=(0.4, 0.6)).fates.kept == 2
+
+
 def test_stats_of_nothing(tmp_path):
     (tmp_path / "in.jsonl").write_bytes(b"\n")
     found = fastsft.stats(tmp_path)
@@ -585,6 +605,16 @@ def test_stats_of_rewards_at_the_ends_of_a_double(tmp_path):
     found = fastsft.stats(tmp_path)
     assert sum(bar.count for bar in found.histogram) == 3
     assert found.to_json().isascii()
+
+
+def test_the_mean_of_rewards_whose_sum_is_beyond_a_double(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines(good(reward=1.7e308), good(reward=1.7e308), good("5", reward=0.0)))
+
+    mean = json.loads(fastsft.stats(tmp_path).to_json(), parse_constant=pytest.fail)["rewards"]["mean"]
+    assert mean == pytest.approx(1.7e308 / 3 * 2)
+    told = command("stats", tmp_path, "--plot", tmp_path / "rewards.png", ok=False)
+    assert re.fullmatch(r"fastsft: cannot draw .*rewards\.png: .*; nothing was written\n", told)
+    assert not list(tmp_path.glob("rewards*"))
 
 
 @pytest.mark.parametrize(
