@@ -8,7 +8,7 @@ README lists where we differ.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -18,7 +18,15 @@ from fastsft.escape import excerpt
 from fastsft.formats.calls import ASSISTANT, Called, chat_shaped_calls, keys_of
 from fastsft.formats.content import NO_TEXT, Content, TextPart, content_of, said_in
 from fastsft.formats.loss import has_ids
-from fastsft.formats.reasoning import in_think_tags, is_open, is_opening, reasoning_of, reasoning_of_turn, told_apart
+from fastsft.formats.reasoning import (
+    in_think_tags,
+    is_open,
+    is_opening,
+    may_be_tagged,
+    reasoning_of,
+    reasoning_of_turn,
+    told_apart,
+)
 from fastsft.formats.row import PLAIN, Layout, Row
 from fastsft.formats.tools import Function, tools_of
 from fastsft.formats.turns import instructions_of, kind_of
@@ -105,7 +113,7 @@ def to_chat(rollout: Rollout, layout: Layout = PLAIN) -> Row:
     turns = talk.turns[: talk.end]
     if instructions := instructions_of(rollout):
         turns = _with_instructions(turns, instructions)
-    return Row(ChatRow(turns, tools_of(rollout.tools, _tool)), turns_cut=len(talk.turns) - talk.end)
+    return Row(ChatRow(turns, tools_of(rollout.tools, _tool)), len(talk.turns) - talk.end, talk.has_ids)
 
 
 class _Talk:
@@ -114,13 +122,15 @@ class _Talk:
     Attributes:
         turns: The finished turns.
         end: How many of them there are up to the last assistant turn that has something of the output; 0 without one.
+        has_ids: Whether there are calls, or results that name one.
     """
 
     def __init__(self, layout: Layout) -> None:
         self.turns: list[ChatTurn] = []
         self.end = 0
+        self.has_ids = False
         self._layout = layout
-        self._texts: list[_Text] = []
+        self._texts: list[tuple[Content, int]] = []  # what was said at once, and how many calls were made before
         self._reasoning: list[Raw] = []
         self._calls: list[Call] = []
         self._texts_of_prompt = 0  # how many of the texts are the prompt's, where the turn goes on from there
@@ -165,7 +175,8 @@ class _Talk:
         calls = chat_shaped_calls(item, role) if item.tool_calls or item.function_call else []
         if role == ASSISTANT:
             self._see_whose(item)
-            self._think(reasoning_of_turn(item))
+            if item.reasoning_content or item.reasoning:
+                self._think(reasoning_of_turn(item))
             if content not in (NO_TEXT, []):
                 self._say(content)
             self._add_calls(calls)
@@ -180,7 +191,7 @@ class _Talk:
         self._own = self._own or (self._in_output and (self._all_own or has_ids(item)))
 
     def _say(self, content: Content) -> None:
-        self._texts.append(_Text(content, len(self._calls)))
+        self._texts.append((content, len(self._calls)))
 
     def _think(self, texts: list[Raw]) -> None:
         self._has_thought = self._has_thought or bool(texts)
@@ -194,6 +205,7 @@ class _Talk:
         for called in calls:
             identity = _id(called.id) or Raw(b'"unnamed_call_%d"' % self._calls_made)
             self._calls_made += 1
+            self.has_ids = True
             self._unanswered.setdefault(text_of(identity), []).append(identity)
             arguments = _arguments(called, self._layout)
             self._calls.append(Call(identity, "function", CalledFunction(called.name, arguments)))
@@ -207,12 +219,13 @@ class _Talk:
         turn = ChatTurn("tool", content)
         if identity != NO_TEXT:  # of the input's own empty text msgspec does not know that it is the default
             turn.tool_call_id = identity
+            self.has_ids = True
         self.turns.append(turn)
 
     def end_turn(self) -> None:
         """Finish the assistant's turn, if it has anything in it."""
         whole = self._layout.reasoning == "think"
-        texts = [text.content for text in self._texts] if whole else self._texts_without_thoughts()
+        texts = [text for text, _ in self._texts] if whole else self._texts_without_thoughts()
         content = _one_content([text for text in texts if text != NO_TEXT])
         reasoning = joined(_parted(self._reasoning)) if self._reasoning else NO_TEXT
         if content != NO_TEXT or self._calls or self._reasoning:
@@ -234,9 +247,9 @@ class _Talk:
         left: list[Content] = []
         begun: list[Raw] = []
         for place, (text, calls_before) in enumerate(self._texts):
-            if isinstance(text, Raw):
+            if isinstance(text, Raw) and (begun or may_be_tagged(text)):
                 text, begun = joined([*begun, text]), []
-                behind = self._texts[place + 1].content if place + 1 < len(self._texts) else None
+                behind = self._texts[place + 1][0] if place + 1 < len(self._texts) else None
                 if self._has_thought and is_opening(text):  # of reasoning that stands apart
                     text = NO_TEXT
                 elif isinstance(behind, Raw) and is_open(text):
@@ -251,24 +264,17 @@ class _Talk:
         return left
 
 
-class _Text(NamedTuple):
-    """What was said at once, and how many calls of its turn were made before."""
-
-    content: Content
-    calls_before: int
-
-
 def _id(raw: Raw) -> Raw | None:
     """Give the id of a call, or None without one.
 
     Raises:
         Refused: It is no text, so it is not known which result belongs to which call.
     """
+    if is_string(raw):
+        return raw
     if json_type(raw) in ("absent", "null"):
         return None
-    if not is_string(raw):
-        raise Refused("bad_item", f"the id of a call is not a string, found {excerpt(raw)}")
-    return raw
+    raise Refused("bad_item", f"the id of a call is not a string, found {excerpt(raw)}")
 
 
 def _one_content(texts: list[Content]) -> Content:

@@ -63,6 +63,11 @@ def in_think_tags(text: Raw) -> Raw:
     return joined([_OPEN, text, _CLOSE])
 
 
+def may_be_tagged(text: Raw) -> bool:
+    """Tell whether a text may have a tag in it, whose letters are hardly ever escaped, without decoding it."""
+    return b"think" in bytes(text)
+
+
 def told_apart(text: Raw, *, may_lack_opening: bool, goes_on: bool) -> tuple[Raw | None, Raw]:
     r"""Part a text that begins with reasoning in `<think>` tags: the reasoning, or None, and the rest.
 
@@ -74,8 +79,6 @@ def told_apart(text: Raw, *, may_lack_opening: bool, goes_on: bool) -> tuple[Raw
     >>> [bytes(part) for part in told_apart(Raw(b'"Add.\\n</think>\\n\\n4"'), may_lack_opening=True, goes_on=False)]
     [b'"Add."', b'"4"']
     """
-    if b"think" not in bytes(text):  # whatever its escapes, the letters are hardly ever escaped
-        return None, text
     said = text_of(text)
     if said.lstrip().startswith(OPEN):
         inside, tag, after = said.lstrip().removeprefix(OPEN).partition(CLOSE)
@@ -92,12 +95,10 @@ def told_apart(text: Raw, *, may_lack_opening: bool, goes_on: bool) -> tuple[Raw
 
 def is_open(text: Raw) -> bool:
     """Tell whether a text begins with reasoning that does not end in it."""
-    if b"think" not in bytes(text):
-        return False
     said = text_of(text).lstrip()
     return said.startswith(OPEN) and CLOSE not in said
 
 
 def is_opening(text: Raw) -> bool:
     """Tell whether a text is the opening tag and nothing else."""
-    return b"think" in bytes(text) and text_of(text).strip() == OPEN
+    return text_of(text).strip() == OPEN

@@ -33,18 +33,27 @@ class Row(msgspec.Struct, gc=False):
     Attributes:
         body: The struct whose JSON is the line.
         turns_cut: How many turns behind the last assistant turn were left out.
+        has_ids: Whether there are calls with ids, or results that name one.
     """
 
     body: msgspec.Struct
     turns_cut: int = 0
+    has_ids: bool = False
 
 
 def content_hash(row: Row) -> bytes:
-    """Give 128 bits of the SHA-256 of what a row says, however its text and its numbers are written.
+    """Give 128 bits of the SHA-256 of what a row says, whatever the escapes in its text.
 
     Of the ids of calls only which are the same counts: a server draws them at random.
     """
-    content = _any.decode(_encode(row.body))
+    body = _encode(row.body)
+    if row.has_ids or b"\\u" in body:
+        body = _plainest(body)
+    return hashlib.sha256(body).digest()[:16]
+
+
+def _plainest(body: bytes) -> bytes:
+    content = _any.decode(body)
     order: dict[str, int] = {}
     for message in content.get("messages", ()):
         for call in message.get("tool_calls", ()):
@@ -52,4 +61,4 @@ def content_hash(row: Row) -> bytes:
                 call["id"] = order.setdefault(call["id"], len(order))
         if "tool_call_id" in message:
             message["tool_call_id"] = order.setdefault(message["tool_call_id"], len(order))
-    return hashlib.sha256(_encode(content)).digest()[:16]
+    return _encode(content)
