@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from fastsft.errors import UsageError
+from fastsft.forked import check_polars
 from fastsft.options import DEFAULT_MAX_LINE_NBYTES, Options, Split, gates_of, nbytes_of, pass_rate_of, share_of
 from fastsft.pipeline import run
 from fastsft.report import Progress, Report
@@ -159,6 +160,7 @@ def index(
         UsageError: The arguments are wrong; nothing was read or written.
         FailedRun: The scan could not be finished; nothing was written.
     """
+    check_polars()
     from fastsft.index_file import write_index  # Polars, 0.2 s
 
     nbytes = nbytes_of(max_line) if isinstance(max_line, str) else max_line
@@ -200,6 +202,7 @@ def stats(
         UsageError: The arguments are wrong; nothing was read.
         FailedRun: The scan could not be finished.
     """
+    check_polars()
     from fastsft.distribution import stats_of  # Polars, 0.2 s
 
     nbytes = nbytes_of(max_line) if isinstance(max_line, str) else max_line
@@ -232,6 +235,7 @@ def check(
         UsageError: The arguments are wrong; nothing was read.
         FailedRun: A file could not be read to its end.
     """
+    check_polars()
     from fastsft.checks.run import check_rows  # Polars, 0.2 s
 
     path = None if template is None else os.fspath(template)
@@ -247,4 +251,8 @@ def _options(**settings: object) -> Options:
 
 
 def _paths(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
-    return [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    one = isinstance(inputs, (str, bytes, os.PathLike)) or not isinstance(inputs, Iterable)
+    paths: list[Any] = [inputs] if one else list(inputs)  # type: ignore[arg-type] # as just asked
+    if wrong := [path for path in paths if not isinstance(path, (str, os.PathLike))]:
+        raise UsageError(f"an input is a path, as text or a pathlib.Path, not {wrong[0]!r}")
+    return paths

@@ -11,6 +11,8 @@ import codecs
 import sys
 from collections.abc import Iterator
 
+from fastsft.forked import polars_works
+
 _CHECKED_NBYTES = 2 * 1024 * 1024  # at once: what is read at once, 1 MiB and a line, is checked whole
 _WINDOW_NBYTES = 4096  # that Python looks at at once
 # What Python may still decode in this process before Polars is imported; so much takes twice as long as the import.
@@ -34,7 +36,7 @@ def _is_utf8(piece: bytes) -> bool:
 
 
 def _polars_pays() -> bool:
-    return _to_decode_nbytes <= 0 or "polars" in sys.modules
+    return (_to_decode_nbytes <= 0 or "polars" in sys.modules) and polars_works()
 
 
 def _note_decoded(nbytes: int, characters: int) -> None:

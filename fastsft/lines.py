@@ -161,7 +161,8 @@ def _lines_between(file: int, start: int, edge: int, stop: int, max_line: int) -
 def _lines_of_stream(stream: IO[bytes], shard: Shard, nbytes: int, max_line: int) -> Iterator[Lines]:
     """Cut a stream into pieces that end at a line, holding at most one piece and one line."""
     offset = 0
-    held = b""  # the beginning of a line that goes on
+    held: list[bytes] = []  # the beginning of a line that goes on; joined once, as adding to bytes copies them
+    held_nbytes = 0
     passed = 0  # bytes of a line that is too long, and is not held
     while True:
         try:
@@ -179,14 +180,17 @@ def _lines_of_stream(stream: IO[bytes], shard: Shard, nbytes: int, max_line: int
             passed, block = 0, block[line_end:]
         end = len(block) if ended else block.rfind(b"\n") + 1
         if end or ended:
-            yield _without_mark(Lines(held + block[:end], offset))
-            offset, held = offset + len(held) + end, block[end:]
-        else:
-            held += block
+            held.append(block[:end])
+            data, held = b"".join(held), []
+            yield _without_mark(Lines(data, offset))
+            offset, block = offset + held_nbytes + end, block[end:]
+            held_nbytes = 0
         if ended:
             return
-        if len(held) > max_line:
-            passed, held = len(held), b""
+        held.append(block)
+        held_nbytes += len(block)
+        if held_nbytes > max_line:
+            passed, held, held_nbytes = held_nbytes, [], 0
 
 
 def _without_mark(lines: Lines) -> Lines:

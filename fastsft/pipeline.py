@@ -28,6 +28,7 @@ import msgspec
 from fastsft.account import Account
 from fastsft.chunk import convert_chosen, convert_chunk, convert_to_spool
 from fastsft.errors import UsageError
+from fastsft.forked import check_polars
 from fastsft.options import Options, Split
 from fastsft.report import Converted, Progress, Report
 from fastsft.shards import Shard, chunks_of, find_shards
@@ -129,6 +130,7 @@ def _plan_of(
             raise UsageError("an index does not know how --template renders rows; leave one of them out")
     if not (options.may_compare or splits or index is not None):
         return partial(_in_one_pass, shards, options)
+    check_polars()
     from fastsft.index_file import index_for
     from fastsft.selection import compares_lines
 

@@ -85,6 +85,8 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
 
 
 def _paths(argument: str, notes: list[str]) -> list[str]:
+    if argument == "-":
+        raise UsageError("an input is a file, a folder or a glob, as it may be read twice; a file of that name is ./-")
     if os.path.isdir(argument):
         try:
             names = os.listdir(argument)

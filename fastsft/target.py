@@ -81,6 +81,8 @@ def target_of(output: str | os.PathLike[str], options: Options) -> Target:
     text = os.fspath(output)
     if not text:
         raise UsageError("no output: the path is empty")
+    if text == "-":
+        raise UsageError("the output is a file or a folder, as rows are published whole; a file of that name is ./-")
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -174,7 +176,7 @@ def _earlier_outputs(target: Target) -> set[str]:
     if others := sorted(
         name for name in names if not (name == target.file or (not target.file and target.is_shard(name)))
     ):
-        raise UsageError(f"{target.report} belongs to {others[0]}; choose another output")
+        raise UsageError(f"{target.report} belongs to {others[0]}; choose another output or --name")
     if report.refused_lines == target.refused.name:
         names.add(target.refused.name)
     return names

@@ -40,6 +40,7 @@ class ProgressBar:
 
     def __exit__(self, *_: object) -> None:
         if self._bar:
+            self._bar.render_progress()  # of the last update, which it may have left for later
             self._bar.render_finish()
 
     def show(self, progress: Progress) -> None:

@@ -10,6 +10,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fastsft
 from fastsft.errors import FailedRun, UsageError
 from fastsft.lines import Lines, lines_in
 from fastsft.shards import Chunk, Shard, chunks_of, find_shards
@@ -26,6 +27,20 @@ def folder(tmp_path):
 
 def names(found: tuple[list[Shard], list[str]], folder) -> list[str]:
     return [os.path.relpath(shard.path, folder) for shard in found[0]]
+
+
+@pytest.mark.parametrize("wrong", [b"rollouts", [b"rollouts"], None, 5, [None]])
+def test_inputs_of_another_type_are_told(wrong, tmp_path):
+    with pytest.raises(UsageError, match=r"an input is a path, as text or a pathlib.Path, not "):
+        fastsft.convert(wrong, tmp_path / "rows.jsonl")
+
+
+def test_there_are_no_pipes(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"a file of that name is \./-"):
+        fastsft.convert("-", "rows.jsonl")
+    with pytest.raises(UsageError, match=r"a file of that name is \./-"):
+        fastsft.convert(folder, "-")
 
 
 def test_a_folder_means_its_own_rollout_files_in_order(folder):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import re
+import sys
+
 import pytest
 
 import fastsft
 from fastsft.escape import escaped, excerpt
-from fastsft.report import OutputShard
-from fastsft.terminal import example_of, few_rows_warning, size_of
+from fastsft.report import OutputShard, Progress
+from fastsft.terminal import ProgressBar, example_of, few_rows_warning, size_of
 
 
 @pytest.mark.parametrize(
@@ -88,3 +92,17 @@ def test_few_rows_bring_the_advice_that_fits(rows, dropped, warning):
     report.outputs = [OutputShard("train.jsonl", rows, 0, "")]
 
     assert few_rows_warning(report) == warning
+
+
+def test_the_bar_ends_with_the_last_that_it_was_shown(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with ProgressBar(hidden=False) as bar:
+        for rows in (1, 9):
+            bar.show(Progress(5, 5, rows))
+        drawn = sys.stderr
+
+    assert re.findall(r"(\d+) rows", drawn.getvalue())[-1] == "9"

@@ -102,6 +102,28 @@ if __name__ == "__main__":
     assert in_a_new_process(script, rollouts_in(tmp_path), tmp_path / "rows/train.jsonl") == "2"
 
 
+def test_what_was_forked_while_polars_was_at_work_converts_without_it_and_says_what_it_cannot(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines(*[rollout(user("數\u2028" * 9), said("é" * 99)) for _ in range(99)]))
+    script = f"""
+import fastsft, os, signal, sys
+import polars
+if sys.argv[1] == "at-work":
+    fastsft.stats({str(tmp_path)!r})
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+signal.alarm(50)  # it would wait for ever
+print(fastsft.convert({str(tmp_path)!r}, {str(tmp_path / "out/rows.jsonl")!r}, jobs=1).rows)
+for call in (fastsft.stats, fastsft.check, lambda path: fastsft.convert(path, path + "/o/r.jsonl", best_of=1).rows):
+    try:
+        print(type(call({str(tmp_path)!r})).__name__)
+    except fastsft.FailedRun as failed:
+        print(str(failed)[:30])
+"""
+    told = ["this process was forked from o"]
+    assert in_a_new_process(script, "imported").splitlines() == ["99", "Stats", "CheckReport", "int"]
+    assert in_a_new_process(script, "at-work").splitlines() == ["99", *told * 3]
+
+
 def test_importing_the_package_does_not_stand_in_the_way_of_forking():
     script = "import fastsft, fastsft.workers\nfrom fastsft.forked import may_fork\nprint(may_fork())"
     assert in_a_new_process(script) == "True"
