@@ -212,7 +212,7 @@ def convert_to_spool(index: int, chunk: Chunk, *, options: Options, spool: Path)
     """Convert a chunk whole; its rows are handed over under its index."""
     whole = Converted(chunk, Fates(), [], index)
     try:
-        with spooled(spool, index) as handover:
+        with spooled(spool, index, chunk.nbytes) as handover:
             for part in convert_chunk(chunk, options):
                 assert isinstance(part.rows, bytes)
                 handover.write(part.rows)
@@ -294,7 +294,7 @@ def convert_chosen(index: int, chosen: Chosen, *, options: Options, spool: Path)
         FailedRun: A line is not the rollout that was scanned.
     """
     whole = Converted(chosen.chunk, Fates(), [], index, split=chosen.split)
-    with spooled(spool, index) as handover:
+    with spooled(spool, index, chosen.read_nbytes) as handover:
         for lines in chosen_lines(chosen, nbytes=_at_once(options), max_line=options.max_line_nbytes):
             handover.write(_convert_chosen(lines, whole, options))
     whole.rows = handover.held or index

@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,7 +166,7 @@ def _converted(shards: Sequence[Shard], options: Options, workers: Workers, spoo
     chunks = chunks_of(shards, options.chunk_nbytes)
     to_spool = partial(convert_to_spool, options=options, spool=spool)
     if workers.jobs > 1:
-        yield from workers.in_order(to_spool, chunks)
+        yield from workers.in_order(to_spool, chunks, attrgetter("nbytes"))
         return
     for number, chunk in enumerate(chunks):
         if chunk.shard.compression:  # that it is whole is known at its end alone
@@ -202,7 +203,8 @@ def _in_two_passes(
         account.report.splits = split_counts(chosen, 1 + len(shares))
     to_spool = partial(convert_chosen, options=options, spool=spool)
     done = 0
-    for converted in workers.in_order(to_spool, chosen_of(shards, chosen, options.chunk_nbytes)):
+    of_chunks = chosen_of(shards, chosen, options.chunk_nbytes)
+    for converted in workers.in_order(to_spool, of_chunks, attrgetter("read_nbytes")):
         account.take_chosen(converted)
         yield converted
         done += converted.fates.kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from operator import attrgetter
 
 import polars as pl
 
@@ -48,7 +49,7 @@ def scanned_tables(
     total_nbytes = sum(shard.nbytes for shard in shards) or 1
     done_nbytes = 0
     work = partial(scan_chunk, options=options, names=names, every_line=every_line)
-    for scanned in workers.in_order(work, chunks_of(shards, options.chunk_nbytes)):
+    for scanned in workers.in_order(work, chunks_of(shards, options.chunk_nbytes), attrgetter("nbytes")):
         before = account.take(scanned)
         for table in scanned.tables:
             yield unpacked(table, before)

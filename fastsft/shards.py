@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -49,6 +50,11 @@ class Chunk(msgspec.Struct, frozen=True):
     shard: Shard
     start: int
     stop: int
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes its lines have; of a compressed shard, nothing is known, so it may be many."""
+        return self.stop - self.start if self.shard.compression is None else sys.maxsize
 
 
 def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], list[str]]:

@@ -20,6 +20,7 @@ from fastsft.errors import errors_naming
 _SLOT_NBYTES = 16 * 1024 * 1024  # a chunk, and its rows are seldom more
 _SLOTS_EACH = 3  # for a worker: one being filled, two that wait for the rows before them
 _SLOTS_MAPPED = 12  # that the writer keeps mapped, 192 MiB at most: 1.04 times as fast a run of 4 GB (7 pairs)
+_MOST_LYING = 255  # at once in a slot, so that a byte can count them
 _COPY_NBYTES = 16 * 1024 * 1024  # bytes held at once when rows are taken from a file
 
 
@@ -27,11 +28,12 @@ class Held(NamedTuple):
     """Where rows are in the memory that forked workers share."""
 
     slot: int
+    start: int
     nbytes: int
 
 
 class Slots:
-    """Memory shared with the workers that are forked after it is made, in slots for the rows of one task each.
+    """Memory shared with the workers that are forked after it is made: slots for the rows of a chunk, or of small ones.
 
     Files would cost the system a page fault for each page, and a file system across a network would see rows twice:
     1.04 times as fast a run without them (15 pairs; 1.06 where input and output are on tmpfs). Each worker has slots of
@@ -44,7 +46,11 @@ class Slots:
         with contextlib.suppress(OSError):  # where the system gives less, more goes to files
             for _ in range(count):
                 self._slots.append(mmap.mmap(-1, _SLOT_NBYTES))
-        self._taken = mmap.mmap(-1, count)  # a byte for each: 1 where rows lie in it
+        # For each, how often rows were put into it, which its worker counts, and taken, which the writer does, modulo
+        # 256: nobody has to add to what another adds to. Where both are the same, nothing lies in it.
+        self._given = mmap.mmap(-1, count)
+        self._freed = mmap.mmap(-1, count)
+        self._ends = [0] * count  # how far each is filled, as its worker knows
         self._owned = mmap.mmap(-1, workers)  # a byte for each worker that has begun
         self._lock = multiprocessing.get_context("fork").Lock()
         self._own = range(0)
@@ -56,17 +62,21 @@ class Slots:
             self._owned[worker] = 1
         self._own = range(worker * _SLOTS_EACH, min((worker + 1) * _SLOTS_EACH, len(self._slots)))
 
-    def take(self) -> int | None:
-        """Take a slot of this worker's, the first that is free, which is likely in its cache; None where none is."""
-        slot = self._taken.find(b"\0", self._own.start, self._own.stop)
-        if slot < 0:
-            return None
-        self._taken[slot] = 1
-        return slot
+    def room(self, nbytes: int) -> tuple[int, int] | None:
+        """Find room for about so many bytes in a slot of this worker's: which, and where in it; None without any."""
+        for slot in self._own:  # the first is likely in its cache
+            lying = (self._given[slot] - self._freed[slot]) % 256
+            if not lying:
+                self._ends[slot] = 0
+            start = self._ends[slot]
+            if lying < _MOST_LYING and (start == 0 or start + nbytes <= len(self._slots[slot])):
+                return slot, start
+        return None
 
-    def free(self, slot: int) -> None:
-        """Let the worker have a slot of its own again."""
-        self._taken[slot] = 0
+    def give(self, held: Held) -> None:
+        """Hand over what this worker has put there."""
+        self._ends[held.slot] = held.start + held.nbytes
+        self._given[held.slot] = (self._given[held.slot] + 1) % 256
 
     def memory(self, slot: int) -> mmap.mmap:
         """Give the memory of a slot."""
@@ -76,15 +86,15 @@ class Slots:
     def taken(self, held: Held) -> Iterator[memoryview]:
         """Give the rows that a worker handed over, and their slot back to it afterwards."""
         memory = self._slots[held.slot]
-        with memoryview(memory) as whole, whole[: held.nbytes] as rows:
+        with memoryview(memory) as whole, whole[held.start : held.start + held.nbytes] as rows:
             yield rows
-        if held.slot >= _SLOTS_MAPPED:
+        self._freed[held.slot] = freed = (self._freed[held.slot] + 1) % 256
+        if held.slot >= _SLOTS_MAPPED and freed == self._given[held.slot]:
             memory.madvise(mmap.MADV_DONTNEED)  # it stays the worker's; with many workers all this would be much
-        self.free(held.slot)
 
     def close(self) -> None:
         """Give the memory back, but for rows that an error on its way still has in hand."""
-        for memory in (*self._slots, self._taken, self._owned):
+        for memory in (*self._slots, self._given, self._freed, self._owned):
             with contextlib.suppress(BufferError):
                 memory.close()
 
@@ -106,37 +116,37 @@ class Handover:
         held: Where in shared memory they are; None if they are in a file.
     """
 
-    def __init__(self, part: Path) -> None:
+    def __init__(self, part: Path, nbytes: int) -> None:
         self.held: Held | None = None
         self._part = part
         self._file: BinaryIO | None = None
-        self._slot = _slots.take() if _slots else None
+        self._room = _slots.room(nbytes) if _slots else None
         self._nbytes = 0
 
     def write(self, rows: bytes) -> None:
         """Append rows."""
-        start = self._nbytes
-        self._nbytes += len(rows)
-        if _slots and self._slot is not None:
-            memory = _slots.memory(self._slot)
-            if self._nbytes <= len(memory):
-                memory[start : self._nbytes] = rows
+        if _slots and self._room:
+            slot, first = self._room
+            memory, start = _slots.memory(slot), first + self._nbytes
+            if start + len(rows) <= len(memory):
+                memory[start : start + len(rows)] = rows
+                self._nbytes += len(rows)
                 return
-            self._to_file().write(memory[:start])  # more than there is room for
-            self._leave_slot()
+            self._to_file().write(memory[first:start])  # more than there is room for
+            self._room = None
         self._to_file().write(rows)
 
     def finish(self, path: Path) -> None:
         """Hand all of them over."""
-        if self._slot is not None:
-            self.held = Held(self._slot, self._nbytes)
+        if _slots and self._room:
+            self.held = Held(*self._room, self._nbytes)
+            _slots.give(self.held)
             return
         self._to_file().close()
         os.replace(self._part, path)
 
     def give_up(self) -> None:
         """Hand nothing over."""
-        self._leave_slot()
         if self._file:
             with contextlib.suppress(OSError):
                 self._file.close()
@@ -147,16 +157,11 @@ class Handover:
             self._file = self._part.open("wb")  # buffered, as that writes again what the disk took in part
         return self._file
 
-    def _leave_slot(self) -> None:
-        if _slots and self._slot is not None:
-            _slots.free(self._slot)
-        self._slot = None
-
 
 @contextlib.contextmanager
-def spooled(spool: Path, index: int) -> Iterator[Handover]:
-    """Hand rows from a worker to the writer, all or none, the same whoever does it."""
-    handover = Handover(spool / f"{index:08}.{os.getpid()}.{threading.get_ident()}.part")
+def spooled(spool: Path, index: int, nbytes: int) -> Iterator[Handover]:
+    """Hand rows, of about `nbytes`, from a worker to the writer, all or none, the same whoever does it."""
+    handover = Handover(spool / f"{index:08}.{os.getpid()}.{threading.get_ident()}.part", nbytes)
     with errors_naming(spool / f"{index:08}"):
         try:
             yield handover

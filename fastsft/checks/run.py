@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
+from operator import attrgetter
 
 from fastsft.checks.rendering import ChatTemplate, check_template, template_at
 from fastsft.checks.rules import UNRENDERABLE, Found, findings_of, is_pair, row_in, schemas_of
@@ -51,7 +52,7 @@ def check_rows(
     total = Total(shards)
     nbytes, done = sum(shard.nbytes for shard in shards), 0
     with Workers(jobs_for(shards, options)) as workers:
-        for checked in workers.in_order(work, chunks_of(shards, options.chunk_nbytes)):
+        for checked in workers.in_order(work, chunks_of(shards, options.chunk_nbytes), attrgetter("nbytes")):
             if checked.problem:
                 raise FailedRun(checked.problem)
             total.add(checked)
