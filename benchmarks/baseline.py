@@ -220,13 +220,15 @@ def spoken_turn(events: list[Json]) -> tuple[list[Json], bool]:
     for place, then in itertools.zip_longest(spoken, spoken[1:]):
         text = events[place]["said"]
         if isinstance(text, str):
+            on = then is not None and isinstance(events[then]["said"], str)
+            on = on and not any("called" in event for event in events[place:then])
+            on = on and not events[then]["said"].lstrip().startswith("<think>")
+            if not begun and text.strip() == "<think>" and (thought or not on):
+                continue
+            if on and "</think>" not in text and (begun or text.lstrip().startswith("<think>")):
+                begun += text
+                continue
             text, begun = begun + text, ""
-            if thought and text.strip() == "<think>":
-                continue
-            opened = text.lstrip().startswith("<think>") and "</think>" not in text
-            if opened and then is not None and isinstance(events[then]["said"], str):
-                begun = text
-                continue
         goes_on = then is not None or any("called" in event for event in events[place:])
         inside, rest = think_tags_in(text, thought=thought, goes_on=goes_on)
         thoughts += [inside] if inside else []

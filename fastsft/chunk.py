@@ -187,7 +187,7 @@ def _drop_reasons(judged: _Judged, chunk: Chunk, options: Options) -> list[str |
 
     rollouts, lines = [judged.rollouts[place] for place in left], [judged.numbers[place] for place in left]
     shard = ShardPlace(printable(chunk.shard.path), chunk.shard.place)
-    names = columns_beyond_values(options)
+    names = columns_beyond_values(options) or ("place",)  # without a column, a table has no lines
     known = columns(names, rollouts, place=shard, lines=lines, offsets=judged.offsets)
     for place, reason in zip(left, drop_reasons(known, options), strict=True):
         reasons[place] = reason

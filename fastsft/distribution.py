@@ -160,8 +160,8 @@ class _Tally:
         lines = lines.with_columns(gate.alias("gate"), one=pl.lit(1, pl.UInt64))
         self._add("rewards", lines.select("gate", "agent", "reward", "one"), "reward")
         passed = (pl.col("reward") >= self._options.reward_threshold).fill_null(False).cast(pl.UInt64)
-        # What a gate drops is counted as none, but may connect two tasks, as it does where rows are chosen.
-        asked = pl.col("gate").is_null().cast(pl.UInt64)
+        # What is dropped before a task is judged counts as none, but may connect two, as it does where rows are chosen.
+        asked = (pl.col("gate").is_null() & pl.col("reward").is_not_null()).cast(pl.UInt64)
         self._add("tasks", lines.select(*TASK_FROM, one=asked, passed=passed * asked), None)
         for name in LENGTHS:
             counted = lines.select(pl.col(name).cast(pl.Float64), "one").filter(pl.col(name).is_not_null())

@@ -35,7 +35,7 @@ from fastsft.report import Converted, Progress, Report
 from fastsft.shards import Shard, chunks_of, find_shards
 from fastsft.signals import signals_too_late
 from fastsft.spool import take_spool
-from fastsft.target import check_target, targets_of
+from fastsft.target import check_target, splits_left, targets_of
 from fastsft.workers import Workers, jobs_for
 from fastsft.write import Output
 
@@ -63,6 +63,7 @@ def run(
     shards, notes = find_shards(arguments)
     targets = targets_of(output, splits, options)
     earlier = [check_target(target, shards, arguments, index) for target in targets]
+    notes += splits_left(targets)
     total_nbytes = sum(shard.nbytes for shard in shards)
     outs: list[Output] = []
     published = contextlib.ExitStack()

@@ -8,7 +8,6 @@ the whole run is scanned first, and the chosen lines are read after that.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
@@ -19,6 +18,7 @@ import polars as pl
 from fastsft.errors import FailedRun, UsageError
 from fastsft.gates import ValueCriterion, gate_criteria, reward_criteria
 from fastsft.options import Options, sample_of
+from fastsft.sql import functions_in
 from fastsft.table import COLUMNS, frame_of
 from fastsft.tasks import TASK_FROM, draw, draw_for, rank, split_of, with_tasks
 
@@ -30,11 +30,6 @@ _LINE_BY_LINE = frozenset(
 )
 _OF_THE_WHOLE_RUN = frozenset({"line", "task"})
 _NUMBERS = ("line", "offset", "nbytes", "turns", "calls", "tokens")  # unsigned in the table
-_LITERALS = re.compile(r"(\w?)'(?:[^']|'')*'")  # with the letter of one in which an apostrophe may be written otherwise
-_OTHER_QUOTES = re.compile(r"""[$"`]|--|/\*""")
-# Each is a level of the expression: 8,000 make Polars crash, and 800 take it 20 s to simplify.
-_OPERATORS = re.compile(r"\b(?:AND|OR|XOR|NOT|IS|LIKE|ILIKE|BETWEEN|WHEN|COLLATE)\b|(?<![(,])[-+*/%|&^<>=!~\[:]")
-_MOST_OPERATORS = 500
 
 
 class Criterion(NamedTuple):
@@ -106,15 +101,7 @@ def where_of(text: str) -> tuple[pl.Expr, bool]:
         UsageError: It is none, or names a column that is not there.
     """
     columns = f"the columns are: {', '.join(COLUMNS)}"
-    # Where an apostrophe may be something else than an end of a literal, literals are looked at, too.
-    other = _OTHER_QUOTES.search(text) or any(letter for letter in _LITERALS.findall(text))
-    words = (text if other else _LITERALS.sub(" ", text)).upper()
-    if re.search(r"\bSELECT\b", words):  # Polars would open what it reads from: a file, an address
-        raise UsageError(f"--where is of one line and its run, and cannot SELECT from anything; {columns}")
-    operators = len(_OPERATORS.findall(re.sub(r"([(,])\s+", r"\1", words)))
-    if operators > _MOST_OPERATORS:
-        problem = f"--where has {operators:,} operators, and may have {_MOST_OPERATORS}"
-        raise UsageError(f"{problem}; a list says more at once, as in: line IN (1, 5, 9)")
+    functions = functions_in(text)
     try:
         expression = pl.sql_expr(f"({text}\n)")  # the brackets let Polars 1.30 see what stands behind an expression
         if unknown := [name for name in expression.meta.root_names() if name not in COLUMNS]:
@@ -122,14 +109,11 @@ def where_of(text: str) -> tuple[pl.Expr, bool]:
             raise UsageError(f"--where names no column of the table: {unknown[0]}{hint}; {columns}")
         empty = pl.DataFrame(schema={name: column.dtype for name, column in COLUMNS.items()})
         kind = _signed(empty).select(expression.alias("where")).collect()["where"].dtype
-    except (pl.exceptions.PolarsError, UnicodeEncodeError) as error:
+    except (pl.exceptions.PolarsError, UnicodeEncodeError, OSError) as error:
         raise UsageError(f"--where cannot be read: {str(error).splitlines()[0]}; {columns}") from None
     if kind != pl.Boolean:
         raise UsageError(f"--where must be true or false of a line, and {text!r} is neither but {kind}; {columns}")
-    bare = words.replace('"', "").replace("`", "")  # a function's name may stand in quotes
-    others = set(re.findall(r"(\w*)\s*\(", bare)) - _LINE_BY_LINE - {""}
-    may_hide = "--" in words or "/*" in words  # a comment may stand between a function and its bracket
-    compares = bool(others) or may_hide or bool(_OF_THE_WHOLE_RUN & set(expression.meta.root_names()))
+    compares = not functions <= _LINE_BY_LINE or bool(_OF_THE_WHOLE_RUN & set(expression.meta.root_names()))
     return expression, compares
 
 

@@ -128,6 +128,22 @@ def targets_of(output: str | os.PathLike[str], splits: Sequence[Split], options:
     return targets
 
 
+def splits_left(targets: Sequence[Target]) -> list[str]:
+    """Say which splits the run before wrote that this one does not: they stay, and may share tasks with its rows."""
+    main = targets[0]
+    try:
+        before = msgspec.json.decode(main.report.read_bytes(), type=Report).splits[1:]
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    now = {os.path.realpath(target.folder / (target.file or "")) for target in targets}
+    paths = [os.path.realpath(main.folder / split.name) for split in before]
+    return [
+        f"{path} is a split of the run before and stays: its tasks may be among the rows of this run"
+        for path in paths
+        if path not in now and os.path.exists(path)
+    ]
+
+
 def check_target(
     target: Target,
     shards: Sequence[Shard],

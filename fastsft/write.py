@@ -265,7 +265,7 @@ def whole(path: Path, outcome: str = "nothing was written") -> Iterator[Path]:
     Raises:
         FailedRun: The system would not write it; `outcome` says what came of it.
     """
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f".{path.name}.part")  # hidden, as nobody's own file is
     with errors_naming(path, outcome):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -222,6 +222,26 @@ def test_reasoning_that_the_prompt_begins_goes_on_in_the_output():
     assert messages_of(opened, "chat")[1:] == [assistant("4", reasoning_content="hm")]
     cut_short = rollout(begun, said(" 2+"))
     assert messages_of(cut_short, "chat")[1:] == [assistant("<think>\nOkay, 2+")]
+    in_pieces = rollout(user("?"), said("<think>a"), *[said("b")] * 9, said("c</think>4"))
+    assert messages_of(in_pieces, "chat")[1:] == [assistant("4", reasoning_content="abbbbbbbbbc")]
+
+
+def test_an_opening_tag_alone_says_nothing():
+    opened = rollout([user("?"), said("<think>\n")], said("Add.\n</think>\n\n4"))
+
+    assert messages_of(opened, "chat", loss="own")[1:] == [
+        assistant("4", reasoning_content="Add.", weight=1, loss_mask=1)
+    ]
+    assert refusal(rollout(user("?"), said("<think>"))) == "nothing_to_imitate"
+
+
+def test_reasoning_that_a_call_ended_does_not_go_on_behind_it():
+    for behind in ("4", "<think>so</think>4"):
+        made = rollout(user("?"), said("<think>plan"), call("f"), said(behind))
+        thoughts = "plan" if behind == "4" else "plan\n\nso"
+        called = assistant("4", reasoning_content=thoughts, tool_calls=[chat_call("f", {})])
+        assert messages_of(made, "chat")[1:] == [called]
+        assert messages_of(made, "chat", reasoning="drop")[1:] == [assistant("4", tool_calls=[chat_call("f", {})])]
 
 
 def test_a_turn_has_its_reasoning_by_an_older_or_a_newer_name():

@@ -116,11 +116,12 @@ def test_duplicates_may_differ_in_the_ids_of_calls_and_in_how_text_is_written(tm
             {"type": "function_call_output", "call_id": one, "output": text}
             for one, text in zip(results, "ab", strict=True)
         )
-        return rollout(user("né?"), *calls, *answers, said("x"))
+        tools = [{"type": "function", "name": "f", "parameters": {"default": 1e-05}}]
+        return rollout(user("né/?"), *calls, *answers, said("x"), tools=tools)
 
     shard = tmp_path / "in.jsonl"
     turned = line(attempt("e", "f", "f", "e"))  # of the same turns, the results answer other calls
-    escaped = json.dumps(attempt("c", "d", "c", "d")).encode() + b"\n"
+    escaped = json.dumps(attempt("c", "d", "c", "d")).encode().replace(b"/", b"\\/") + b"\n"
     shard.write_bytes(lines(attempt("a", "b", "a", "b")) + escaped + turned)
 
     report = fastsft.convert(shard, tmp_path / "rows.jsonl", dedup=True, format=layout)
@@ -186,6 +187,15 @@ def test_splits_of_the_same_name_in_several_folders_are_told_apart(mixed, tmp_pa
 
     assert report.options["splits"] == {"val/rows.jsonl": 0.2, "test/rows.jsonl": 0.1}
     assert [split.name for split in report.splits] == ["rows.jsonl", "val/rows.jsonl", "test/rows.jsonl"]
+
+
+def test_a_split_of_the_run_before_that_stays_is_told(mixed, tmp_path):
+    splits = {f"{tmp_path}/val.jsonl": 0.2, f"{tmp_path}/test/": 0.1}
+    fastsft.convert(mixed, tmp_path / "train.jsonl", splits=splits)
+    again = fastsft.convert(mixed, tmp_path / "train.jsonl", splits={f"{tmp_path}/test/": 0.1})
+
+    stays = "is a split of the run before and stays: its tasks may be among the rows of this run"
+    assert again.notes == [f"{tmp_path}/val.jsonl {stays}"]
 
 
 @pytest.mark.parametrize(
@@ -387,6 +397,28 @@ def test_stats_take_for_one_task_what_choosing_does(tmp_path):
     tasks = fastsft.stats(tmp_path / "in.jsonl").tasks
     assert (tasks.count, tasks.never, tasks.sometimes, tasks.always, tasks.rollouts.max) == (1, 0, 1, 0, 4)
     assert fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", pass_rate=(0.4, 0.6)).fates.kept == 2
+
+
+@pytest.mark.parametrize("more", [{}, {"dedup": True}, {"best_of": 9}, {"max_tokens": 99}])
+@pytest.mark.parametrize(("where", "kept"), [("true", 2), ("1 = 1", 2), ("NULL IS NULL", 2), ("false", 0)])
+def test_where_may_name_no_column(tmp_path, where, kept, more):
+    (tmp_path / "in.jsonl").write_bytes(lines(good("a"), good("b"), good("c", reward=0)))
+    assert fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", where=where, **more).fates.kept == kept
+
+
+def test_what_has_no_reward_is_no_attempt_at_its_task(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines(good("a"), good("b", reward=None)))
+    tasks = fastsft.stats(tmp_path / "in.jsonl").tasks
+    assert (tasks.count, tasks.always, tasks.rollouts.max) == (1, 1, 1)
+    assert fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", pass_rate=(1, 1)).fates.kept == 1
+
+
+def test_nothing_that_is_read_is_written_over_on_the_way(tmp_path):
+    for name, words in (("i.parquet", ["index"]), ("p.svg", ["stats"])):
+        path = tmp_path / f"{name}.part"
+        path.write_bytes(line(good()))
+        command(*words, path, "--output" if words == ["index"] else "--plot", tmp_path / name)
+        assert path.read_bytes() == line(good())
 
 
 def test_stats_of_nothing(tmp_path):

@@ -8,6 +8,7 @@ README lists where we differ.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TypeAlias
 
 import msgspec
@@ -19,10 +20,11 @@ from fastsft.formats.calls import ASSISTANT, Called, chat_shaped_calls, keys_of
 from fastsft.formats.content import NO_TEXT, Content, TextPart, content_of, said_in
 from fastsft.formats.loss import has_ids
 from fastsft.formats.reasoning import (
+    closes,
     in_think_tags,
-    is_open,
     is_opening,
     may_be_tagged,
+    opens,
     reasoning_of,
     reasoning_of_turn,
     told_apart,
@@ -135,7 +137,7 @@ class _Talk:
         self._calls: list[Call] = []
         self._texts_of_prompt = 0  # how many of the texts are the prompt's, where the turn goes on from there
         self._calls_made = 0
-        self._unanswered: dict[str, list[Raw]] = {}  # the ids of calls that have no result yet, in order
+        self._unanswered: dict[str, deque[Raw]] = {}  # the ids of calls that have no result yet, in order
         self._has_thought = False
         self._in_output = False
         self._has_output = False  # the turn that goes on has something of the output
@@ -206,7 +208,7 @@ class _Talk:
             identity = _id(called.id) or Raw(b'"unnamed_call_%d"' % self._calls_made)
             self._calls_made += 1
             self.has_ids = True
-            self._unanswered.setdefault(text_of(identity), []).append(identity)
+            self._unanswered.setdefault(text_of(identity), deque()).append(identity)
             arguments = _arguments(called, self._layout)
             self._calls.append(Call(identity, "function", CalledFunction(called.name, arguments)))
 
@@ -214,8 +216,11 @@ class _Talk:
         """Add what a call gave; where it does not say which, it is taken for the first that waits for an answer."""
         if identity is None:
             identity = next(iter(self._unanswered.values()), [NO_TEXT])[0]
-        if waiting := self._unanswered.pop(text_of(identity), [])[1:]:  # an id may stand on several calls
-            self._unanswered[text_of(identity)] = waiting
+        name = text_of(identity)
+        if waiting := self._unanswered.get(name):
+            waiting.popleft()  # an id may stand on several calls
+            if not waiting:
+                del self._unanswered[name]
         turn = ChatTurn("tool", content)
         if identity != NO_TEXT:  # of the input's own empty text msgspec does not know that it is the default
             turn.tool_call_id = identity
@@ -248,13 +253,15 @@ class _Talk:
         begun: list[Raw] = []
         for place, (text, calls_before) in enumerate(self._texts):
             if isinstance(text, Raw) and (begun or may_be_tagged(text)):
-                text, begun = joined([*begun, text]), []
-                behind = self._texts[place + 1][0] if place + 1 < len(self._texts) else None
-                if self._has_thought and is_opening(text):  # of reasoning that stands apart
+                behind, calls_then = self._texts[place + 1] if place + 1 < len(self._texts) else (None, -1)
+                next_is_on = isinstance(behind, Raw) and calls_then == calls_before and not opens(behind)
+                if not begun and is_opening(text) and (self._has_thought or not next_is_on):
+                    text = NO_TEXT  # of reasoning that stands apart, or of none
+                elif next_is_on and not closes(text) and (begun or opens(text)):
+                    begun.append(text)
                     text = NO_TEXT
-                elif isinstance(behind, Raw) and is_open(text):
-                    begun, text = [text], NO_TEXT
                 else:
+                    text, begun = joined([*begun, text]), []
                     goes_on = behind is not None or len(self._calls) > calls_before
                     inside, text = told_apart(text, may_lack_opening=not self._has_thought, goes_on=goes_on)
                     if inside and self._layout.reasoning == "field":

@@ -93,10 +93,14 @@ def told_apart(text: Raw, *, may_lack_opening: bool, goes_on: bool) -> tuple[Raw
     return (Raw(_encode(inside)) if inside else None), Raw(_encode(after.lstrip("\r\n")))
 
 
-def is_open(text: Raw) -> bool:
-    """Tell whether a text begins with reasoning that does not end in it."""
-    said = text_of(text).lstrip()
-    return said.startswith(OPEN) and CLOSE not in said
+def opens(text: Raw) -> bool:
+    """Tell whether a text begins with the tag that opens reasoning."""
+    return may_be_tagged(text) and text_of(text).lstrip().startswith(OPEN)
+
+
+def closes(text: Raw) -> bool:
+    """Tell whether a text has a tag in it that closes reasoning."""
+    return may_be_tagged(text) and CLOSE in text_of(text)
 
 
 def is_opening(text: Raw) -> bool:
