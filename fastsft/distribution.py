@@ -6,11 +6,10 @@ lines: rewards and lengths are counted by value, and when there are too many val
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -19,7 +18,7 @@ import polars as pl
 from fastsft.account import Account
 from fastsft.options import GATES, Options
 from fastsft.report import Fates, Progress, by_part
-from fastsft.scan import scanned_tables
+from fastsft.scan import scanned_tables, several
 from fastsft.shards import find_shards
 from fastsft.table import empty
 from fastsft.tasks import TASK_FROM, with_tasks
@@ -30,7 +29,6 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 LENGTHS = ("nbytes", "turns", "calls", "tokens")
 BINS = 20
 _MOST_VALUES = 200_000  # of a column that are counted one by one
-_TABLES_AT_ONCE = 64  # counted together
 
 
 class Distribution(msgspec.Struct):
@@ -129,7 +127,7 @@ def stats_of(
     tally.add(empty(names))
     with Workers(jobs_for(shards, options)) as workers:
         account = Account(shards, notes, options, lambda lines: None)
-        for tables in _several(scanned_tables(shards, options, workers, names, account, tell)):
+        for tables in several(scanned_tables(shards, options, workers, names, account, tell)):
             tally.add(pl.concat(tables))
     return Stats(
         shards=len(shards),
@@ -139,11 +137,6 @@ def stats_of(
         notes=[*account.report.notes, *(f"Refused whole: {shard.problem}" for shard in account.report.damaged)],
         **tally.results(),
     )
-
-
-def _several(tables: Iterator[pl.DataFrame]) -> Iterator[list[pl.DataFrame]]:
-    while some := list(itertools.islice(tables, _TABLES_AT_ONCE)):
-        yield some
 
 
 class _Tally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from operator import attrgetter
@@ -15,6 +16,8 @@ from fastsft.options import Options
 from fastsft.shards import Chunk, Shard, chunks_of
 from fastsft.table import empty, unpacked
 from fastsft.workers import Workers
+
+_TABLES_AT_ONCE = 64
 
 
 def scan(
@@ -32,7 +35,14 @@ def scan(
     With `every_line`, a row is tried for every line; otherwise only for those that no single-line criterion drops.
     """
     tables = scanned_tables(shards, options, workers, names, account, tell, every_line=every_line)
-    return pl.concat([empty(names), *tables])
+    parts = [pl.concat(some, rechunk=True) for some in several(tables)]
+    return pl.concat([empty(names), *parts])
+
+
+def several(tables: Iterator[pl.DataFrame]) -> Iterator[list[pl.DataFrame]]:
+    """Group tables, as each takes 40 KB however few lines it has: of 7,000 small shards, a parent of 0.2 GB."""
+    while some := list(itertools.islice(tables, _TABLES_AT_ONCE)):
+        yield some
 
 
 def scanned_tables(
