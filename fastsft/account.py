@@ -106,7 +106,7 @@ class Account:
         """Say in sentences that too much was refused, and show the first of it."""
         report = self.report
         if limit is None:
-            what = "every line was refused"
+            what = "every line was refused" if report.fates.all_refused else "no shard could be read whole"
         elif report.damaged:
             what = f"damaged compressed shards: {len(report.damaged):,}, and --max-refused allows none such"
         else:

@@ -58,7 +58,8 @@ def convert(
 
     Args:
         inputs: Files, folders or globs of rollouts, one or several.
-        output: A file for all rows, or a folder (it exists, or ends in `/`) for shards.
+        output: A file for all rows, or a folder for shards: it exists, or is a text that ends in `/` (which a Path
+            loses).
         format: The layout of the rows, a name in `fastsft.FORMATS`.
         arguments: For `chat`: arguments of calls as an `object` (if None) or a JSON `string`.
         reasoning: For `chat`: reasoning in a `field` of its own (if None), in `think` tags, or `drop`.

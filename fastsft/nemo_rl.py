@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from fastsft.checks.total import CheckReport
 from fastsft.errors import UsageError
 from fastsft.lines import lines_in
 from fastsft.nemo_rl_config import DEFAULT_BATCH, Training, batches_of, commands_of, config_of
-from fastsft.report import Report
+from fastsft.report import Progress, Report
 from fastsft.shards import Chunk, Shard, find_shards, is_same_file
 from fastsft.write import whole
 
@@ -46,6 +46,7 @@ def write_config(
     checkout: str | os.PathLike[str] | None = None,
     template: str | None = None,
     jobs: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Written:
     """Write the config for files of rows, and read it back.
 
@@ -57,6 +58,7 @@ def write_config(
         checkout: A checkout of NeMo RL, whose base config the file extends.
         template: The tokenizer's folder, to count tokens exactly.
         jobs: Worker processes that read the rows.
+        on_progress: Called after each chunk of rows, of those to learn from, then of those for validation.
 
     Raises:
         UsageError: The arguments are wrong, or NeMo RL could not load the rows; nothing was written.
@@ -81,9 +83,9 @@ def write_config(
     if template is not None:
         check_template(template, counting=True)
     remarks: list[str] = []
-    checked = _checked(train_shards, template, jobs, remarks)
+    checked = _checked(train_shards, template, jobs, remarks, on_progress)
     if val_shards:
-        _checked(val_shards, template, jobs, remarks)
+        _checked(val_shards, template, jobs, remarks, on_progress, of="for validation ")
     length = training.sequence_length or _length_for(checked)
     remarks += _told_of_length(length, checked)
     batches = batches_of(training, checked.rows, gpus=training.gpus, nodes=training.nodes)
@@ -186,20 +188,29 @@ def _check_output(path: Path, yaml: Any) -> None:
 _STOPPING = ("bad_json", "blank_line", "not_a_row", "mixed_rows", "no_rows", "last_role")
 
 
-def _checked(shards: Sequence[Shard], template: str | None, jobs: int | None, remarks: list[str]) -> CheckReport:
+def _checked(
+    shards: Sequence[Shard],
+    template: str | None,
+    jobs: int | None,
+    remarks: list[str],
+    on_progress: Callable[[Progress], None] | None,
+    *,
+    of: str = "",
+) -> CheckReport:
     """Check files of rows, and remark what was found.
 
     Raises:
         UsageError: NeMo RL could not load them.
     """
-    checked = check_rows([shard.path for shard in shards], template=template, jobs=jobs)
+    paths = [shard.path for shard in shards]
+    checked = check_rows(paths, template=template, jobs=jobs, on_progress=on_progress)
     for one in checked.findings:
         if one.kind in _STOPPING:
             where = f"{one.examples[0].file}:{one.examples[0].line}"
             raise UsageError(f"NeMo RL would stop at these rows: {one.kind} ({where}); fastsft check says what to do")
     if checked.findings:
         found = ", ".join(f"{one.kind} {one.rows:,}" for one in checked.findings)
-        remarks.append(f"These rows may not train well ({found}); fastsft check says where and why.")
+        remarks.append(f"These rows {of}may not train well ({found}); fastsft check says where and why.")
     return checked
 
 

@@ -33,7 +33,7 @@ class ProgressBar:
     def __init__(self, *, hidden: bool) -> None:
         self._hidden = hidden or not (sys.stderr and sys.stderr.isatty()) or _columns() < _BAR_COLUMNS
         self._bar: Any = None
-        self._started = time.monotonic()
+        self._started = self._drawn = time.monotonic()
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -47,11 +47,15 @@ class ProgressBar:
         """Draw how far the run is."""
         if self._hidden:
             return
-        if self._bar is None:
+        length = max(progress.total_nbytes, 1)
+        if self._bar is None or self._bar.length != length:  # of the first files, or of others
             import typer
 
-            self._bar = typer.progressbar(length=max(progress.total_nbytes, 1), file=sys.stderr, width=16)
-        seconds = max(time.monotonic() - self._started, 0.001)
+            self.__exit__()
+            self._bar = typer.progressbar(length=length, file=sys.stderr, width=16)
+            self._started = self._drawn
+        self._drawn = time.monotonic()
+        seconds = max(self._drawn - self._started, 0.001)
         rate = f"{size_of(progress.nbytes / seconds)}/s"
         self._bar.label = f"{size_of(progress.nbytes):>8} {rate:>10} {progress.rows:>11,} rows"
         self._bar.update(progress.nbytes - self._bar.pos)

@@ -71,6 +71,7 @@ def nemo_rl(
     gpus: Annotated[int, typer.Option(metavar="N", help="GPUs of a node.")] = 1,
     nodes: Annotated[int, typer.Option(metavar="N", help="How many nodes.")] = 1,
     jobs: Jobs = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Draw no progress bar.")] = False,
 ) -> None:
     """Write the config with which NeMo RL trains on these rows, and print the commands that do it."""
     from fastsft.nemo_rl import write_config
@@ -93,5 +94,8 @@ def nemo_rl(
         gpus=gpus,
         nodes=nodes,
     )
-    written = write_config(train, val or [], output, training, checkout=checkout, template=template, jobs=jobs)
+    with ProgressBar(hidden=quiet) as bar:
+        written = write_config(
+            train, val or [], output, training, checkout=checkout, template=template, jobs=jobs, on_progress=bar.show
+        )
     print_all([config_told(written)])
