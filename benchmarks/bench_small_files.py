@@ -11,6 +11,7 @@ import hashlib
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import corpora
@@ -71,8 +72,8 @@ def cut(whole: Path, folder: Path, nbytes: int) -> list[Path]:
     return files
 
 
-def digest_after(work: object, output: Path) -> str:
-    work()  # type: ignore[operator]
+def digest_after(work: Callable[[], object], output: Path) -> str:
+    work()
     return hashlib.sha256(output.read_bytes()).hexdigest()
 
 

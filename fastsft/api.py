@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fastsft.errors import UsageError
-from fastsft.forked import check_polars
 from fastsft.options import DEFAULT_MAX_LINE_NBYTES, Options, Split, gates_of, nbytes_of, pass_rate_of, share_of
 from fastsft.pipeline import run
+from fastsft.polars_after_fork import check_polars
 from fastsft.report import Progress, Report
 
 if TYPE_CHECKING:

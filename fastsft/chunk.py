@@ -237,8 +237,7 @@ def scan_chunk(index: int, chunk: Chunk, *, options: Options, names: Sequence[st
     """
     whole = Scanned(chunk, Fates(), [], [])
     try:
-        # A chunk at once, not `_at_once`: each part is a table of its own, which takes Polars 0.1 ms to build.
-        for lines in lines_in(chunk, nbytes=options.chunk_nbytes, max_line=options.max_line_nbytes):
+        for lines in lines_in(chunk, nbytes=_at_once(options), max_line=options.max_line_nbytes):
             part = _scan(lines, chunk, options, names, every_line, whole.fates.lines)
             whole.tables += part.tables
             _add(whole, part)

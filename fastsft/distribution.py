@@ -17,8 +17,8 @@ import polars as pl
 
 from fastsft.account import Account
 from fastsft.options import GATES, Options
-from fastsft.report import Fates, Progress, by_part
-from fastsft.scan import scanned_tables, several
+from fastsft.report import Fates, Progress, teller
+from fastsft.scan import in_groups, scanned_tables
 from fastsft.shards import find_shards
 from fastsft.table import empty
 from fastsft.tasks import TASK_FROM, with_tasks
@@ -121,13 +121,13 @@ def stats_of(
     """
     shards, notes = find_shards(inputs)
     nbytes = sum(shard.nbytes for shard in shards)
-    tell = by_part(on_progress, nbytes)
+    tell = teller(on_progress, nbytes)
     names = ["reward", *TASK_FROM, *GATES, *LENGTHS]
     tally = _Tally(options)
     tally.add(empty(names))
     with Workers(jobs_for(shards, options)) as workers:
         account = Account(shards, notes, options, lambda lines: None)
-        for tables in several(scanned_tables(shards, options, workers, names, account, tell)):
+        for tables in in_groups(scanned_tables(shards, options, workers, names, account, tell)):
             tally.add(pl.concat(tables))
     return Stats(
         shards=len(shards),

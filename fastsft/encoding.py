@@ -11,7 +11,7 @@ import codecs
 import sys
 from collections.abc import Iterator
 
-from fastsft.forked import polars_works
+from fastsft.polars_after_fork import polars_works
 
 _CHECKED_NBYTES = 2 * 1024 * 1024  # at once: what is read at once, 1 MiB and a line, is checked whole
 _WINDOW_NBYTES = 4096  # that Python looks at at once

@@ -15,7 +15,6 @@ from collections.abc import Callable, Set
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from fastsft.errors import FailedRun
@@ -94,47 +93,6 @@ def forked_pool(jobs: int, begin: _Begin) -> ForkedPool | None:
     except (OSError, RuntimeError) as error:  # of processes, or of threads
         problem = f"cannot start {jobs} worker processes: {getattr(error, 'strerror', None) or error}"
         raise FailedRun(f"{problem} (fewer --jobs need less); nothing was published") from None
-
-
-_polars_at_work = False  # in the process that this one was forked from last
-_lost_polars = False
-
-
-def _before_fork() -> None:
-    global _polars_at_work
-    _polars_at_work = "polars" in sys.modules and _has_threads_of_polars()
-
-
-def _after_fork() -> None:
-    global _lost_polars
-    _lost_polars = _lost_polars or _polars_at_work
-
-
-def _has_threads_of_polars() -> bool:
-    try:
-        names = [Path("/proc/self/task", task, "comm").read_text() for task in os.listdir("/proc/self/task")]
-    except OSError:  # not Linux, or a thread that has just ended
-        return True
-    return any(name.startswith("polars-") and name[len("polars-") :].strip().isdigit() for name in names)
-
-
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
-
-
-def polars_works() -> bool:
-    """Tell whether Polars can be used: where it was at work before a fork, it waits for ever for threads it lacks."""
-    return not _lost_polars
-
-
-def check_polars() -> None:
-    """Make sure that Polars can be used, before it waits.
-
-    Raises:
-        FailedRun: This process was forked from one in which it was at work.
-    """
-    if _lost_polars:
-        problem = "this process was forked from one in which Polars was at work, which it does not survive"
-        raise FailedRun(f"{problem}: start it with the method spawn or forkserver; nothing was published")
 
 
 def may_fork() -> bool:

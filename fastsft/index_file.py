@@ -18,14 +18,14 @@ from fastsft.account import Account
 from fastsft.errors import FailedRun, UsageError
 from fastsft.formats.row import Layout
 from fastsft.options import Options
-from fastsft.report import Fates, Progress, RefusedLine, Report, Scanned, by_part
+from fastsft.report import Fates, Progress, RefusedLine, Report, Scanned, teller
 from fastsft.scan import scan
 from fastsft.seal import UNSEALED, head_of, is_whole, seal
 from fastsft.shards import Chunk, Shard, find_shards, is_same_file, printable
 from fastsft.table import COLUMNS
 from fastsft.tasks import with_tasks
 from fastsft.workers import Workers, jobs_for
-from fastsft.write import whole
+from fastsft.write import written_whole
 
 NAME = "fastsft.index.parquet"  # where it is found by itself, beside the first shard
 _COMMAND = "fastsft index INPUT... --output FILE"
@@ -205,7 +205,7 @@ def write_index(
             raise UsageError(f"{shard.path} is an input and would be overwritten; choose another output")
     if target.exists() and not _is_index(target):
         raise UsageError(f"{target} is no index of fastsft, and would be overwritten; choose another output")
-    tell = by_part(on_progress, sum(shard.nbytes for shard in shards))
+    tell = teller(on_progress, sum(shard.nbytes for shard in shards))
     refused: list[RefusedLine] = []
     names = ["place", *_FOUND, "unusable", "problem", *(["content"] if options.dedup else [])]
     with Workers(jobs_for(shards, options)) as workers:
@@ -235,7 +235,7 @@ def _write(
     rows = [(places[line.shard], *msgspec.structs.astuple(line)) for line in refused]
     unusable = pl.DataFrame(rows, schema=kinds, orient="row")
     both = pl.concat([lines, unusable], how="diagonal").sort("place", "offset", maintain_order=True)
-    with whole(target) as part:
+    with written_whole(target) as part:
         try:
             with part.open("wb") as file:
                 both.write_parquet(file, metadata={_KEY: msgspec.json.encode(about).decode()})

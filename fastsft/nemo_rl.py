@@ -19,7 +19,7 @@ from fastsft.lines import lines_in
 from fastsft.nemo_rl_config import DEFAULT_BATCH, Training, batches_of, commands_of, config_of
 from fastsft.report import Progress, Report
 from fastsft.shards import Chunk, Shard, find_shards, is_same_file
-from fastsft.write import whole
+from fastsft.write import written_whole
 
 BASE = "examples/configs/sft.yaml"  # in a checkout of NeMo RL
 _BASE_BESIDE = "configs/sft.yaml"  # the same, from a file in `examples/`
@@ -98,7 +98,7 @@ def write_config(
     text = yaml.dump(config, Dumper=_dumper(yaml), sort_keys=False, allow_unicode=True, width=1000)
     if yaml.safe_load(text) != config:
         raise AssertionError("the config does not survive being written, please report this")
-    with whole(path) as part:
+    with written_whole(path) as part:
         part.write_text(text, encoding="utf-8")
     shards = [*train_shards, *val_shards]
     return Written(str(path), config, remarks, commands_of(path, training, checkout, shards, checked.rows))

@@ -3,8 +3,9 @@
 paths -shards-> chunks -lines-> lines -rollout-> structs -facts, table-> what is known of each line
 -gates, selection-> the chosen lines -formats-> rows -write-> output files and one report.
 
-What serves them: processes (workers, forked, backend, spool, signals, memory), the table on disk (index_file, seal),
-what a person sees (terminal*, show, plot, distribution), what reads rows again (checks/, nemo_rl*).
+What serves them: processes (workers, forked, polars_after_fork, backend, spool, signals, memory), what `--where` says
+(sql), the table on disk (index_file, seal), what a person sees (terminal*, show, plot, distribution), what reads rows
+again (checks/, nemo_rl*).
 
 A chunk is the unit of work. What it gives depends on its bytes and the options, so
 it may be converted anywhere, in any order, twice; its rows are written in input order.
@@ -29,8 +30,8 @@ import msgspec
 from fastsft.account import Account
 from fastsft.chunk import convert_chosen, convert_chunk, convert_to_spool
 from fastsft.errors import UsageError
-from fastsft.forked import check_polars
 from fastsft.options import Options, Split
+from fastsft.polars_after_fork import check_polars
 from fastsft.report import Converted, Progress, Report
 from fastsft.shards import Shard, chunks_of, find_shards
 from fastsft.signals import signals_too_late

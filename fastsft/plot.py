@@ -10,7 +10,7 @@ from typing import Any
 from fastsft.distribution import Stats
 from fastsft.errors import FailedRun, UsageError
 from fastsft.shards import find_shards, is_same_file
-from fastsft.write import whole
+from fastsft.write import written_whole
 
 
 def check_plot(path: str, inputs: Sequence[str]) -> None:
@@ -38,7 +38,7 @@ def draw_plot(stats: Stats, path: str) -> None:
     Raises:
         FailedRun: It cannot be drawn or written.
     """
-    with whole(Path(path)) as part, warnings.catch_warnings():
+    with written_whole(Path(path)) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # said better below
         try:
             _figure(stats).savefig(part, format=Path(path).suffix[1:], dpi=150)

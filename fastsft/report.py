@@ -131,7 +131,7 @@ class Progress(msgspec.Struct, frozen=True):
     rows: int
 
 
-def by_part(on_progress: Callable[[Progress], None] | None, total_nbytes: int) -> Callable[[float], None]:
+def teller(on_progress: Callable[[Progress], None] | None, total_nbytes: int) -> Callable[[float], None]:
     """Give what tells of progress where no rows are written, from the part of the input that is done."""
 
     def tell(part: float) -> None:

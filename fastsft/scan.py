@@ -35,11 +35,11 @@ def scan(
     With `every_line`, a row is tried for every line; otherwise only for those that no single-line criterion drops.
     """
     tables = scanned_tables(shards, options, workers, names, account, tell, every_line=every_line)
-    parts = [pl.concat(some, rechunk=True) for some in several(tables)]
+    parts = [pl.concat(some, rechunk=True) for some in in_groups(tables)]
     return pl.concat([empty(names), *parts])
 
 
-def several(tables: Iterator[pl.DataFrame]) -> Iterator[list[pl.DataFrame]]:
+def in_groups(tables: Iterator[pl.DataFrame]) -> Iterator[list[pl.DataFrame]]:
     """Group tables, as each takes 40 KB however few lines it has: of 7,000 small shards, a parent of 0.2 GB."""
     while some := list(itertools.islice(tables, _TABLES_AT_ONCE)):
         yield some

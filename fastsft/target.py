@@ -130,13 +130,9 @@ def targets_of(output: str | os.PathLike[str], splits: Sequence[Split], options:
 
 def splits_left(targets: Sequence[Target]) -> list[str]:
     """Say which splits the run before wrote that this one does not: they stay, and may share tasks with its rows."""
-    main = targets[0]
-    try:
-        before = msgspec.json.decode(main.report.read_bytes(), type=Report).splits[1:]
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return []
+    before = _report_before(targets[0])
     now = {os.path.realpath(target.folder / (target.file or "")) for target in targets}
-    paths = [os.path.realpath(main.folder / split.name) for split in before]
+    paths = [os.path.realpath(targets[0].folder / split.name) for split in before.splits[1:]] if before else []
     return [
         f"{path} is a split of the run before and stays: its tasks may be among the rows of this run"
         for path in paths
@@ -183,10 +179,17 @@ def check_target(
     return earlier
 
 
-def _earlier_outputs(target: Target) -> set[str]:
+def _report_before(target: Target) -> Report | None:
+    """Read what the run before said of the same target; None where there is no such report."""
     try:
-        report = msgspec.json.decode(target.report.read_bytes(), type=Report)
+        return msgspec.json.decode(target.report.read_bytes(), type=Report)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _earlier_outputs(target: Target) -> set[str]:
+    report = _report_before(target)
+    if report is None:
         return set()
     names = {output.name for output in report.outputs}
     if others := sorted(

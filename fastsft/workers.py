@@ -90,11 +90,11 @@ class Workers:
         return self._forked.slots if self._forked else None
 
     def in_order(
-        self, work: Callable[[int, T], R], items: Iterable[T], nbytes_of: Callable[[T], int] | None = None
+        self, work: Callable[[int, T], R], items: Iterable[T], nbytes_of: Callable[[T], int] = lambda _: _TASK_NBYTES
     ) -> Iterator[R]:
         """Do work on items, each with its index, and give the results in the order of the items.
 
-        Where `nbytes_of` tells how much work an item is, several small ones are one task.
+        Small ones, by the bytes that `nbytes_of` tells of each, are done several to a task.
 
         Raises:
             FailedRun: A worker was killed.
@@ -159,12 +159,12 @@ def _begin(parent: int, slots: Slots) -> None:
     share(slots)
 
 
-def _together(items: Iterable[T], nbytes_of: Callable[[T], int] | None) -> Iterator[list[tuple[int, T]]]:
+def _together(items: Iterable[T], nbytes_of: Callable[[T], int]) -> Iterator[list[tuple[int, T]]]:
     """Group items, with their indexes, into tasks."""
     several: list[tuple[int, T]] = []
     nbytes = 0
     for index, item in enumerate(items):
-        size = nbytes_of(item) if nbytes_of else _TASK_NBYTES
+        size = nbytes_of(item)
         if several and nbytes + size > _TASK_NBYTES:
             yield several
             several, nbytes = [], 0

@@ -259,7 +259,7 @@ class _Part:
 
 
 @contextlib.contextmanager
-def whole(path: Path, outcome: str = "nothing was written") -> Iterator[Path]:
+def written_whole(path: Path, outcome: str = "nothing was written") -> Iterator[Path]:
     """Give the path of an unfinished file beside `path`, which takes its place at the end of the block, or never does.
 
     Raises:

@@ -307,6 +307,12 @@ def test_inputs_are_not_touched(convert, tmp_path):
 # Failing runs publish nothing.
 
 
+def test_a_run_of_which_no_shard_is_whole_fails(tmp_path):
+    (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(lines(good()))[:-9])
+    with pytest.raises(FailedRun, match=r"^no shard could be read whole; nothing was published\.\n  .*is damaged: "):
+        fastsft.convert(tmp_path, tmp_path / "out/rows.jsonl")
+
+
 def test_a_run_in_which_every_line_was_refused_fails(convert, tmp_path):
     with pytest.raises(FailedRun) as caught:
         convert(b"\n<PLACEHOLDER ROW>\n[1]\n")

@@ -94,29 +94,30 @@ def test_few_rows_bring_the_advice_that_fits(rows, dropped, warning):
     assert few_rows_warning(report) == warning
 
 
-def test_the_bar_ends_with_the_last_that_it_was_shown(monkeypatch):
+def terminal(monkeypatch):
+    """What is drawn on it."""
+
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     monkeypatch.setattr("sys.stderr", Terminal())
+    return sys.stderr
+
+
+def test_the_bar_ends_with_the_last_that_it_was_shown(monkeypatch):
+    drawn = terminal(monkeypatch)
     with ProgressBar(hidden=False) as bar:
         for rows in (1, 9):
             bar.show(Progress(5, 5, rows))
-        drawn = sys.stderr
 
     assert re.findall(r"(\d+) rows", drawn.getvalue())[-1] == "9"
 
 
 def test_other_files_have_a_bar_of_their_own(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setattr("sys.stderr", Terminal())
+    drawn = terminal(monkeypatch)
     with ProgressBar(hidden=False) as bar:
         for done, total in ((5, 5), (1, 3), (3, 3)):
             bar.show(Progress(done, total, 0))
-        drawn = sys.stderr
 
     assert re.findall(r"(\d+)%", drawn.getvalue()) == ["100", "33", "100"]
