@@ -17,6 +17,7 @@ from typing import Any
 
 Json = dict[str, Any]
 TEXT_PARTS = {"text", "input_text", "output_text", "refusal"}
+ELSEWHERE = ("previous_response_id", "prompt", "conversation")
 REASONING_PARTS = {"reasoning_text", "summary_text"}
 
 
@@ -64,7 +65,12 @@ def content_of(value: Any) -> str | list[Json]:
             need(isinstance(url, (str, dict)), "bad_content")
             image = {"url": url, "detail": part.get("detail") or "auto"} if isinstance(url, str) else url
             parts.append({"type": "image_url", "image_url": image})
-        elif kind in ("image_url", "input_audio", "file"):
+        elif kind == "input_video":
+            url = part.get("video_url") if part.get("video_url") is not None else part.get("video")
+            url = url.get("url") if isinstance(url, dict) else url
+            need(isinstance(url, str), "bad_content")
+            parts.append({"type": "video_url", "video_url": {"url": url}})
+        elif kind in ("image_url", "input_audio", "video_url", "file"):
             parts.append(part)
         else:
             raise UnusableError("unknown_part")
@@ -81,8 +87,12 @@ def text_of(part: Json) -> str:
     return str(text)
 
 
-def call_of(name: Any, arguments: Any) -> Json:
+def call_of(name: Any, arguments: Any, namespace: Any = None) -> Json:
     need(isinstance(name, str), "bad_item")
+    need(isinstance(namespace, (str, type(None))), "bad_item")
+    name = f"{namespace}__{name}" if namespace else name
+    if arguments is None or (isinstance(arguments, str) and (arguments.isspace() or arguments in ("", "null"))):
+        return {"name": name, "arguments": {}}
     if isinstance(arguments, str):
         try:
             arguments = strict(arguments)
@@ -92,38 +102,27 @@ def call_of(name: Any, arguments: Any) -> Json:
     return {"name": name, "arguments": arguments}
 
 
-def turns_of(items: list[Json], roleless: str) -> list[Json]:
-    turns: list[Json] = []
-    pending: list[Json] = []
-
-    def flush() -> None:
-        if pending:
-            turns.append({"role": "assistant", "content": "", "tool_calls": pending.copy()})
-            pending.clear()
-
-    for item in items:
-        need(isinstance(item, dict), "bad_item")
-        kind = item.get("type") or ("message" if "role" in item or "content" in item else None)
-        if kind == "function_call":
-            pending.append(call_of(item.get("name"), item.get("arguments", {})))
-        elif kind == "function_call_output":
-            flush()
-            turns.append({"role": "tool", "content": content_of(item.get("output"))})
-        elif kind == "message":
-            flush()
-            turn = {"role": item.get("role", roleless), "content": content_of(item.get("content"))}
-            if turn["content"] == "" and isinstance(item.get("refusal"), str):
-                turn["content"] = item["refusal"]
-            calls = [call["function"] for call in item.get("tool_calls") or []]
-            calls += [item["function_call"]] if item.get("function_call") else []
-            need(not calls or turn["role"] == "assistant", "bad_item")
-            if calls:
-                turn["tool_calls"] = [call_of(call.get("name"), call.get("arguments", {})) for call in calls]
-            turns.append(turn)
-        elif kind != "reasoning":
-            raise UnusableError("unknown_item")
-    flush()
-    return turns
+def tools_in(rollout: Json) -> list[Json]:
+    """List the tools of the request, else of the response; those of a namespace by the names that models see."""
+    params, response = rollout["responses_create_params"], rollout.get("response")
+    tools = params.get("tools") or (response.get("tools") if isinstance(response, dict) else None) or []
+    need(isinstance(tools, list), "bad_tool")
+    flat = []
+    for tool in tools:
+        if not (isinstance(tool, dict) and tool.get("type") == "namespace"):
+            flat.append(tool)
+            continue
+        for member in tool.get("tools") or []:
+            member = dict(member)
+            if member.get("type") == "function":
+                said = dict(member.get("function", member))
+                need(isinstance(said.get("name"), str), "bad_tool")
+                said["name"] = f"{tool['name']}__{said['name']}" if tool.get("name") else said["name"]
+                member = {"type": "function", "function": said}
+            flat.append(member)
+    for tool in flat:
+        tool_of(tool)
+    return flat
 
 
 def tool_of(tool: Any) -> Json:
@@ -170,22 +169,8 @@ def essence(item: Json) -> list[Any]:
     return [item.get("type", "message"), item.get("role", "user"), content, *rest]
 
 
-def to_openai(rollout: Json) -> Json:
-    prompt_items, output_items = parts_of(rollout)
-    prompt, output = turns_of(prompt_items, "user"), turns_of(output_items, "assistant")
-    while output and output[-1]["role"] != "assistant":
-        output.pop()
-    need(output, "nothing_to_imitate")
-    params = rollout["responses_create_params"]
-    system = [{"role": "system", "content": params["instructions"]}] if params.get("instructions") else []
-    row: Json = {"messages": [*system, *prompt, *output]}
-    if tools := [tool_of(tool) for tool in params.get("tools") or []]:
-        row["tools"] = tools
-    return row
-
-
 def thought_in(item: Json) -> list[str]:
-    for value in (item.get("summary"), item.get("content")):
+    for value in (item.get("content"), item.get("summary")):
         if isinstance(value, str) and value:
             return [value]
         if isinstance(value, list):
@@ -196,7 +181,7 @@ def thought_in(item: Json) -> list[str]:
 
 
 def think_tags_in(text: Any, *, thought: bool, goes_on: bool) -> tuple[str, Any]:
-    """Part a text that begins with reasoning in tags; the first may be missing where the closing one ends a line."""
+    """Split a text that begins with reasoning in tags; the first may be missing."""
     if not isinstance(text, str):
         return "", text
     match = re.fullmatch(r"\s*<think>(.*?)</think>(.*)", text, re.DOTALL)
@@ -205,119 +190,234 @@ def think_tags_in(text: Any, *, thought: bool, goes_on: bool) -> tuple[str, Any]
     if not match and not thought:
         behind = r"\r?\n.*|" if goes_on else r"\r?\n.*\S.*"
         match = re.fullmatch(rf"((?:(?!<think>|</think>\r?(?:\n|\Z)).)*)</think>({behind})", text, re.DOTALL)
+        ends_line = re.search(r"</think>\r?(\n|\Z)", text)
+        before, *others = text.split("</think>")
+        if not match and not ends_line and len(others) == 1 and "<think>" not in before:
+            after = others[0]
+            ends_word = before[-1:] and not before[-1].isspace() and before[-1] not in "\"'`“‘«(<"
+            ends_sentence = before.rstrip(" \t")[-1:] in [*".!?:;)]}"]
+            if (ends_word or ends_sentence) and (goes_on or after.strip()):
+                match = re.fullmatch(r"(.*)</think>(.*)", text, re.DOTALL)
     return (match[1].strip("\r\n"), match[2].lstrip("\r\n")) if match else ("", text)
 
 
-def spoken_turn(events: list[Json]) -> tuple[list[Json], bool]:
-    """Give the turn of what the assistant thought, said and called in one go, and whether the output says any of it."""
-    thoughts = [text for event in events for text in event.get("thought", [])]
-    thought = bool(thoughts)
-    calls = [event["called"] for event in events if "called" in event]
-    ours = any(event["ours"] for event in events if event.get("thought") or "called" in event)
-    spoken = [place for place, event in enumerate(events) if event.get("said") not in (None, "", [])]
-    said: list[Any] = []
+def spoken_turn(events: list[Json]) -> Json:
+    """Return the turn of what the assistant thought, said and called at once."""
+    knows = any(event.get("thought") for event in events)
+    spoken = [place for place, event in enumerate(events) if event.get("said", "") != ""]
+    texts: dict[int, Any] = {place: "" for place, event in enumerate(events) if "said" in event}
+    thoughts: dict[int, list[str]] = {place: event.get("thought", []) for place, event in enumerate(events)}
     begun = ""  # reasoning that goes on in the next text
     for place, then in itertools.zip_longest(spoken, spoken[1:]):
         text = events[place]["said"]
+        texts[place] = ""
         if isinstance(text, str):
             on = then is not None and isinstance(events[then]["said"], str)
             on = on and not any("called" in event for event in events[place:then])
             on = on and not events[then]["said"].lstrip().startswith("<think>")
-            if not begun and text.strip() == "<think>" and (thought or not on):
+            if not begun and text.strip() == "<think>" and (knows or not on):
                 continue
             if on and "</think>" not in text and (begun or text.lstrip().startswith("<think>")):
                 begun += text
                 continue
             text, begun = begun + text, ""
         goes_on = then is not None or any("called" in event for event in events[place:])
-        inside, rest = think_tags_in(text, thought=thought, goes_on=goes_on)
-        thoughts += [inside] if inside else []
-        said += [rest] if rest != "" else []
-        ours |= events[place]["ours"] and (inside, rest) != ("", "")
+        inside, texts[place] = think_tags_in(text, thought=knows, goes_on=goes_on)
+        thoughts[place] = [inside] if inside else []
+    said = [texts[place] for place in spoken if texts[place] != ""]
     content: Any = "".join(said) if all(isinstance(text, str) for text in said) else []
     for text in said if content == [] else []:
         content += [{"type": "text", "text": text}] if isinstance(text, str) else text
-    turn: Json = {"role": "assistant", "content": content}
-    turn |= {"reasoning_content": "\n\n".join(thoughts)} if thoughts else {}
-    turn |= {"tool_calls": calls} if calls else {}
-    return [turn] if content != "" or thoughts or calls else [], ours
+    ours = [place for place, event in enumerate(events) if event["ours"]]
+    answers = [texts[place] for place in ours if place in texts and (texts[place] or not events[place]["said"])]
+    return {
+        "role": "assistant",
+        "content": content,
+        "thoughts": [text for place in sorted(thoughts) for text in thoughts[place]],
+        "calls": [event["called"] for event in events if "called" in event],
+        "says": any("called" in events[place] or texts.get(place, "") != "" for place in ours),
+        "empty": len(ours) == len(events) and all(event.get("said") == "" for event in events),
+        "answer": answers[-1] if answers else "",
+    }
 
 
-def to_chat(rollout: Json) -> Json:
+def has_ids(item: Json) -> bool:
+    ids = item.get("generation_token_ids")
+    return isinstance(ids, (list, str, dict)) and bool(ids) and not (ids == [0] and item.get("prompt_token_ids") == [0])
+
+
+def turns_in(rollout: Json) -> list[Json]:
+    """Return the turns of a rollout up to the last of the output's assistant, each with what is known of it."""
     prompt, output = parts_of(rollout)
+    sampled = max(
+        (place for place, item in enumerate(output) if isinstance(item, dict) and has_ids(item)), default=None
+    )
+    last = len(output) if sampled is None else sampled + 1
+    captured = rollout.get("_ng_token_capture") is not None
     made = 0
-    open_calls: list[str] = []
-    events: list[Json] = []  # what the assistant does, and whole turns of others
-    for place, item in enumerate([*prompt, *output]):
+    runs: list[tuple[str, list[Json]]] = []  # what the assistant does at once, and whole turns of others
+    ended: Json | None = None
+    for place, item in enumerate([*prompt, *output], -len(prompt)):
         need(isinstance(item, dict), "bad_item")
-        ours = place >= len(prompt)
+        ours = place >= 0
+        if place == last:
+            ended = None
+            runs.append(("end", []))
         kind = item.get("type") or ("message" if "role" in item or "content" in item else None)
-        role = item.get("role", "assistant" if ours else "user")
+        need(kind in ("message", "reasoning", "function_call", "function_call_output"), "unknown_item")
+        role = item.get("role", "assistant" if ours else "user") if kind == "message" else "assistant"
         calls = [(item.get("call_id"), item)] if kind == "function_call" else []
         if kind == "message":
             calls = [(call.get("id"), call["function"]) for call in item.get("tool_calls") or []]
             calls += [(None, item["function_call"])] if item.get("function_call") else []
-        need(not calls or kind == "function_call" or role == "assistant", "bad_item")
-        if kind == "reasoning":
-            events.append({"thought": thought_in(item), "ours": ours})
-        elif kind == "message" and role == "assistant":
-            said = content_of(item.get("content"))
-            said = item["refusal"] if said == "" and isinstance(item.get("refusal"), str) else said
-            need(isinstance(item.get("reasoning_content"), (str, type(None))), "bad_item")
-            thoughts = [item[name] for name in ("reasoning_content", "reasoning") if isinstance(item.get(name), str)]
-            events.append({"thought": [text for text in thoughts if text][:1], "ours": ours})
-            events.append({"said": said, "ours": ours})
-        elif kind == "message" and role not in ("tool", "function"):
-            said = content_of(item.get("content"))
-            said = item["refusal"] if said == "" and isinstance(item.get("refusal"), str) else said
-            events.append({"turn": {"role": "system" if role == "developer" else role, "content": said}})
-        elif kind in ("message", "function_call_output"):
-            said = content_of(item.get("content" if kind == "message" else "output"))
-            if kind == "message":
-                said = item["refusal"] if said == "" and isinstance(item.get("refusal"), str) else said
+        need(not calls or role == "assistant", "bad_item")
+        said = (
+            content_of(item.get("output" if kind == "function_call_output" else "content"))
+            if calls == [] or (kind == "message")
+            else ""
+        )
+        said = "" if kind == "reasoning" or (said == [] and role == "assistant") else said
+        if kind == "message" and said == "" and isinstance(item.get("refusal"), str):
+            said = item["refusal"]
+        if kind == "function_call_output" or (kind == "message" and role in ("tool", "function")):
             identities = [item.get("tool_call_id")] if kind == "message" else []
             identities = [one for one in (*identities, item.get("call_id")) if one is not None]
             need(all(isinstance(one, str) for one in identities[:1]), "bad_item")
-            identity = identities[0] if identities else open_calls[0] if open_calls else None
-            if identity in open_calls:
-                open_calls.remove(identity)
-            events.append(
-                {
-                    "turn": {"role": "tool", "content": said}
-                    | ({"tool_call_id": identity} if identity is not None else {})
-                }
+            ended = None
+            runs.append(
+                ("other", [{"role": "tool", "content": said, "identity": identities[0] if identities else None}])
             )
-        elif kind != "function_call":
-            raise UnusableError("unknown_item")
+            continue
+        if role != "assistant":
+            ended = None
+            runs.append(("other", [{"role": role, "content": said, "of_prompt": not ours}]))
+            continue
+        goes_on = bool(runs) and runs[-1][0] == "assistant"
+        if ended is not None:
+            names = ("prompt_token_ids", "generation_token_ids")
+            if not (has_ids(item) and all(item.get(name) == ended.get(name) for name in names)):
+                missing = captured or (goes_on and any("called" in event for event in runs[-1][1]))
+                need(not (missing and place < last), "results_missing")
+                goes_on = False
+            ended = None if not goes_on else ended
+        if not goes_on:
+            runs.append(("assistant", []))
+        events = runs[-1][1]
+        if kind == "reasoning":
+            events.append({"thought": thought_in(item), "ours": ours})
+        if kind == "message":
+            need(isinstance(item.get("reasoning_content"), (str, type(None))), "bad_item")
+            thoughts = [item[name] for name in ("reasoning_content", "reasoning") if isinstance(item.get(name), str)]
+            if thoughts := [text for text in thoughts if text][:1]:
+                events.append({"thought": thoughts, "ours": ours})
+            if not (ours and has_ids(item) and said == ""):
+                events.append({"said": said, "ours": ours})
         for identity, called in calls:
-            call = call_of(called.get("name"), called.get("arguments", {}))
+            call = call_of(called.get("name"), called.get("arguments", {}), called.get("namespace"))
             need(isinstance(identity, (str, type(None))), "bad_item")
-            identity = f"unnamed_call_{made}" if identity is None else identity
+            events.append(
+                {"called": call | {"id": f"unnamed_call_{made}" if identity is None else identity}, "ours": ours}
+            )
             made += 1
-            open_calls.append(identity)
-            events.append({"called": {"id": identity, "type": "function", "function": call}, "ours": ours})
+        if ours and has_ids(item):
+            ended = item
     turns: list[Json] = []
-    end = 0
-    for spoken, run in itertools.groupby(events, lambda event: "turn" not in event):
-        group = list(run)
-        turn, ours = spoken_turn(group) if spoken else ([event["turn"] for event in group], False)
-        turns += turn
-        if ours:
-            end = len(turns)
-    need(end, "nothing_to_imitate")
+    end = limit = 0
+    for kind, events in runs:
+        if kind == "end":
+            limit = 1
+        if kind == "other":
+            turns += events
+        events = [event for event in events if event.get("thought") != []] if kind == "assistant" else []
+        if events:
+            turns.append(spoken_turn(events))
+            if not limit and (turns[-1]["says"] or turns[-1]["empty"]):
+                end = len(turns)
+    need(end, "no_assistant_turn")
     turns = turns[:end]
-    params = rollout["responses_create_params"]
-    if instructions := params.get("instructions"):
-        leading = list(itertools.takewhile(lambda turn: turn["role"] == "system", turns))
+    answer_calls(turns)
+    return turns
+
+
+def answer_calls(turns: list[Json]) -> None:
+    """Put the results of a batch of calls in the order of the calls, and name the call of those that name none."""
+    waiting: list[Json] = []
+    batch: list[Json] = []
+    place = 0
+    while place < len(turns):
+        if turns[place]["role"] != "tool":
+            batch = turns[place].get("calls", [])
+            waiting += batch
+            place += 1
+            continue
+        run = list(itertools.takewhile(lambda turn: turn["role"] == "tool", turns[place:]))
+        for named in (True, False):
+            for result in run:
+                if (result["identity"] is not None) == named and "call" not in result:
+                    first = [call for call in waiting if any(call is one for one in batch)] if not named else []
+                    able = [call for call in waiting if not named or call["id"] == result["identity"]]
+                    chosen = (first or able or [None])[0]
+                    if chosen is not None:
+                        waiting = [call for call in waiting if call is not chosen]
+                        result["call"] = chosen
+                        result["identity"] = chosen["id"]
+        spots = [spot for spot, result in enumerate(run) if any(result.get("call") is call for call in batch)]
+        ordered = [result for call in batch for result in run if result.get("call") is call]
+        for spot, result in zip(spots, ordered, strict=True):
+            turns[place + spot] = result
+        place += len(run)
+        batch = []
+
+
+def only_spoken(turns: list[Json]) -> list[Json]:
+    """Leave out turns of reasoning alone."""
+    return [turn for turn in turns if not (turn.get("thoughts") and turn["content"] == "" and not turn["calls"])]
+
+
+def to_openai(rollout: Json) -> Json:
+    turns = turns_in(rollout)
+    tools = [tool_of(tool) for tool in tools_in(rollout)]
+    messages = [{"role": "system", "content": text}] if (text := instructions_of(rollout)) else []
+    for turn in only_spoken(turns):
+        calls = [{"name": call["name"], "arguments": call["arguments"]} for call in turn.get("calls", [])]
+        messages.append({name: turn[name] for name in ("role", "content")} | ({"tool_calls": calls} if calls else {}))
+    return {"messages": messages} | ({"tools": tools} if tools else {})
+
+
+def instructions_of(rollout: Json) -> str:
+    return str(rollout["responses_create_params"].get("instructions") or "")
+
+
+def to_chat(rollout: Json) -> Json:
+    found = turns_in(rollout)
+    kept = [
+        turn for turn in found if turn["role"] != "assistant" or turn["content"] or turn["thoughts"] or turn["calls"]
+    ]
+    turns = list(kept)
+    while turns and not turns[-1].get("says"):
+        turns.pop()
+    messages = []
+    for turn in turns or [*kept, found[-1]]:
+        message = {"role": "system" if turn["role"] == "developer" else turn["role"], "content": turn["content"]}
+        if turn.get("thoughts"):
+            message["reasoning_content"] = "\n\n".join(turn["thoughts"])
+        if turn.get("calls"):
+            message["tool_calls"] = [
+                {"id": call["id"], "type": "function", "function": {name: call[name] for name in ("name", "arguments")}}
+                for call in turn["calls"]
+            ]
+        if turn.get("identity"):
+            message["tool_call_id"] = turn["identity"]
+        messages.append(message)
+    if instructions := instructions_of(rollout):
+        leading = list(itertools.takewhile(lambda turn: turn["role"] == "system", messages))
         texts: list[Any] = [instructions, *(turn["content"] for turn in leading if turn["content"] != "")]
         content: Any = "\n\n".join(texts) if all(isinstance(text, str) for text in texts) else []
         for text in texts if content == [] else []:
             content += [{"type": "text", "text": text}] if isinstance(text, str) else text
-        turns = [{"role": "system", "content": content}, *turns[len(leading) :]]
-    row: Json = {"messages": turns}
-    if tools := [chat_tool_of(tool) for tool in params.get("tools") or []]:
-        row["tools"] = tools
-    return row
+        messages = [{"role": "system", "content": content}, *messages[len(leading) :]]
+    tools = [chat_tool_of(tool) for tool in tools_in(rollout)]
+    return {"messages": messages} | ({"tools": tools} if tools else {})
 
 
 def chat_tool_of(tool: Any) -> Json:
@@ -329,31 +429,17 @@ def chat_tool_of(tool: Any) -> Json:
 
 
 def to_simple(rollout: Json) -> Json:
-    prompt, output = parts_of(rollout)
-    for item in prompt + output:
-        kind = item.get("type") or ("message" if "role" in item or "content" in item else None)
-        need(kind in ("message", "reasoning", "function_call", "function_call_output"), "unknown_item")
-
-    def text_of(item: Json) -> str:
-        text = content_of(item.get("content"))
-        if text == "" and isinstance(item.get("refusal"), str):
-            text = item["refusal"]
-        need(isinstance(text, str), "not_text")
-        return str(text)
-
-    def last(items: list[Json], role: str) -> Any:
-        for item in reversed(items):
-            if (
-                item.get("type", "message") == "message"
-                and item.get("role", role) == role
-                and (item.get("content") is not None or isinstance(item.get("refusal"), str))
-            ):
-                return item
-        return None
-
-    asked, said = last(prompt, "user"), last(output, "assistant")
-    need(said is not None, "nothing_to_imitate")
-    return {"input": text_of(asked) if asked is not None else "", "output": text_of(said)}
+    found = turns_in(rollout)
+    tools_in(rollout)
+    turns = only_spoken(found)
+    texts = [place for place, turn in enumerate(turns) if turn.get("says") or turn.get("empty")]
+    texts = [place for place in texts if turns[place]["answer"] != "" or not turns[place]["calls"]]
+    need(texts, "not_text")
+    asked = [turn for turn in turns if turn["role"] == "user" and turn["of_prompt"]]
+    asked = asked or [turn for turn in turns[: texts[-1]] if turn["role"] == "user"]
+    question, answer = asked[-1]["content"] if asked else "", turns[texts[-1]]["answer"]
+    need(isinstance(question, str) and isinstance(answer, str), "not_text")
+    return {"input": question, "output": answer}
 
 
 FORMATS = {"openai": to_openai, "chat": to_chat, "simple": to_simple}
@@ -376,7 +462,18 @@ def gate_of(rollout: Json) -> str | None:
     cut = is_set(response.get("incomplete_details")) or rollout.get("truncated") is True
     if cut or (is_set(response.get("status")) and response["status"] != "completed"):
         return "incomplete"
-    return None
+    metadata = response.get("metadata")
+    if isinstance(metadata, dict) and is_set(metadata.get("ng_no_generation")):
+        return "no_generation"
+    try:
+        asks = any(turn["role"] == "user" for turn in turns_in(rollout))
+    except UnusableError:  # it is told why it has no row, but where nobody asks anyway
+        prompt, output = parts_of(rollout)
+        items = [item for item in [*prompt, *output] if isinstance(item, dict)]
+        said = [item for item in items if item.get("type", "message") == "message"]
+        asks = not output or any(item.get("role") == "user" for item in said)
+        asks = asks or any("role" not in item for item in prompt if item in said)
+    return None if asks else "no_user_turn"
 
 
 def row_of(line: bytes, *, layout: str = "openai", reward_threshold: float = 0.95, gated: bool = True) -> Json | str:
@@ -393,6 +490,8 @@ def row_of(line: bytes, *, layout: str = "openai", reward_threshold: float = 0.9
         return "not_object"
     try:
         parts_of(rollout)
+        elsewhere = [rollout["responses_create_params"].get(name) for name in ELSEWHERE]
+        need(all(value is None for value in elsewhere), "prompt_elsewhere")
         reward = rollout.get("reward", 0.0)
         is_number = isinstance(reward, (int, float)) and not isinstance(reward, bool)
         need(reward is None or is_number, "reward_type")

@@ -8,7 +8,7 @@ The library is the same door as the command:
     (185, {'bad_json': 5, 'no_output': 5, 'nothing_to_imitate': 1})
 """
 
-__version__ = "0.5.0"  # above the imports, as the report names it
+__version__ = "0.6.0"  # above the imports, as the report names it
 
 from fastsft.api import check, convert, index, stats
 from fastsft.errors import FailedRun, FastsftError, TooManyRefused, UsageError

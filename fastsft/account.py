@@ -9,7 +9,8 @@ from itertools import groupby
 from fastsft import __version__
 from fastsft.errors import FailedRun, TooManyRefused
 from fastsft.options import Options
-from fastsft.report import Converted, Fates, InputShard, RefusedLine, Report, Scanned
+from fastsft.report import Converted, Fates, InputShard, RefusedLine, Report, Scanned, added
+from fastsft.seen import Seen, merged, why_nothing
 from fastsft.shards import Shard, printable
 
 
@@ -32,6 +33,7 @@ class Account:
         self._options = options
         self._record = record
         self._first_refused: RefusedLine | None = None
+        self.seen: Seen | None = None  # of rollouts that are not kept
 
     def take(self, given: Converted | Scanned) -> int:
         """Take in what a chunk gave, the next of its shard, and give the number of lines before it.
@@ -44,12 +46,20 @@ class Account:
         before = entry.fates.lines
         for line in given.refused:
             line.line += before + 1
+        if isinstance(given, Converted):
+            self._take_rows(given)
         self._add(given.chunk.shard.place, given.fates, given.refused)
         return before
 
     def take_chosen(self, converted: Converted) -> None:
         """Take in what became of chosen lines, which are counted already."""
+        self._take_rows(converted)
         self._add(converted.chunk.shard.place, converted.fates, [])
+
+    def _take_rows(self, converted: Converted) -> None:
+        if converted.left_out:
+            self.report.left_out = added(self.report.left_out, converted.left_out)
+        self.seen = merged(self.seen, converted.seen)
 
     def _add(self, place: int, fates: Fates, refused: Sequence[RefusedLine]) -> None:
         entry = self.report.inputs[place]
@@ -86,7 +96,7 @@ class Account:
 
         Raises:
             TooManyRefused: More lines were refused than may be.
-            FailedRun: All were.
+            FailedRun: All were, or none was kept.
         """
         report, options = self.report, self._options
         for entry in report.inputs:
@@ -101,14 +111,31 @@ class Account:
             raise TooManyRefused(self._refusals(options), report)
         if (fates.all_refused or report.damaged) and not usable:
             raise FailedRun(self._refusals(None), report)
+        if not fates.kept and not options.allow_empty:
+            why = why_nothing(fates.dropped, options, self.seen)
+            raise FailedRun(
+                f"nothing was kept, and nothing was published: {why}.\n  --allow-empty writes no rows.", report
+            )
 
-    def _refusals(self, limit: Options | None) -> str:
+    def judge_scan(self) -> None:
+        """Make sure that a scan found a rollout.
+
+        Raises:
+            FailedRun: It found none.
+        """
+        fates = self.report.fates
+        if not fates.lines - fates.blank - fates.all_refused:
+            if fates.all_refused or self.report.damaged:
+                raise FailedRun(self._refusals(None, "nothing was written"))
+            raise FailedRun("the input holds no rollout; nothing was written")
+
+    def _refusals(self, limit: Options | None, outcome: str = "nothing was published") -> str:
         """Say in sentences that too much was refused, and show the first of it."""
         report = self.report
         if limit is None:
-            what = "every line was refused" if report.fates.all_refused else "no shard could be read whole"
+            what = "every line was refused" if report.fates.all_refused else "no file could be read"
         elif report.damaged:
-            what = f"damaged compressed shards: {len(report.damaged):,}, and --max-refused allows none such"
+            what = f"files that could not be read: {len(report.damaged):,}, and --max-refused allows none such"
         else:
             what = f"{report.fates.all_refused:,} lines were refused, more than --max-refused {limit.max_refused}"
         if report.damaged:
@@ -117,4 +144,4 @@ class Account:
             example = f"The first: {first.shard}:{first.line}: {first.reason}: {first.problem}."
         else:
             example = ""
-        return f"{what}; nothing was published.\n  {example}"
+        return f"{what}; {outcome}.\n  {example}"

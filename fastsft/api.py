@@ -27,12 +27,15 @@ def convert(
     arguments: str | None = None,
     reasoning: str | None = None,
     loss: str | None = None,
+    tools: str | None = None,
+    trainer: str | None = None,
     reward_threshold: float = 0.95,
     max_reward: float | None = None,
     allow: str | Iterable[str] = (),
     where: str | None = None,
     max_tokens: int | None = None,
     template: str | os.PathLike[str] | None = None,
+    trainable: bool = False,
     pass_rate: tuple[float, float] | str | None = None,
     dedup: bool = False,
     best_of: int | None = None,
@@ -42,6 +45,7 @@ def convert(
     seed: int = 0,
     splits: Mapping[str, float | str] | None = None,
     index: str | os.PathLike[str] | None = None,
+    allow_empty: bool = False,
     max_refused: int | str | None = None,
     shards: int | None = None,
     shard_size: int | str | None = None,
@@ -64,12 +68,16 @@ def convert(
         arguments: For `chat`: arguments of calls as an `object` (if None) or a JSON `string`.
         reasoning: For `chat`: reasoning in a `field` of its own (if None), in `think` tags, or `drop`.
         loss: `own` marks the turns that the model sampled; None marks nothing. Not for `simple`.
+        tools: Tools as a `list` (if None), or as one JSON `string`, which no loader alters. Not for `simple`.
+        trainer: The trainer whose loader is to read the rows: `nemo-rl`, or None for the form of chat.
         reward_threshold: Keep rollouts with reward >= this; no unit, usually 0 to 1.
         max_reward: Keep rollouts with reward <= this.
-        allow: Gates to lift, from `masked`, `failed`, `unverified`, `incomplete`, or `all`, one or several.
+        allow: Gates to lift, from `masked`, `failed`, `unverified`, `incomplete`, `no_generation`, `no_user_turn`, or
+            `all`, one or several.
         where: Keep lines of which this SQL expression over the table's columns is true.
-        max_tokens: Keep what has no more tokens, as recorded with the rollout; what has an unknown number, too.
-        template: The folder of a tokenizer: `max_tokens` is then of the row as its chat template renders it.
+        max_tokens: Keep what has no more tokens, as recorded; rollouts without a count are kept.
+        template: A chat template, for `trainable`; the folder of a tokenizer, for `max_tokens` of the rendered row.
+        trainable: Leave out rows in which `check` finds a fault, with `template` those that it finds there, too.
         pass_rate: Keep tasks whose share of rollouts at or above the threshold lies in this band.
         dedup: Keep the first of rows with the same content.
         best_of: Keep this many of a task, the best.
@@ -79,6 +87,7 @@ def convert(
         seed: What the random choices depend on, beside the input.
         splits: More outputs, and the share of the tasks that goes to each instead of to `output`.
         index: An index of the inputs, which `index` wrote, to use instead of a scan.
+        allow_empty: Publish no rows where none are kept, instead of failing.
         max_refused: Fail if more lines are refused: a count, or a share as in `"1%"`.
         shards: Write this many shards of nearly equal row counts.
         shard_size: Write shards of at most this size, in bytes or as in `"500MB"`.
@@ -94,19 +103,22 @@ def convert(
     Raises:
         UsageError: The arguments are wrong; nothing was read or written.
         TooManyRefused: More lines were refused than `max_refused` allows; nothing was published.
-        FailedRun: The run could not be finished, or every line was refused; nothing was published.
+        FailedRun: The run could not be finished, every line was refused, or nothing was kept; nothing was published.
     """
     options = _options(
         format=format,
         arguments=arguments,
         reasoning=reasoning,
         loss=loss,
+        tools=tools,
+        trainer=trainer,
         reward_threshold=reward_threshold,
         max_reward=max_reward,
         allow=gates_of(allow),
         where=where,
         max_tokens=max_tokens,
         template=None if template is None else os.fspath(template),
+        trainable=trainable,
         pass_rate=pass_rate_of(pass_rate) if isinstance(pass_rate, str) else pass_rate,
         dedup=dedup,
         best_of=best_of,
@@ -114,6 +126,7 @@ def convert(
         per_agent=per_agent,
         sample=sample,
         seed=seed,
+        allow_empty=allow_empty,
         max_refused=max_refused,
         shards=shards,
         shard_nbytes=nbytes_of(shard_size) if isinstance(shard_size, str) else shard_size,
@@ -136,6 +149,8 @@ def index(
     arguments: str | None = None,
     reasoning: str | None = None,
     loss: str | None = None,
+    tools: str | None = None,
+    trainer: str | None = None,
     max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
     jobs: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -150,6 +165,8 @@ def index(
         arguments: As in `convert`.
         reasoning: As in `convert`.
         loss: As in `convert`.
+        tools: As in `convert`.
+        trainer: As in `convert`.
         max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
         on_progress: Called in this process after each chunk of input.
@@ -170,6 +187,8 @@ def index(
         arguments=arguments,
         reasoning=reasoning,
         loss=loss,
+        tools=tools,
+        trainer=trainer,
         dedup=dedup,
         max_line_nbytes=nbytes,
         jobs=jobs,
@@ -219,7 +238,7 @@ def check(
     jobs: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> CheckReport:
-    """Tell whether rows will train, and if not, why and what mends it.
+    """Tell whether rows will train, and if not, why and what to do.
 
     Args:
         inputs: Files, folders or globs of rows, one or several.

@@ -24,8 +24,9 @@ from fastsft.formats.turns import Turn, conversation
 from fastsft.lines import Chosen, Lines, Numbered, chosen_lines, is_blank, line_starts, lines_in
 from fastsft.memory import no_garbage_collection
 from fastsft.options import Options
-from fastsft.report import Converted, Fates, RefusedLine, Scanned
+from fastsft.report import Converted, Fates, RefusedLine, Scanned, added
 from fastsft.rollout import Rollout, rollout_of
+from fastsft.seen import merged, seen_in
 from fastsft.shards import Chunk, Shard, printable
 from fastsft.spool import spooled
 
@@ -83,20 +84,18 @@ class _Judged(NamedTuple):
 _ToRow: TypeAlias = Callable[[Rollout], Row]
 
 
-def _to_row(options: Options, *, measuring: bool = True) -> _ToRow:
-    """Give what makes rows; with a template, and `measuring`, it also drops what is too long."""
+def _to_row(options: Options, *, judging: bool = True) -> _ToRow:
+    """Return what makes rows; with `judging`, it also drops rows that are too long or would not train."""
     make = partial(FORMATS[options.format], layout=options.layout)
-    if options.template is None or options.max_tokens is None or not measuring:
+    if not (judging and options.judges_rows):
         return make
-    from fastsft.checks.rendering import template_at
+    from fastsft.checks.judge import row_judge
 
-    template, most = template_at(options.template), options.max_tokens
+    judge = row_judge(options)
 
     def to_row(rollout: Rollout) -> Row:
         row = make(rollout)
-        tokens = template.tokens_of(_any.decode(_encoder.encode(row.body)))
-        if tokens > most:
-            raise Dropped("too_long", f"{tokens:,} tokens, more than --max-tokens allows ({most:,})")
+        judge(_any.decode(_encoder.encode(row.body)))
         return row
 
     return to_row
@@ -169,7 +168,10 @@ def _convert(lines: Lines, chunk: Chunk, options: Options) -> Converted:
             wanted.append((number, rollout))
         else:
             judged.drop(reason)
-    return Converted(chunk, judged.fates, judged.refused, _rows(judged, wanted, options))
+    rows, left_out = _rows(judged, wanted, options)
+    # Asked only where nothing is kept, as it says why a run keeps nothing.
+    seen = None if judged.fates.kept else seen_in(judged.rollouts)
+    return Converted(chunk, judged.fates, judged.refused, rows, left_out=left_out, seen=seen)
 
 
 def _drop_reasons(judged: _Judged, chunk: Chunk, options: Options) -> list[str | None]:
@@ -194,8 +196,9 @@ def _drop_reasons(judged: _Judged, chunk: Chunk, options: Options) -> list[str |
     return reasons
 
 
-def _rows(judged: _Judged, wanted: Sequence[tuple[int, Rollout]], options: Options) -> bytes:
-    """Give the rows of the wanted lines, and count them."""
+def _rows(judged: _Judged, wanted: Sequence[tuple[int, Rollout]], options: Options) -> tuple[bytes, dict[str, int]]:
+    """Return the rows of the wanted lines and what they leave out, and count them."""
+    left_out: dict[str, int] = {}
     bodies: list[msgspec.Struct] = []
     trimmed = 0
     to_row = _to_row(options)
@@ -203,9 +206,11 @@ def _rows(judged: _Judged, wanted: Sequence[tuple[int, Rollout]], options: Optio
         if row := judged.row(number, rollout, to_row):
             bodies.append(row.body)
             trimmed += row.turns_cut > 0
+            for what in row.left_out:
+                left_out[what] = left_out.get(what, 0) + 1
     judged.fates.kept, judged.fates.trimmed = len(bodies), trimmed
     judged.refused.sort(key=lambda line: line.line)
-    return one_line_each(_encoder.encode_lines(bodies))
+    return one_line_each(_encoder.encode_lines(bodies)), left_out
 
 
 def convert_to_spool(index: int, chunk: Chunk, *, options: Options, spool: Path) -> Converted:
@@ -228,6 +233,9 @@ def _add(whole: Converted | Scanned, part: Converted | Scanned) -> None:
         line.line += whole.fates.lines
     whole.refused += part.refused
     whole.fates += part.fates
+    if isinstance(whole, Converted) and isinstance(part, Converted):
+        whole.left_out = added(whole.left_out, part.left_out)
+        whole.seen = merged(whole.seen, part.seen)
 
 
 def scan_chunk(index: int, chunk: Chunk, *, options: Options, names: Sequence[str], every_line: bool) -> Scanned:
@@ -303,7 +311,7 @@ def convert_chosen(index: int, chosen: Chosen, *, options: Options, spool: Path)
 @no_garbage_collection()
 def _convert_chosen(lines: Numbered, whole: Converted, options: Options) -> bytes:
     bodies: list[msgspec.Struct] = []
-    to_row = _to_row(options, measuring=False)  # the scan did
+    to_row = _to_row(options, judging=False)  # the scan did
     for number, line in lines:
         try:
             row = _row(rollout_of(line), line, to_row)
@@ -311,6 +319,7 @@ def _convert_chosen(lines: Numbered, whole: Converted, options: Options) -> byte
             raise FailedRun(f"{whole.chunk.shard.path}:{number}: not the rollout that was scanned") from None
         bodies.append(row.body)
         whole.fates.trimmed += row.turns_cut > 0
+        whole.left_out = added(whole.left_out, dict.fromkeys(row.left_out, 1)) if row.left_out else whole.left_out
     whole.fates.kept += len(bodies)
     return one_line_each(_encoder.encode_lines(bodies))
 
@@ -326,7 +335,7 @@ def judged_line(line: bytes, options: Options) -> tuple[str, Rollout | None, lis
     chunk = Chunk(Shard("", len(line), 0), 0, len(line))
     (reason,) = _drop_reasons(judged, chunk, options)
     try:
-        turns, _ = conversation(rollout)
+        turns = conversation(rollout).turns
         _row(rollout, memoryview(line), _to_row(options))
     except Refused as problem:
         return f"refused: {problem.reason}: {problem.problem}" if reason is None else f"dropped: {reason}", rollout, []

@@ -13,29 +13,29 @@ import gzip
 import importlib
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future
-from functools import partial
 from typing import IO, Any, cast
 
 from fastsft.errors import UsageError
 
 MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst"}
 SUFFIXES = tuple(MAGIC.values())
+_SKIPPABLE = b"\x2a\x4d\x18"  # behind the first byte of a skippable frame
 _GZIP_LEVEL = 6
 _ZSTD_LEVEL = 3
+_ZSTD_JOB_NBYTES = 4 * 1024 * 1024  # that one of its workers compresses at once
 _BLOCK_NBYTES = 1024 * 1024
 
 
-class Compressor:
-    """Turns rows into compressed bytes, in threads, a block at once each; `flush` ends the file.
+class GzipCompressor:
+    """Turns rows into gzip, in threads, a block at once each; `flush` ends the file.
 
     Each block is a stream of its own, which readers take end to end for one. What comes
     out depends on what went in alone: blocks are cut by size, and have no name and no time.
     """
 
-    def __init__(self, compression: str, threads: Executor, *, ahead: int) -> None:
-        self._packed = packer_of(compression)
+    def __init__(self, threads: Executor, *, ahead: int) -> None:
         self._threads = threads
         self._ahead = ahead
         self._held = bytearray()
@@ -59,7 +59,7 @@ class Compressor:
 
     def _begin(self, block: bytes) -> None:
         self._is_empty = False
-        self._packing.append(self._threads.submit(self._packed, block))
+        self._packing.append(self._threads.submit(_gzip_block, block))
 
     def _taken(self, ahead: int) -> bytes:
         done = []
@@ -69,11 +69,16 @@ class Compressor:
 
 
 def compression_of(start: bytes) -> str | None:
-    """Name the compression of a file from its first four bytes; None for plain files."""
+    """Name the compression of a file from its first four bytes; None for plain files.
+
+    A Zstandard file may begin with a skippable frame, as those of pzstd do (RFC 8878, 3.1.2).
+    """
+    if start[1:4] == _SKIPPABLE and 0x50 <= start[0] <= 0x5F:
+        return "zst"
     return next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
 
 
-def opened(path: str, compression: str) -> IO[bytes]:
+def open_compressed(path: str, compression: str) -> IO[bytes]:
     """Open a compressed file for reading what it holds.
 
     Raises:
@@ -90,18 +95,38 @@ def damages(compression: str) -> tuple[type[Exception], ...]:
     return (EOFError, gzip.BadGzipFile, zlib.error, getattr(_gzip(), "isal_zlib", zlib).error)
 
 
-def packer_of(compression: str) -> Callable[[bytes], bytes]:
-    """Give the function that compresses a block.
+def check_compressor(compression: str) -> None:
+    """Make sure that rows can be compressed.
 
     Raises:
         UsageError: The extra that does it is not installed.
     """
-    if compression == "gz":
-        return _gzip_packed
-    return partial(_zstd().compress, level=_ZSTD_LEVEL)
+    if compression == "zst":
+        _zstd()
 
 
-def _gzip_packed(block: bytes) -> bytes:
+def zstd_frame(plain: IO[bytes], nbytes: int, *, workers: int) -> Iterator[bytes]:
+    """Compress a file of so many bytes into one frame that says its length and has a checksum.
+
+    Readers that take one frame alone give the beginning of many without an error, and python-zstandard's
+    `decompress()` wants the length; so the size is known before. The bytes do not depend on the number of workers.
+    """
+    zstd = _zstd()
+    parameter = zstd.CompressionParameter
+    options = {
+        parameter.compression_level: _ZSTD_LEVEL,
+        parameter.checksum_flag: 1,
+        parameter.nb_workers: workers,
+        parameter.job_size: _ZSTD_JOB_NBYTES,
+    }
+    compressor = zstd.ZstdCompressor(options=options)
+    compressor.set_pledged_input_size(nbytes)
+    while block := plain.read(_BLOCK_NBYTES):
+        yield compressor.compress(block)
+    yield compressor.flush()
+
+
+def _gzip_block(block: bytes) -> bytes:
     packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     return packer.compress(block) + packer.flush()
 

@@ -19,7 +19,7 @@ from fastsft.account import Account
 from fastsft.options import GATES, Options
 from fastsft.report import Fates, Progress, teller
 from fastsft.scan import in_groups, scanned_tables
-from fastsft.shards import find_shards
+from fastsft.shards import find_rollouts
 from fastsft.table import empty
 from fastsft.tasks import TASK_FROM, with_tasks
 from fastsft.workers import Workers, jobs_for
@@ -119,7 +119,7 @@ def stats_of(
         UsageError: The arguments are wrong.
         FailedRun: The scan could not be finished.
     """
-    shards, notes = find_shards(inputs)
+    shards, notes = find_rollouts(inputs)
     nbytes = sum(shard.nbytes for shard in shards)
     tell = teller(on_progress, nbytes)
     names = ["reward", *TASK_FROM, *GATES, *LENGTHS]
@@ -129,12 +129,13 @@ def stats_of(
         account = Account(shards, notes, options, lambda lines: None)
         for tables in in_groups(scanned_tables(shards, options, workers, names, account, tell)):
             tally.add(pl.concat(tables))
+    account.judge_scan()
     return Stats(
         shards=len(shards),
         nbytes=nbytes,
         fates=account.report.fates,
         reward_threshold=options.reward_threshold,
-        notes=[*account.report.notes, *(f"Refused whole: {shard.problem}" for shard in account.report.damaged)],
+        notes=[*account.report.notes, *(f"Skipped file: {shard.problem}" for shard in account.report.damaged)],
         **tally.results(),
     )
 

@@ -11,9 +11,12 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from fastsft import token_ids
+from fastsft.errors import Refused
+from fastsft.formats.calls import ASSISTANT
 from fastsft.formats.content import NO_TEXT
-from fastsft.formats.loss import has_ids
-from fastsft.rollout import ABSENT, Rollout, json_type
+from fastsft.formats.turns import conversation
+from fastsft.rollout import ABSENT, Item, Rollout, json_type
 
 _TRUE = Raw(b"true")
 _UNSET = (ABSENT, Raw(b"null"), Raw(b"false"))
@@ -32,6 +35,10 @@ class _Usage(msgspec.Struct, gc=False):
     completion_tokens: Raw = ABSENT
 
 
+class _Metadata(msgspec.Struct, gc=False):
+    no_generation: Raw = msgspec.field(name="ng_no_generation", default=ABSENT)
+
+
 class _AgentRef(msgspec.Struct, gc=False):
     name: str | None = None
 
@@ -39,13 +46,14 @@ class _AgentRef(msgspec.Struct, gc=False):
 _instance_config = msgspec.json.Decoder(_InstanceConfig)
 _usage = msgspec.json.Decoder(_Usage)
 _agent_ref = msgspec.json.Decoder(_AgentRef)
+_metadata = msgspec.json.Decoder(_Metadata)
 _integer = msgspec.json.Decoder(int)
 _values = msgspec.json.Decoder(list[Raw])
 _string = msgspec.json.Decoder(str)
 
 
 def reward(rollout: Rollout) -> float | None:
-    """Give the score; None where the line says null."""
+    """Return the score; None where the line says null."""
     return rollout.reward
 
 
@@ -75,10 +83,46 @@ def incomplete(rollout: Rollout) -> bool:
     )
 
 
+def no_generation(rollout: Rollout) -> bool:
+    """Tell whether `response.metadata.ng_no_generation` says that the model never answered."""
+    response = rollout.response
+    if response is None or len(response.metadata) <= len("ng_no_generation"):
+        return False
+    if b"ng_no_generation" not in bytes(response.metadata):
+        return False
+    found: _Metadata = _read(_metadata, response.metadata, _Metadata())
+    return found.no_generation not in _UNSET and bytes(found.no_generation).lower() not in _SAYS_NO
+
+
+_SAYS_NO = (b'""', b"0", b'"0"', b'"false"', b'"none"', b'"null"', b"{}", b"[]")
+
+
+def no_user_turn(rollout: Rollout) -> bool:
+    """Tell whether nobody asks: there is no user turn before the last assistant turn of the output."""
+    for item in rollout.prompt:
+        if item.role in (None, "user") and item.type in (None, "message"):
+            return False
+    asked = next((place for place, item in enumerate(rollout.output) if item.role == "user"), None)
+    if asked is None:
+        return bool(rollout.output)  # an output without items has no row, and is told so
+    if not any(item.generation_token_ids for item in rollout.output) and any(
+        item.type == "function_call" for item in rollout.output[asked:]
+    ):
+        return False  # the assistant acts behind it
+    try:
+        return all(turn.role != "user" for turn in conversation(rollout).turns)
+    except Refused:  # it has no row, and is told why where that is made
+        return False
+
+
 def agent(rollout: Rollout) -> str | None:
-    """Give the environment's name, `agent_ref.name`."""
-    raw = rollout.marks.agent_ref
-    return _agent_named(bytes(raw)) if raw else None
+    """Return the environment's name: `agent_ref.name`, else `task_source`."""
+    marks = rollout.marks
+    name = _agent_named(bytes(marks.agent_ref)) if marks.agent_ref else None
+    if name is None and marks.task_source:
+        source = bytes(marks.task_source)
+        name = _read(_string, source, None) if json_type(marks.task_source) == "string" else _agent_named(source)
+    return name
 
 
 @lru_cache(maxsize=1024)  # there are few agents
@@ -88,7 +132,7 @@ def _agent_named(raw: bytes) -> str | None:
 
 
 def status(rollout: Rollout) -> str | None:
-    """Give `response.status`."""
+    """Return `response.status`."""
     if rollout.response is None:
         return None
     found: str | None = _read(_string, rollout.response.status, None)
@@ -96,7 +140,7 @@ def status(rollout: Rollout) -> str | None:
 
 
 def task_index(rollout: Rollout) -> int | None:
-    """Give `_ng_task_index`, where 64 bits hold it."""
+    """Return `_ng_task_index`, where 64 bits hold it."""
     found = _read(_integer, rollout.marks.task_index, None)
     return found if found is not None and abs(found) < 2**63 else None
 
@@ -104,15 +148,22 @@ def task_index(rollout: Rollout) -> int | None:
 def turns(rollout: Rollout) -> int:
     """Count the turns that a rollout has, those behind the last assistant turn included, without making them."""
     count = int(json_type(rollout.instructions) == "string" and rollout.instructions != NO_TEXT)
-    for items in (rollout.prompt, rollout.output):
-        calling = False
+    has_spoken = False  # the assistant, whose turn goes on
+    before: Item | None = None  # the item that ended a response
+    for items, roleless in ((rollout.prompt, "user"), (rollout.output, ASSISTANT)):
         for item in items:
-            if item.type == "function_call":
-                count += not calling
-                calling = True
-            elif item.type != "reasoning":
+            role = (item.role or roleless) if item.type in (None, "message") else ASSISTANT
+            if item.type == "function_call_output" or role != ASSISTANT:
                 count += 1
-                calling = False
+                has_spoken, before = False, None
+                continue
+            if before is not None and not token_ids.same_ids(item, before):
+                has_spoken, before = False, None
+            if item.type != "reasoning" and not has_spoken:
+                count += 1
+                has_spoken = True
+            if item.generation_token_ids and items is rollout.output and token_ids.has_ids(item):
+                before = item
     return count
 
 
@@ -130,11 +181,13 @@ def calls(rollout: Rollout) -> int:
 
 
 def tokens(rollout: Rollout) -> int | None:
-    """Count the tokens of the whole conversation: exactly where ids were recorded, else as the response has it."""
-    for item in reversed(rollout.output):
-        if has_ids(item):
-            return (_length(item.prompt_token_ids) + _length(item.generation_token_ids)) or None
-    if rollout.response is None or not rollout.response.usage:
+    """Count the tokens of the longest context: exactly where ids were recorded, else by `usage` of a single response.
+
+    Of several responses most agents sum `usage` up, and each repeats the context of the one before.
+    """
+    if any(item.generation_token_ids and token_ids.has_ids(item) for item in rollout.output):
+        return token_ids.length_of(rollout.output)
+    if rollout.response is None or not rollout.response.usage or not _is_one_response(rollout.output):
         return None
     usage = _read(_usage, rollout.response.usage, _Usage())
     counted = _count(usage.total_tokens) or max(
@@ -144,15 +197,24 @@ def tokens(rollout: Rollout) -> int | None:
     return counted if 0 < counted < 2**31 else None
 
 
+def _is_one_response(output: list[Item]) -> bool:
+    """Tell whether all that the assistant does in an output it does at once."""
+    has_spoken = has_ended = False
+    for item in output:
+        is_assistants = item.role in (None, ASSISTANT) if item.type in (None, "message") else item.type in _ASSISTANTS
+        if is_assistants and has_ended:
+            return False
+        has_spoken = has_spoken or is_assistants
+        has_ended = has_spoken and not is_assistants
+    return True
+
+
+_ASSISTANTS = ("function_call", "reasoning")
+
+
 def _count(raw: Raw) -> int:
     number: int = _read(_integer, raw, 0)
     return number
-
-
-def _length(ids: Raw) -> int:
-    """Count the elements of a list of numbers without building them."""
-    values = bytes(ids).strip(b"[] \t\n\r")
-    return values.count(b",") + 1 if values else 0
 
 
 def _read(decoder: msgspec.json.Decoder[Any], raw: bytes | Raw, otherwise: Any) -> Any:

@@ -21,8 +21,9 @@ from fastsft.options import Options
 from fastsft.report import Fates, Progress, RefusedLine, Report, Scanned, teller
 from fastsft.scan import scan
 from fastsft.seal import UNSEALED, head_of, is_whole, seal
-from fastsft.shards import Chunk, Shard, find_shards, is_same_file, printable
+from fastsft.shards import Chunk, Shard, find_rollouts, is_same_file, printable
 from fastsft.table import COLUMNS
+from fastsft.target import check_promise
 from fastsft.tasks import with_tasks
 from fastsft.workers import Workers, jobs_for
 from fastsft.write import written_whole
@@ -30,7 +31,7 @@ from fastsft.write import written_whole
 NAME = "fastsft.index.parquet"  # where it is found by itself, beside the first shard
 _COMMAND = "fastsft index INPUT... --output FILE"
 _KEY = "fastsft"
-_VERSION = 4  # of what it holds and how it is found
+_VERSION = 5  # of what it holds and how it is found
 _REFUSED = {"reason": pl.String, "problem": pl.String}  # of lines that are no rollout
 _FOUND = [name for name in COLUMNS if name != "task"] + ["prompt"]
 
@@ -182,7 +183,11 @@ def _identity(shard: Shard) -> str:
 
 def index_path(output: str | os.PathLike[str]) -> Path:
     """Give where an index goes: in a folder, to the name under which it is found."""
-    return Path(output, NAME) if os.fspath(output).endswith("/") or os.path.isdir(output) else Path(output)
+    text = os.fspath(output)
+    if text.endswith("/") or os.path.isdir(text):
+        return Path(text, NAME)
+    check_promise(text, "an index is one .parquet file", ("parquet", "index"))
+    return Path(text)
 
 
 def write_index(
@@ -198,7 +203,7 @@ def write_index(
         UsageError: The arguments are wrong; nothing was read or written.
         FailedRun: The scan could not be finished; nothing was written.
     """
-    shards, notes = find_shards(inputs)
+    shards, notes = find_rollouts(inputs)
     target = index_path(output)
     for shard in shards:
         if is_same_file(target, shard.path):
@@ -211,6 +216,7 @@ def write_index(
     with Workers(jobs_for(shards, options)) as workers:
         account = Account(shards, notes, options, refused.extend)
         lines = scan(shards, options, workers, names, account, tell, every_line=True)
+    account.judge_scan()
     _write(target, with_tasks(lines), refused, account.report, shards, options)
     return account.report
 

@@ -14,7 +14,7 @@ from typing import IO, TypeAlias
 
 import msgspec
 
-from fastsft.compression import damages, opened
+from fastsft.compression import damages, open_compressed
 from fastsft.encoding import is_utf8
 from fastsft.errors import DamagedShard, FailedRun
 from fastsft.shards import Chunk, Shard
@@ -63,14 +63,16 @@ def lines_in(chunk: Chunk, *, nbytes: int, max_line: int) -> Iterator[Lines]:
 
     Raises:
         FailedRun: The file is not what it was when it was found.
-        DamagedShard: A compressed stream is damaged or ends early.
+        DamagedShard: A compressed stream is damaged or ends early, or the file is none of rollouts.
     """
+    if chunk.shard.problem is not None:
+        raise DamagedShard(chunk.shard.problem)
     try:
         with _opened(chunk.shard) as file:
             if chunk.shard.compression is None:
                 yield from _lines_of_file(file.fileno(), chunk, nbytes, max_line)
                 return
-        with opened(chunk.shard.path, chunk.shard.compression) as stream:
+        with open_compressed(chunk.shard.path, chunk.shard.compression) as stream:
             yield from _lines_of_stream(stream, chunk.shard, nbytes, max_line)
     except OSError as error:
         if error.strerror is None:  # a damaged stream, told as an OSError without a number

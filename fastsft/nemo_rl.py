@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml
 
-from fastsft.checks.rendering import check_template
+from fastsft.checks.rendering import check_template, template_at
 from fastsft.checks.rules import row_kind
 from fastsft.checks.run import check_rows
 from fastsft.checks.total import CheckReport
 from fastsft.errors import UsageError
 from fastsft.lines import lines_in
-from fastsft.nemo_rl_config import DEFAULT_BATCH, Training, batches_of, commands_of, config_of
+from fastsft.nemo_rl_config import DEFAULT_BATCH, Training, batches_of, commands_of, config_of, reads_images
 from fastsft.report import Progress, Report
 from fastsft.shards import Chunk, Shard, find_shards, is_same_file
 from fastsft.write import written_whole
@@ -64,7 +66,6 @@ def write_config(
         UsageError: The arguments are wrong, or NeMo RL could not load the rows; nothing was written.
         FailedRun: The rows could not be read, or the file not written.
     """
-    yaml = _yaml()
     path = Path(os.path.abspath(output))
     train_shards, val_shards = _plain(train), _plain(val) if val else []
     for shard in [*train_shards, *val_shards]:
@@ -76,16 +77,17 @@ def write_config(
     for folder in train:
         _check_splits(Path(folder), learnt)
     base = _base_of(checkout)
-    _check_output(path, yaml)
+    _check_output(path)
     kinds = {_kind_of(shard) for shard in [*train_shards, *val_shards]}
     if len(kinds) > 1:
         raise UsageError("some files hold conversations and others pairs of input and output; train on one of them")
     if template is not None:
-        check_template(template, counting=True)
+        check_template(template, counting=False)
     remarks: list[str] = []
-    checked = _checked(train_shards, template, jobs, remarks, on_progress)
+    look = partial(_checked, template=template, training=training, jobs=jobs, on_progress=on_progress, remarks=remarks)
+    checked = look(train_shards)
     if val_shards:
-        _checked(val_shards, template, jobs, remarks, on_progress, of="for validation ")
+        look(val_shards, of="for validation ")
     length = training.sequence_length or _length_for(checked)
     remarks += _told_of_length(length, checked)
     batches = batches_of(training, checked.rows, gpus=training.gpus, nodes=training.nodes)
@@ -95,7 +97,7 @@ def write_config(
     config = config_of(base, training, kinds.pop(), train_shards, val_shards, length, batches)
     if checkout is None:
         remarks.append(f"Put {path.name} into the folder examples/ of NeMo RL, where {_BASE_BESIDE} is beside it.")
-    text = yaml.dump(config, Dumper=_dumper(yaml), sort_keys=False, allow_unicode=True, width=1000)
+    text = yaml.dump(config, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=1000)
     if yaml.safe_load(text) != config:
         raise AssertionError("the config does not survive being written, please report this")
     with written_whole(path) as part:
@@ -104,18 +106,10 @@ def write_config(
     return Written(str(path), config, remarks, commands_of(path, training, checkout, shards, checked.rows))
 
 
-def _yaml() -> Any:
-    try:
-        import yaml  # type: ignore[import-untyped, unused-ignore] # an extra
-    except ModuleNotFoundError:
-        raise UsageError("writing YAML needs PyYAML: pip install pyyaml") from None
-    return yaml
-
-
-def _dumper(yaml: Any) -> Any:
+def _dumper() -> Any:
     """Quote what YAML readers differ about: PyYAML takes `1e5` for text, and the one of NeMo RL for a number."""
 
-    class Dumper(yaml.SafeDumper):  # type: ignore[misc, unused-ignore] # an extra
+    class Dumper(yaml.SafeDumper):
         pass
 
     def text(dumper: Any, value: str) -> Any:
@@ -167,7 +161,7 @@ def _base_of(checkout: str | os.PathLike[str] | None) -> str:
     return str(base)
 
 
-def _check_output(path: Path, yaml: Any) -> None:
+def _check_output(path: Path) -> None:
     """Make sure that nothing is overwritten but a config that replaces the base's data, as ours do."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file")
@@ -184,33 +178,56 @@ def _check_output(path: Path, yaml: Any) -> None:
         raise UsageError(f"{path} is no config that fastsft wrote, and would be overwritten; choose another output")
 
 
-# At one such row, or file, NeMo RL's whole load stops.
-_STOPPING = ("bad_json", "blank_line", "not_a_row", "mixed_rows", "no_rows", "last_role")
+# At one such row, or file, NeMo RL's whole load stops; it renders every row, with every beginning, while it loads.
+_STOPPING = (
+    "bad_json", "blank_line", "not_a_row", "mixed_rows", "no_rows", "last_role", "template_stops", "string_tools",
+)  # fmt: skip
 
 
 def _checked(
     shards: Sequence[Shard],
-    template: str | None,
-    jobs: int | None,
-    remarks: list[str],
-    on_progress: Callable[[Progress], None] | None,
     *,
+    template: str | None,
+    training: Training,
+    jobs: int | None,
+    on_progress: Callable[[Progress], None] | None,
+    remarks: list[str],
     of: str = "",
 ) -> CheckReport:
     """Check files of rows, and remark what was found.
 
     Raises:
-        UsageError: NeMo RL could not load them.
+        UsageError: NeMo RL could not load them, or would train without their images.
     """
     paths = [shard.path for shard in shards]
-    checked = check_rows(paths, template=template, jobs=jobs, on_progress=on_progress)
-    for one in checked.findings:
-        if one.kind in _STOPPING:
-            where = f"{one.examples[0].file}:{one.examples[0].line}"
-            raise UsageError(f"NeMo RL would stop at these rows: {one.kind} ({where}); fastsft check says what to do")
+    most = training.sequence_length - 1 if training.sequence_length and training.sequence_length > 1 else None
+    counts = template is not None and template_at(template).counts_tokens
+    checked = check_rows(
+        paths, template=template, max_tokens=most if counts else None, jobs=jobs, on_progress=on_progress
+    )
+    found = {one.kind: one for one in (*checked.findings, *checked.notes)}
+    for kind in _STOPPING:
+        if kind in found:
+            where = f"{found[kind].examples[0].file}:{found[kind].examples[0].line}"
+            detail = found[kind].examples[0].detail
+            told = f"{where}: {detail}" if detail else where
+            raise UsageError(f"NeMo RL would stop at these rows: {kind} ({told})\n  {found[kind].fix}")
+    if media := found.get("media_parts"):
+        raise UsageError(
+            f"NeMo RL would train without the images, sounds or files of {media.rows:,} rows {of}"
+            f"({media.examples[0].detail}); convert the rollouts again with --for nemo-rl, or with --trainable"
+        )
+    if "parts" in found and not training.images and not reads_images(training.model):
+        raise UsageError(
+            f"{found['parts'].rows:,} rows {of}have images, sounds or files, and {training.model} looks like a model "
+            "of text; say --images if it reads them, or convert with --format simple to leave such rows out"
+        )
     if checked.findings:
-        found = ", ".join(f"{one.kind} {one.rows:,}" for one in checked.findings)
-        remarks.append(f"These rows {of}may not train well ({found}); fastsft check says where and why.")
+        listed = ", ".join(f"{one.kind} {one.rows:,}" for one in checked.findings if one.kind != "too_long")
+        if listed:
+            remarks.append(f"These rows {of}may not train well ({listed}); fastsft check says where and why.")
+    if lost := found.get("reasoning_lost"):
+        remarks.append(f"{lost.rows:,} rows {of}lose reasoning in this template: it renders the last turn's alone.")
     return checked
 
 
@@ -236,8 +253,16 @@ def _told_of_length(length: int, checked: CheckReport) -> list[str]:
         f"{lengths['0.99']:,}, the longest {lengths['1.0']:,}{how}."
     ]
     if lengths["1.0"] >= length:
-        told.append("Longer rows fill a place in the batch and teach nothing; convert --max-tokens leaves them out.")
+        rows = _rows_too_long(length, checked)
+        what = f"{rows:,} rows that are longer fill" if rows else "Longer rows fill"
+        told.append(f"{what} a place in the batch and teach nothing; convert --max-tokens --template leaves them out.")
     return told
+
+
+def _rows_too_long(length: int, checked: CheckReport) -> int | None:
+    """Count the rows of `length` tokens and more; None where they were not counted."""
+    found = next((one.rows for one in checked.findings if one.kind == "too_long"), None)
+    return checked.at_least.get(length) if found is None else found
 
 
 def _kind_of(shard: Shard) -> str:

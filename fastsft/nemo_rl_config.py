@@ -42,7 +42,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
         epochs: How often each row is seen.
         val_period: Steps between two validations, and between two checkpoints.
         checkpoint_dir: Where checkpoints go.
-        wandb: Whether Weights & Biases is told.
+        images: Whether the model reads images, where its name and its config do not say so.
+        wandb: Whether to log to Weights & Biases.
         project: Its project.
         run: The name of the run.
         gpus: GPUs of a node.
@@ -56,6 +57,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
     epochs: int = 3
     val_period: int = 100
     checkpoint_dir: str = "results/gym_sft"
+    images: bool = False
     wandb: bool = True
     project: str = "nemo-gym-sft"
     run: str = "gym-sft-run-1"
@@ -76,6 +78,27 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
         for text in (self.model, self.checkpoint_dir, self.project, self.run):
             if "${" in text:
                 raise UsageError(f"NeMo RL's config takes ${{ for a reference, so no name can hold it: {text}")
+
+
+_NAMES_VISION = re.compile(
+    r"(?:^|[-_/.\d])(?:vl|vlm|vision|omni|llava|pixtral|internvl|idefics|smolvlm|paligemma|molmo|multimodal)",
+    re.IGNORECASE,
+)
+_CONFIGURES_VISION = (b'"vision_config"', b'"image_token_id"', b'"vision_tower"', b'"mm_vision_tower"')
+
+
+def reads_images(model: str) -> bool:
+    """Tell whether a model says that it reads images: by its folder's config, else by its name."""
+    config = Path(model, "config.json")
+    if config.is_file():
+        said = config.read_bytes()
+        return any(key in said for key in _CONFIGURES_VISION)
+    return _NAMES_VISION.search(model) is not None
+
+
+def model_of(training: Training) -> str:
+    """Return the model's name, or its folder, absolute, as training runs in NeMo RL's checkout."""
+    return os.path.abspath(training.model) if os.path.isdir(training.model) else training.model
 
 
 def config_of(
@@ -104,7 +127,7 @@ def config_of(
             "default": {"prompt_file": None, "system_prompt_file": None, "processor": "sft_processor"},
         },
         "policy": {
-            "model_name": training.model,
+            "model_name": model_of(training),
             "tokenizer": {"name": "${policy.model_name}", "chat_template": "default", "chat_template_kwargs": None},
             "max_total_sequence_length": length,
             "train_global_batch_size": batch,
@@ -202,10 +225,15 @@ def commands_of(
     commands += [("One GPU", one)] if (one := command(1, 1)) else []
     commands += [(f"{several} GPUs", more)] if (more := command(several, 1)) else []
     if slurm := command(several, nodes):
-        folders = sorted({str(path.parent), *(os.path.dirname(shard.path) for shard in shards)})
+        named = (model_of(training), os.path.expanduser(training.checkpoint_dir))
+        folders = sorted(
+            {str(path.parent), *(os.path.dirname(shard.path) for shard in shards), *filter(os.path.isabs, named)}
+        )
         mounts = ",".join(["$PWD:$PWD", *(_in_double_quotes(f"{folder}:{folder}") for folder in folders)])
         asked = f"--nodes={nodes} --gres=gpu:{several} --time=4:0:0 --account=YOUR_ACCOUNT --partition=YOUR_PARTITION"
+        made = shlex.quote(training.checkpoint_dir)
         lines = [
+            *([f"mkdir -p {made} && "] if os.path.isabs(training.checkpoint_dir) else []),
             f'COMMAND="{_in_double_quotes(slurm)}"',
             f'CONTAINER=YOUR_CONTAINER MOUNTS="{mounts}"',
             *([f"GPUS_PER_NODE={several}"] if several != _RAY_SUB_GPUS else []),

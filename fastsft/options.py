@@ -12,7 +12,7 @@ import msgspec
 
 from fastsft.compression import SUFFIXES
 from fastsft.errors import UsageError
-from fastsft.formats import CHOICES, FORMATS
+from fastsft.formats import CHOICES, FORMATS, TRAINERS
 from fastsft.formats.row import Layout
 
 DEFAULT_SHARD_NBYTES = 1_000_000_000
@@ -27,10 +27,19 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 _SAMPLE = re.compile(r"(\d{1,18})|(\d{1,3}(?:\.\d{1,6})?)%")  # so that no product goes beyond 64 bits
 # What a line can say of itself that keeps it out; `allow` lets it in. The order is that of asking.
-GATES = ("masked", "failed", "unverified", "incomplete")
+GATES = ("masked", "failed", "unverified", "incomplete", "no_generation", "no_user_turn")
+
+UNTRAINABLE = "untrainable:"  # begins the reason of rows in which `check` finds a fault; its name follows
 
 _OF_NO_BYTE = ("jobs", "chunk_nbytes")  # settings that never change a byte of what is written
-LAYOUT_CHOICES = {"arguments": ("object", "string"), "reasoning": ("field", "think", "drop"), "loss": ("own",)}
+LAYOUT_CHOICES = {
+    "arguments": ("object", "string"),
+    "reasoning": ("field", "think", "drop"),
+    "loss": ("own",),
+    "tools": ("list", "string"),
+    "trainer": TRAINERS,
+}
+_FLAGS = {"trainer": "for"}  # options of the command that are called otherwise
 
 
 class Split(msgspec.Struct, frozen=True):
@@ -48,12 +57,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         arguments: For `chat`: arguments of calls as an `object` (if None) or a JSON `string`.
         reasoning: For `chat`: reasoning in a `field` of its own (if None), in `think` tags, or `drop`.
         loss: `own` marks the turns that the model sampled; None marks nothing. Not for `simple`.
+        tools: Tools as a `list` (if None), or as one JSON `string`. Not for `simple`.
+        trainer: The trainer whose loader is to read the rows: images in the form that it reads.
         reward_threshold: Keep rollouts with reward >= this; no unit, any finite number.
         max_reward: Keep rollouts with reward <= this; None for no limit.
         allow: Gates to lift, from `GATES`, or `all`.
         where: Keep lines of which this SQL expression over the table's columns is true.
         max_tokens: Keep what has no more tokens, as recorded with the rollout; what has an unknown number, too.
-        template: The folder of a tokenizer: `max_tokens` is then of the row as its chat template renders it.
+        template: A chat template, for `trainable`; the folder of a tokenizer, for `max_tokens` of the rendered row.
+        trainable: Leave out rows in which `check` finds a fault, with `template` those that it finds there, too.
         pass_rate: Keep tasks whose share of rollouts at or above the threshold lies between these two, both included.
         dedup: Keep the first of rows with the same content, within and across tasks.
         best_of: Keep this many of a task: the highest rewards, then fewer tokens, then fewer bytes, then the earlier.
@@ -61,6 +73,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         per_agent: Keep at most this many of an agent, at random.
         sample: Keep a number of lines, or a share as in `10%`, at random.
         seed: What the random choices depend on, beside the input.
+        allow_empty: Publish no rows where none are kept, instead of failing.
         max_refused: Fail if more lines are refused: a count, or a share of the
             lines that are not blank, as in `1%`. None for no limit.
         shards: Write this many shards of nearly equal row counts.
@@ -77,12 +90,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     arguments: str | None = None
     reasoning: str | None = None
     loss: str | None = None
+    tools: str | None = None
+    trainer: str | None = None
     reward_threshold: float = 0.95
     max_reward: float | None = None
     allow: tuple[str, ...] = ()
     where: str | None = None
     max_tokens: int | None = None
     template: str | None = None
+    trainable: bool = False
     pass_rate: tuple[float, float] | None = None
     dedup: bool = False
     best_of: int | None = None
@@ -90,6 +106,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     per_agent: int | None = None
     sample: int | str | None = None
     seed: int = 0
+    allow_empty: bool = False
     max_refused: int | str | None = None
     shards: int | None = None
     shard_nbytes: int | None = None
@@ -110,10 +127,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         for name, values in LAYOUT_CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in values:
-                raise UsageError(f"no {name} named {value!r}; there are: {', '.join(values)}")
+                raise UsageError(f"no {_FLAGS.get(name, name)} named {value!r}; there are: {', '.join(values)}")
             if value is not None and name not in CHOICES[self.format]:
                 able = [other for other in FORMATS if name in CHOICES[other]]
-                raise UsageError(f"--{name} belongs to the format {' or '.join(able)}, and this is {self.format}")
+                raise UsageError(
+                    f"--{_FLAGS.get(name, name)} belongs to the format {' or '.join(able)}, and this is {self.format}"
+                )
         if not math.isfinite(self.reward_threshold):
             raise UsageError(f"the reward threshold must be a finite number, not {self.reward_threshold}")
         if self.max_reward is not None and not self.max_reward >= self.reward_threshold:
@@ -122,8 +141,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.pass_rate is not None and not 0 <= self.pass_rate[0] <= self.pass_rate[1] <= 1:
             raise UsageError("a pass rate lies between two shares of 0 to 1, the smaller first, as 0.1:0.9")
-        if self.template is not None and self.max_tokens is None:
-            raise UsageError("--template is what --max-tokens counts with, and that is not given")
+        if self.template is not None and self.max_tokens is None and not self.trainable:
+            raise UsageError("--template is for --max-tokens and --trainable, and neither is given")
         if self.sample is not None:
             sample_of(self.sample)
         for gate in self.allow:
@@ -158,19 +177,26 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         settings = {name: value for name, value in msgspec.to_builtins(self).items() if name not in _OF_NO_BYTE}
         chosen = {
             name: getattr(self.layout, name) if name in CHOICES[self.format] else None
-            for name in ("arguments", "reasoning")
+            for name in ("arguments", "reasoning", "tools")
         }
         return settings | chosen | {"allow": sorted(self.allow)}
 
     @property
     def layout(self) -> Layout:
         """What is chosen about the layout."""
-        return Layout(self.arguments or "object", self.reasoning or "field", self.loss)
+        return Layout(
+            self.arguments or "object", self.reasoning or "field", self.loss, self.tools or "list", self.trainer
+        )
 
     @property
     def gates(self) -> tuple[str, ...]:
         """List the gates that are closed, in the order of asking."""
         return tuple(gate for gate in GATES if not {gate, "all"} & set(self.allow))
+
+    @property
+    def judges_rows(self) -> bool:
+        """Tell whether rows themselves are judged, which an index knows nothing of."""
+        return self.template is not None or self.trainable
 
     @property
     def may_compare(self) -> bool:

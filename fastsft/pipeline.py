@@ -33,7 +33,8 @@ from fastsft.errors import UsageError
 from fastsft.options import Options, Split
 from fastsft.polars_after_fork import check_polars
 from fastsft.report import Converted, Progress, Report
-from fastsft.shards import Shard, chunks_of, find_shards
+from fastsft.seen import seen_of
+from fastsft.shards import Shard, chunks_of, find_rollouts
 from fastsft.signals import signals_too_late
 from fastsft.spool import take_spool
 from fastsft.target import check_target, splits_left, targets_of
@@ -61,7 +62,7 @@ def run(
     """
     started = time.perf_counter()
     arguments = [os.fspath(path) for path in inputs]
-    shards, notes = find_shards(arguments)
+    shards, notes = find_rollouts(arguments)
     targets = targets_of(output, splits, options)
     earlier = [check_target(target, shards, arguments, index) for target in targets]
     notes += splits_left(targets)
@@ -128,9 +129,9 @@ def _plan_of(
     if options.template is not None:
         from fastsft.checks.rendering import check_template
 
-        check_template(options.template, counting=True)
-        if index is not None:
-            raise UsageError("an index does not know how --template renders rows; leave one of them out")
+        check_template(options.template, counting=options.max_tokens is not None)
+    if options.judges_rows and index is not None:
+        raise UsageError("an index does not know what --template and --trainable say of rows; leave one of them out")
     if not (options.may_compare or splits or index is not None):
         return partial(_in_one_pass, shards, options)
     check_polars()
@@ -138,7 +139,7 @@ def _plan_of(
     from fastsft.selection import compares_lines
 
     compares = compares_lines(options) or bool(splits)
-    usable = (compares or index is not None) and options.template is None
+    usable = (compares or index is not None) and not options.judges_rows
     found = index_for(index, shards, options, notes) if usable else None
     if compares or found:
         return partial(_in_two_passes, shards, options, [split.share for split in splits], found)
@@ -171,7 +172,7 @@ def _converted(shards: Sequence[Shard], options: Options, workers: Workers, spoo
         yield from workers.in_order(to_spool, chunks, attrgetter("nbytes"))
         return
     for number, chunk in enumerate(chunks):
-        if chunk.shard.compression:  # that it is whole is known at its end alone
+        if chunk.shard.compression or chunk.shard.problem:  # that it is whole is known at its end alone
             yield to_spool(number, chunk)
         else:
             yield from convert_chunk(chunk, options)
@@ -201,6 +202,8 @@ def _in_two_passes(
     chosen, dropped, unusable = choose(lines, options, shares)
     account.drop(dropped)
     account.refuse(unusable)
+    if chosen.is_empty():
+        account.seen = seen_of(*(lines[name] if name in lines.columns else () for name in ("reward", "agent")))
     if shares:
         account.report.splits = split_counts(chosen, 1 + len(shares))
     to_spool = partial(convert_chosen, options=options, spool=spool)

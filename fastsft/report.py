@@ -7,11 +7,12 @@ on the inputs and the options alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from fastsft.seen import Seen
 from fastsft.shards import Chunk
 from fastsft.spool import Held
 
@@ -41,8 +42,8 @@ class Fates(msgspec.Struct):
             self.lines + other.lines,
             self.kept + other.kept,
             self.blank + other.blank,
-            dict(sorted((Counter(self.dropped) + Counter(other.dropped)).items())),
-            dict(sorted((Counter(self.refused) + Counter(other.refused)).items())),
+            added(self.dropped, other.dropped),
+            added(self.refused, other.refused),
             self.trimmed + other.trimmed,
         )
 
@@ -64,6 +65,11 @@ class Fates(msgspec.Struct):
         """
         if self.lines != self.kept + self.all_dropped + self.all_refused + self.blank:
             raise AssertionError(f"the fates of {where} do not add up, please report this: {self}")
+
+
+def added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    """Add up counts by name, the names in alphabetical order."""
+    return dict(sorted((Counter(counts) + Counter(more)).items()))
 
 
 class RefusedLine(msgspec.Struct, gc=False):
@@ -95,6 +101,8 @@ class Converted(msgspec.Struct):
             the spool.
         problem: Why a compressed shard was refused whole; None where it was not.
         split: Which output its rows go to.
+        left_out: How many rows lack something that their rollouts have, by what.
+        seen: What is known of rollouts none of which is kept; None where one is.
     """
 
     chunk: Chunk
@@ -103,6 +111,8 @@ class Converted(msgspec.Struct):
     rows: bytes | Held | int
     problem: str | None = None
     split: int = 0
+    left_out: dict[str, int] = {}
+    seen: Seen | None = None
 
 
 class Scanned(msgspec.Struct):
@@ -184,6 +194,8 @@ class Report(msgspec.Struct, kw_only=True):
         inputs: The same for each shard, in the order of reading.
         notes: Files that were left out or named twice, and which index was used or not, as sentences.
         splits: What went where, in a run with several outputs.
+        left_out: How many rows lack something that their rollouts have: `reasoning`, `calls`, `images`, `sounds`,
+            `videos`.
         outputs: The files of rows, in order; empty where nothing was published.
         refused_lines: The name of the file beside them that lists the refused lines; None without any.
         folder: Where the outputs are; not in the file.
@@ -196,6 +208,7 @@ class Report(msgspec.Struct, kw_only=True):
     inputs: list[InputShard] = []
     notes: list[str] = []
     splits: list[SplitRows] = []
+    left_out: dict[str, int] = {}
     outputs: list[OutputShard] = []
     refused_lines: str | None = None
     folder: str = ""

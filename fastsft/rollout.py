@@ -31,6 +31,7 @@ class Item(msgspec.Struct, gc=False):
         role: Who speaks, for messages.
         content: A JSON string or a list of parts, for messages; a list of texts for reasoning.
         name: The called function, a JSON string, for calls.
+        namespace: What the called function is grouped under, a JSON string; most have none.
         arguments: A JSON string that holds a JSON object, for calls.
         output: What the function returned, a JSON string or a list of parts.
         call_id: Which call a call is, or a result answers, a JSON string.
@@ -49,6 +50,7 @@ class Item(msgspec.Struct, gc=False):
     role: str | None = None
     content: Raw = ABSENT
     name: Raw = ABSENT
+    namespace: Raw = ABSENT
     arguments: Raw = ABSENT
     output: Raw = ABSENT
     call_id: Raw = ABSENT
@@ -72,6 +74,8 @@ class Marks(msgspec.Struct, gc=False):
     verification_skipped: Raw = ABSENT
     truncated: Raw = ABSENT
     agent_ref: Raw = ABSENT
+    task_source: Raw = ABSENT
+    token_capture: Raw = msgspec.field(name="_ng_token_capture", default=ABSENT)
     task_index: Raw = msgspec.field(name="_ng_task_index", default=ABSENT)
 
 
@@ -81,6 +85,8 @@ class ResponseMarks(msgspec.Struct, gc=False):
     status: Raw = ABSENT
     incomplete_details: Raw = ABSENT
     usage: Raw = ABSENT
+    metadata: Raw = ABSENT
+    tools: Raw = ABSENT
 
 
 class Rollout(msgspec.Struct, frozen=True, gc=False):
@@ -92,8 +98,9 @@ class Rollout(msgspec.Struct, frozen=True, gc=False):
         reward: Score of the whole attempt, finite, no unit, usually 0.0 to 1.0.
             A line without one counts as 0.0, the rule of NeMo Gym's SFT guide;
             None where the line says null, which is how a NaN arrives.
-        tools: The tools on offer, a JSON list; null or `ABSENT` for none.
+        tools: The tools on offer, a JSON list; null or `ABSENT` for none. Where the request names none, the response's.
         instructions: A system text beside the prompt, a JSON string; null or `ABSENT` for none.
+        metadata: What the request carries beside the conversation, an object; `ABSENT` for nothing.
         marks: What the line says of itself.
         response: What the response says of itself; None without a response.
     """
@@ -103,14 +110,24 @@ class Rollout(msgspec.Struct, frozen=True, gc=False):
     reward: float | None = 0.0
     tools: Raw = ABSENT
     instructions: Raw = ABSENT
+    metadata: Raw = ABSENT
     marks: Marks = msgspec.field(default_factory=Marks)
     response: ResponseMarks | None = None
 
 
-class _Params(msgspec.Struct, gc=False):
+class _Elsewhere(msgspec.Struct, gc=False):
+    """Where else a prompt may lie: stored by a server, of which the line knows a name alone."""
+
+    previous_response_id: Raw = ABSENT
+    prompt: Raw = ABSENT
+    conversation: Raw = ABSENT
+
+
+class _Params(_Elsewhere, kw_only=True, gc=False):
     input: list[Item] | str
     tools: Raw = ABSENT
     instructions: Raw = ABSENT
+    metadata: Raw = ABSENT
 
 
 class _Response(ResponseMarks, gc=False):
@@ -124,10 +141,11 @@ class _Line(Marks, kw_only=True, gc=False):
     reward: float | None = 0.0
 
 
-class _LooseParams(msgspec.Struct, gc=False):
+class _LooseParams(_Elsewhere, kw_only=True, gc=False):
     input: Raw = ABSENT
     tools: Raw = ABSENT
     instructions: Raw = ABSENT
+    metadata: Raw = ABSENT
 
 
 class _LooseResponse(ResponseMarks, gc=False):
@@ -174,7 +192,12 @@ def rollout_of(line: bytes | memoryview) -> Rollout:
             output = found.response.output
         if isinstance(prompt, str):
             prompt = [Item(type="message", role="user", content=Raw(_encode(prompt)))]
-        return Rollout(prompt, output, found.reward, params.tools, params.instructions, found, found.response)
+        tools, response = params.tools, found.response
+        if not (params.previous_response_id in _UNSET and params.prompt in _UNSET and params.conversation in _UNSET):
+            _check_prompt_is_here(params)
+        if response is not None and response.tools and tools in _NO_TOOLS:
+            tools = response.tools
+        return Rollout(prompt, output, found.reward, tools, params.instructions, params.metadata, found, response)
     except msgspec.DecodeError as error:
         raise Refused("bad_json", f"not a JSON object: {error}") from None
     except RecursionError:
@@ -192,7 +215,23 @@ def _other_shape(line: bytes | memoryview) -> Rollout:
     prompt, params = _prompt(found.params)
     response = _response_of(found)
     output = _output(found, response, prompt, params.instructions)
-    return Rollout(prompt, output, _reward(found.reward), params.tools, params.instructions, found, response)
+    _check_prompt_is_here(params)
+    tools = params.tools
+    if response is not None and response.tools and tools in _NO_TOOLS:
+        tools = response.tools
+    reward = _reward(found.reward)
+    return Rollout(prompt, output, reward, tools, params.instructions, params.metadata, found, response)
+
+
+_UNSET = (ABSENT, Raw(b"null"))
+_NO_TOOLS = (*_UNSET, Raw(b"[]"), Raw(b"{}"))
+
+
+def _check_prompt_is_here(params: _Elsewhere) -> None:
+    for name in _Elsewhere.__struct_fields__:
+        if getattr(params, name) not in _UNSET:
+            problem = f"the prompt is stored elsewhere: {name} is {excerpt(getattr(params, name))}"
+            raise Refused("prompt_elsewhere", problem)
 
 
 def _response_of(line: _LooseLine) -> _LooseResponse | None:

@@ -17,7 +17,7 @@ import polars as pl
 
 from fastsft.errors import FailedRun, UsageError
 from fastsft.gates import ValueCriterion, gate_criteria, reward_criteria
-from fastsft.options import Options, sample_of
+from fastsft.options import UNTRAINABLE, Options, sample_of
 from fastsft.sql import functions_in
 from fastsft.table import COLUMNS, frame_of
 from fastsft.tasks import TASK_FROM, draw, draw_for, rank, split_of, with_tasks
@@ -232,10 +232,10 @@ def choose(
     # What has no row takes no other's place: it is gone before rows are compared and counted.
     without_row = left.filter(pl.col("unusable").is_not_null())
     left = left.filter(pl.col("unusable").is_null())
-    too_long = pl.col("unusable") == "too_long"  # of the row, as a template renders it
-    unwanted = without_row.filter(too_long).group_by("place", "unusable").agg(pl.len()).sort("place")
-    dropped.extend(unwanted.rows())
-    unusable = without_row.filter(too_long.not_()).select("place", "line", "offset", "unusable", "problem")
+    unwanted = (pl.col("unusable") == "too_long") | pl.col("unusable").str.starts_with(UNTRAINABLE)  # rows there are
+    counts = without_row.filter(unwanted).group_by("place", "unusable").agg(pl.len()).sort("place", "unusable")
+    dropped.extend(counts.rows())
+    unusable = without_row.filter(unwanted.not_()).select("place", "line", "offset", "unusable", "problem")
     left = without_dropped(left, [one for one in criteria(options) if one.of_rows])
     split = split_of(shares, options.seed) if shares else pl.lit(0)
     return left.with_columns(split.cast(pl.UInt8).alias("split")), dropped, unusable.rows()

@@ -16,13 +16,17 @@ from pathlib import Path
 
 import msgspec
 
-from fastsft.compression import compression_of, opened
+from fastsft.compression import compression_of, open_compressed
 from fastsft.errors import UsageError
+from fastsft.file_kinds import why_not_rollouts
 
 _ROLLOUT_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 # What NeMo Gym writes beside rollouts, by the end of its stem.
-_NOT_ROLLOUTS = ("_materialized_inputs", "_failures", "_reward_profiling")
+_NOT_ROLLOUTS = ("_materialized_inputs", "_failures", "_reward_profiling", ".capture", ".tokens")
+_NOT_ROLLOUTS_FOLDER = "preprocessed_datasets"  # what `ng_e2e_collect_rollouts` reads
+_MOST_DEEPER = 1000  # folders that are looked into for a hint
 
+_MOST_LEFT_OUT = 8  # files that are noted one by one
 _MOST_NOTES = 3  # of files that are named again
 
 
@@ -35,6 +39,7 @@ class Shard(msgspec.Struct, frozen=True):
         modified_ns: When it was modified last, in nanoseconds.
         compression: `gz`, `zst` or None, by its first bytes.
         place: Which of the run's shards it is, from 0.
+        problem: Why it is surely no file of rollouts, as a sentence; None where it may be one.
     """
 
     path: str
@@ -42,6 +47,7 @@ class Shard(msgspec.Struct, frozen=True):
     modified_ns: int
     compression: str | None = None
     place: int = 0
+    problem: str | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -55,6 +61,23 @@ class Chunk(msgspec.Struct, frozen=True):
     def nbytes(self) -> int:
         """About how many bytes its lines have; of a compressed shard, nothing is known, so it may be many."""
         return self.stop - self.start if self.shard.compression is None else sys.maxsize
+
+
+def find_rollouts(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], list[str]]:
+    """Find the same as `find_shards`, and which of the files are surely no rollouts.
+
+    Raises:
+        UsageError: As `find_shards` does.
+    """
+    shards, notes = find_shards(inputs)
+    told = []
+    for shard in shards:
+        try:
+            problem = why_not_rollouts(shard.path, shard.compression)
+        except OSError as error:
+            raise UsageError(f"cannot read {shard.path}: {error.strerror}") from None
+        told.append(msgspec.structs.replace(shard, problem=problem) if problem else shard)
+    return told, notes
 
 
 def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], list[str]]:
@@ -71,8 +94,9 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
     notes: list[str] = []
     seen: dict[tuple[int, int], str] = {}
     again: list[str] = []
+    left_out: list[str] = []
     for argument in inputs:
-        for path in _paths(os.fspath(argument), notes):
+        for path in _paths(os.fspath(argument), left_out):
             try:
                 found = os.stat(path)
             except OSError as error:
@@ -84,13 +108,16 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
                 continue
             seen[found.st_dev, found.st_ino] = path
             shards.append(Shard(path, found.st_size, found.st_mtime_ns, _compression_of(path), len(shards)))
+    if len(left_out) > _MOST_LEFT_OUT:
+        left_out = [f"{len(left_out):,} files are left out, which NeMo Gym writes beside rollouts, as {left_out[0]}"]
+    notes += left_out
     notes += again if len(again) <= _MOST_NOTES else [f"{len(again):,} files are named more than once, and count once"]
     if not shards:
         raise UsageError("\n  ".join(["no input: the arguments name no file of rollouts", *notes]))
     return shards, notes
 
 
-def _paths(argument: str, notes: list[str]) -> list[str]:
+def _paths(argument: str, left_out: list[str]) -> list[str]:
     if argument == "-":
         raise UsageError("an input is a file, a folder or a glob, as it may be read twice; a file of that name is ./-")
     if os.path.isdir(argument):
@@ -100,7 +127,7 @@ def _paths(argument: str, notes: list[str]) -> list[str]:
             raise UsageError(f"cannot read {argument}: {error.strerror}") from None
         names = [name for name in names if name.endswith(_ROLLOUT_SUFFIXES) and not name.startswith(".")]
         found = [os.path.join(argument, name) for name in sorted(names)]
-        what = f"the folder {argument} has no file named *.jsonl, *.jsonl.gz or *.jsonl.zst"
+        what = f"the folder {argument} has no file named *.jsonl, *.jsonl.gz or *.jsonl.zst{_deeper(argument)}"
     elif os.path.lexists(argument) or not glob.has_magic(argument):
         return [argument]
     else:
@@ -111,16 +138,28 @@ def _paths(argument: str, notes: list[str]) -> list[str]:
         raise UsageError(what)
     kept = []
     for path in found:
-        if _is_rollouts(path):
+        if _is_rollouts(path, argument):
             kept.append(path)
         else:
-            notes.append(f"{path} is left out: NeMo Gym writes it beside rollouts")
+            left_out.append(f"{path} is left out: NeMo Gym writes it beside rollouts")
     return kept
 
 
-def _is_rollouts(path: str) -> bool:
+def _deeper(folder: str) -> str:
+    """Say how to name files of rollouts that lie deeper in a folder; nothing where none is found soon."""
+    for number, (where, _, names) in enumerate(os.walk(folder)):
+        if any(name.endswith(_ROLLOUT_SUFFIXES) for name in names) and where != folder:
+            return f"; there are some deeper: '{os.path.join(folder, '**', '*.jsonl')}' finds them (in quotes)"
+        if number == _MOST_DEEPER:
+            break
+    return ""
+
+
+def _is_rollouts(path: str, argument: str) -> bool:
     name = os.path.basename(path)
     stem = name.split(".jsonl")[0]
+    if _NOT_ROLLOUTS_FOLDER in path.split("/")[:-1] and _NOT_ROLLOUTS_FOLDER not in argument.split("/"):
+        return False
     return not stem.endswith(_NOT_ROLLOUTS) and "_aggregate_metrics" not in name
 
 
@@ -129,7 +168,7 @@ def _compression_of(path: str) -> str | None:
         with open(path, "rb") as file:
             compression = compression_of(file.read(4))
             if compression:
-                opened(path, compression).close()  # says now which extra is missing
+                open_compressed(path, compression).close()  # says now which extra is missing
             return compression
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
@@ -138,7 +177,7 @@ def _compression_of(path: str) -> str | None:
 def chunks_of(shards: Sequence[Shard], nbytes: int) -> Iterator[Chunk]:
     """Cut shards into chunks of about `nbytes`, in order."""
     for shard in shards:
-        step = nbytes if shard.compression is None else max(shard.nbytes, 1)
+        step = nbytes if shard.compression is None and shard.problem is None else max(shard.nbytes, 1)
         for start in range(0, shard.nbytes, step):
             yield Chunk(shard, start, min(start + step, shard.nbytes))
 

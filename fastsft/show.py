@@ -18,6 +18,7 @@ from fastsft.lines import line_starts, lines_in
 from fastsft.options import Options
 from fastsft.rollout import decoded
 from fastsft.shards import Shard, chunks_of, find_shards
+from fastsft.terminal import size_of
 
 _SHOWN_CHARACTERS = 400
 _RULE = "─" * 72
@@ -26,7 +27,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def shown(path: str, *, first: int, count: int, full: bool, reward_threshold: float) -> Iterator[str]:
-    """Give each of `count` lines from number `first` on as text, escaped.
+    """Return each of `count` lines from number `first` on as text, escaped.
 
     Raises:
         UsageError: There is no such file or no such line.
@@ -84,7 +85,13 @@ def _text_of(line: bytes | Refused, options: Options, full: bool) -> str:
 
 
 def _plain(turn: Turn) -> Any:
-    return _any.decode(_encode(turn))
+    """Return a turn as a message of a row, with what layouts may leave out."""
+    calls = [
+        {"name": decoded(call.name), "arguments": _any.decode(_encode(call.arguments))} for call in turn.tool_calls
+    ]
+    reasoning = "\n\n".join(str(decoded(text)) for text in (turn.note.reasoning if turn.note else ()))
+    content = _any.decode(_encode(turn.content))
+    return {"role": turn.role, "content": content, "reasoning_content": reasoning, "tool_calls": calls}
 
 
 def _tools(tools: Any) -> list[str]:
@@ -106,9 +113,12 @@ def _messages(messages: list[Any], full: bool) -> Iterator[str]:
         if not isinstance(message, dict):
             yield f"\n{_cut(_json(message), full)}"
             continue
-        content = message.get("content")
-        text = content if isinstance(content, str) else "" if content is None else _json(content)
-        yield f"\n[{message.get('role', ASSISTANT)}]" + (f"\n{_cut(text, full)}" if text else "")
+        yield f"\n[{message.get('role', ASSISTANT)}]"
+        if reasoning := message.get("reasoning_content"):
+            thought = reasoning if isinstance(reasoning, str) else _json(reasoning)
+            yield f"<think>\n{_cut(thought, full)}\n</think>"
+        if text := _said(message.get("content"), full):
+            yield text
         calls = message.get("tool_calls")
         for call in calls if isinstance(calls, list) else [calls] if calls else []:
             called = call.get("function", call) if isinstance(call, dict) else None
@@ -117,6 +127,35 @@ def _messages(messages: list[Any], full: bool) -> Iterator[str]:
                 continue
             given = called.get("arguments")
             yield f"  calls {called.get('name')}({_cut(given if isinstance(given, str) else _json(given), full)})"
+
+
+def _said(content: Any, full: bool) -> str:
+    if isinstance(content, list):
+        return "\n".join(_part(part, full) for part in content)
+    return _cut(content if isinstance(content, str) else "" if content is None else _json(content), full)
+
+
+def _part(part: Any, full: bool) -> str:
+    """Show a part of content: its text, or what kind of thing it is and how large."""
+    if not isinstance(part, dict):
+        return _cut(_json(part), full)
+    if isinstance(part.get("text"), str):
+        return _cut(part["text"], full)
+    kind = str(part.get("type"))
+    source = part.get(kind) or next((part[name] for name in (f"{kind}_url", "file_data") if part.get(name)), None)
+    if isinstance(source, dict):
+        kind = str(source.get("format") or source.get("filename") or kind) if "data" in source else kind
+        source = source.get("url") or source.get("data") or source.get("file_data")
+    if not isinstance(source, str):
+        return f"[{kind}]"
+    name, comma, data = source.partition(",")
+    if source.startswith("data:") and comma:
+        kind = name.removeprefix("data:").partition(";")[0] or kind
+    elif "://" in source[:12]:
+        return f"[{kind.removesuffix('_url')} {_cut(source, full)}]"
+    else:
+        data = source
+    return f"[{kind}, {size_of(len(data) * 3 // 4)}]"
 
 
 def _json(value: Any) -> str:

@@ -47,6 +47,8 @@ COLUMNS = {
     "failed": Column(pl.Boolean, facts.failed),
     "unverified": Column(pl.Boolean, facts.unverified),
     "incomplete": Column(pl.Boolean, facts.incomplete),
+    "no_generation": Column(pl.Boolean, facts.no_generation),
+    "no_user_turn": Column(pl.Boolean, facts.no_user_turn),
     "status": Column(pl.String, facts.status),
     "turns": Column(pl.UInt32, facts.turns),
     "calls": Column(pl.UInt32, facts.calls),

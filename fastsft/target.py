@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from fastsft.compression import SUFFIXES, packer_of
+from fastsft.compression import SUFFIXES, check_compressor
 from fastsft.errors import UsageError
 from fastsft.options import Options, Split
 from fastsft.report import Report
@@ -87,6 +87,10 @@ def target_of(output: str | os.PathLike[str], options: Options) -> Target:
         text.encode()
     except UnicodeEncodeError:
         raise UsageError(f"the name of the output is not valid UTF-8: {text!r}") from None
+    if not text.endswith("/"):
+        check_promise(text, "rows are written as .jsonl, .jsonl.gz or .jsonl.zst", ("jsonl", *SUFFIXES))
+    elif _URL.match(text):
+        check_promise(text, "", ())
     path = Path(os.path.realpath(text))
     if text.endswith("/") or path.is_dir():
         if path.exists() and not path.is_dir():
@@ -101,6 +105,33 @@ def target_of(output: str | os.PathLike[str], options: Options) -> Target:
         raise UsageError(f"rows compressed as {options.compress} go to a file that says so: {text}.{options.compress}")
     stem = path.name.removesuffix(f".{suffix}").removesuffix(".jsonl")
     return Target(path.parent, stem, path.name, suffix)
+
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+# Endings that promise a kind of file, or of compression.
+_PROMISES = frozenset(
+    "parquet pq arrow feather ipc avro orc csv tsv xlsx json jsonl yaml yml xml html pkl pickle npy npz pt "
+    "safetensors h5 hdf5 db sqlite duckdb lance tar gz zst bz2 xz lz4 lzma zip 7z br snappy sz z tgz".split()
+)
+
+
+def check_promise(output: str, what: str, kept: Sequence[str]) -> None:
+    """Make sure that an output does not promise what is not written: a place elsewhere, or another kind of file.
+
+    Args:
+        output: The path as it was given.
+        what: What can be written, as a sentence.
+        kept: The endings of it.
+
+    Raises:
+        UsageError: It does.
+    """
+    if _URL.match(output):
+        raise UsageError(f"cannot write to {output}: it is an address, and files are written; name a path")
+    endings = os.path.basename(output).casefold().split(".")[1:]
+    said = endings[-2:] if endings[-1:] and endings[-1] in SUFFIXES else endings[-1:]
+    if broken := [ending for ending in said if ending in _PROMISES and ending not in kept]:
+        raise UsageError(f"cannot write {output}: .{broken[0]} promises another kind of file; {what}")
 
 
 def targets_of(output: str | os.PathLike[str], splits: Sequence[Split], options: Options) -> list[Target]:
@@ -155,7 +186,7 @@ def check_target(
         UsageError: It would.
     """
     if target.compression:
-        packer_of(target.compression)  # says now which extra is missing
+        check_compressor(target.compression)  # says now which extra is missing
     for argument in inputs:
         if os.path.isdir(argument) and os.path.realpath(argument) == str(target.folder):
             problem = "is an input folder, and rows in it would be taken for rollouts the next time"

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastsft.compression import SUFFIXES, opened
+from fastsft.compression import SUFFIXES, open_compressed
 from fastsft.escape import escaped
 
 if TYPE_CHECKING:
@@ -111,14 +111,30 @@ def summary_of(report: Report) -> str:
         for split in report.splits:
             path = escaped(os.path.normpath(os.path.join(report.folder, split.name)))
             lines.append(f"  {path}: {many(split.rows, 'row')} of {many(split.tasks, 'task')}")
+        lines += left_out_of(report)
         if report.refused_lines:
             lines.append(f"The refused lines are listed in {escaped(report.refused_lines)} beside it.")
     return "\n".join(lines)
 
 
+_KEPT_BY = {"reasoning": "--format chat keeps it", "calls": "--format openai and chat keep them"}
+
+
+def left_out_of(report: Report) -> list[str]:
+    """Write how many rows lack something that their rollouts have, and how to keep it."""
+    lines = []
+    for what, count in report.left_out.items():
+        if what in ("images", "sounds", "videos"):
+            how = "they lie in the metadata, where no row has them, or in turns that are left out"
+        else:
+            how = "--reasoning drop leaves it out" if report.options.get("reasoning") == "drop" else _KEPT_BY[what]
+        lines.append(f"Left out: the {what} of {many(count, 'row')} ({how}).")
+    return lines
+
+
 def damaged_of(report: Report) -> str:
     """Write which shards were refused whole, a line each."""
-    return "\n".join(f"Refused whole: {escaped(shard.problem or '')}" for shard in report.damaged)
+    return "\n".join(f"Skipped file: {escaped(shard.problem or '')}" for shard in report.damaged)
 
 
 def indexed(report: Report, path: Path) -> str:
@@ -155,7 +171,7 @@ def few_rows_warning(report: Report) -> str | None:
 def example_of(rows: Path) -> str:
     """Show the first row of a file as indented JSON, long texts and lists cut, everything escaped."""
     compression = rows.suffix[1:]
-    with opened(str(rows), compression) if compression in SUFFIXES else rows.open("rb") as file:
+    with open_compressed(str(rows), compression) if compression in SUFFIXES else rows.open("rb") as file:
         row = json.loads(file.readline())
     text = json.dumps(_shortened(row), indent=2, ensure_ascii=False)
     return f"\nAn example, the first row, long texts and lists cut:\n{escaped(text, keep=chr(10))}"

@@ -40,7 +40,7 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
     for finding in findings:
         yield f"{finding.kind}: {many(finding.rows, 'row')}"
         yield _wrapped(finding.meaning)
-        yield _wrapped(f"Mend it: {finding.fix}.")
+        yield _wrapped(f"Fix: {finding.fix}.")
         for example in finding.examples:
             place = escaped(example.file) + (f":{example.line}" if example.line else "") if example.file else "all rows"
             yield f"    {place}{': ' if example.detail else ''}{escaped(example.detail)}"

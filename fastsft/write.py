@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +23,7 @@ from types import TracebackType
 
 import msgspec
 
-from fastsft.compression import Compressor
+from fastsft.compression import GzipCompressor, zstd_frame
 from fastsft.errors import UsageError, errors_naming
 from fastsft.options import DEFAULT_SHARD_NBYTES, Options
 from fastsft.report import OutputShard, RefusedLine, Report
@@ -168,16 +169,16 @@ class Output:
         if self._parts:
             self._parts[-1].close("")  # a run may write more shards than a process may hold open
         staged = self._options.shards is not None and self.target.file is None
-        self._parts.append(_Part(self.target.folder / name, None if staged else self._compressor()))
+        path = self.target.folder / name
+        self._parts.append(_Part(path) if staged else self._part_at(path))
         return self._parts[-1]
 
-    def _compressor(self) -> Compressor | None:
-        if self.target.compression is None:
-            return None
-        if self._threads is None:
-            count = min(self._options.jobs or cores(), _MAX_THREADS)
-            self._threads = ThreadPoolExecutor(count)
-        return Compressor(self.target.compression, self._threads, ahead=2 * _MAX_THREADS)
+    def _part_at(self, path: Path) -> _Part:
+        workers = min(self._options.jobs or cores(), _MAX_THREADS)
+        if self.target.compression == "gz":
+            self._threads = self._threads or ThreadPoolExecutor(workers)
+            return _Part(path, GzipCompressor(self._threads, ahead=2 * _MAX_THREADS))
+        return _ZstdPart(path, workers) if self.target.compression == "zst" else _Part(path)
 
     def _cut_by_count(self, count: int) -> None:
         """Cut the one file of rows into shards whose row counts differ by one at most; none is empty if rows allow."""
@@ -187,7 +188,7 @@ class Output:
         with errors_naming(whole.path), open(whole.path, "rb") as rows:
             for index in range(count):
                 left = whole.rows // count + (index < whole.rows % count)
-                part = _Part(self.target.folder / f"{self.target.stem}-{index:05}.part", self._compressor())
+                part = self._part_at(self.target.folder / f"{self.target.stem}-{index:05}.part")
                 self._parts.append(part)
                 while left:
                     lines = list(itertools.islice(rows, min(left, _ROWS_PER_COPY)))
@@ -206,7 +207,7 @@ class Output:
 class _Part:
     """One file that is being written under a name that says so."""
 
-    def __init__(self, path: Path, compressor: Compressor | None = None) -> None:
+    def __init__(self, path: Path, compressor: GzipCompressor | None = None) -> None:
         self.path = path
         self.rows = 0
         self.nbytes = 0  # before compression, so that what a shard holds does not depend on a library's version
@@ -239,13 +240,16 @@ class _Part:
     def close(self, name: str) -> OutputShard:
         """Make sure that the file is on the disk; harmless the second time."""
         if self._open:
-            if self._compressor:
-                self._write(self._compressor.flush())
+            self._finish()
             with errors_naming(self.path):
                 os.fsync(self._file)
                 self._open = False
                 os.close(self._file)
         return OutputShard(name, self.rows, self._written_nbytes, self._sha256.hexdigest())
+
+    def _finish(self) -> None:
+        if self._compressor:
+            self._write(self._compressor.flush())
 
     def rename(self, name: str) -> None:
         os.replace(self.path, self.path.with_name(name))
@@ -256,6 +260,34 @@ class _Part:
             self._open = False
             with contextlib.suppress(OSError):
                 os.close(self._file)
+
+
+class _ZstdPart(_Part):
+    """One file of Zstandard, whose rows lie in a file without a name until their length is known."""
+
+    def __init__(self, path: Path, workers: int) -> None:
+        super().__init__(path)
+        self._workers = workers
+        with errors_naming(path):
+            self._plain = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 # closed where the part is
+
+    def write(self, data: bytes | memoryview, rows: int) -> None:
+        self.rows += rows
+        self.nbytes += len(data)
+        with errors_naming(self.path):
+            self._plain.write(data)
+
+    def _finish(self) -> None:
+        with errors_naming(self.path):
+            self._plain.seek(0)
+            for block in zstd_frame(self._plain, self.nbytes, workers=self._workers):
+                self._write(block)
+            self._plain.close()
+
+    def close_unwritten(self) -> None:
+        super().close_unwritten()
+        with contextlib.suppress(OSError):
+            self._plain.close()
 
 
 @contextlib.contextmanager

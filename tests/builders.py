@@ -56,7 +56,7 @@ def sampled(item: Json) -> Json:
 # Rollouts.
 
 
-def rollout(prompt: Any, *output: Any, reward: Any = 1.0, **params: Any) -> Json:
+def rollout(prompt: Any, /, *output: Any, reward: Any = 1.0, **params: Any) -> Json:
     """A rollout as NeMo Gym writes it; a prompt of one item need not be a list."""
     prompt = [prompt] if isinstance(prompt, dict) else prompt
     return {

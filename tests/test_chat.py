@@ -93,7 +93,7 @@ def test_arguments_that_are_no_string_become_one(given, written):
     assert messages_of(made, "chat", arguments="string")[1]["tool_calls"] == [chat_call("f", written)]
 
 
-@pytest.mark.parametrize("arguments", ["[1]", "{", "", 3])
+@pytest.mark.parametrize("arguments", ["[1]", "{", "[]", 3])
 @pytest.mark.parametrize("form", ["object", "string"])
 def test_arguments_that_are_no_object_refuse_the_line(arguments, form):
     with pytest.raises(Refused, match="are not a JSON object"):
@@ -114,16 +114,16 @@ def test_where_reasoning_goes(reasoning, expected):
     assert messages_of(made, "chat", reasoning=reasoning)[1:] == expected
 
 
-def test_reasoning_is_the_summary_else_the_content():
+def test_reasoning_is_the_content_else_the_summary():
     both = {
         "type": "reasoning",
         "summary": [{"text": "short"}],
         "content": [{"type": "reasoning_text", "text": "long"}],
     }
-    content = {**both, "summary": []}
+    summary = {**both, "content": []}
 
-    assert messages_of(rollout(user("?"), both, said("4")), "chat")[1]["reasoning_content"] == "short"
-    assert messages_of(rollout(user("?"), content, said("4")), "chat")[1]["reasoning_content"] == "long"
+    assert messages_of(rollout(user("?"), both, said("4")), "chat")[1]["reasoning_content"] == "long"
+    assert messages_of(rollout(user("?"), summary, said("4")), "chat")[1]["reasoning_content"] == "short"
     assert messages_of(rollout(user("?"), {"type": "reasoning"}, said("4")), "chat")[1:] == [assistant("4")]
 
 
@@ -232,7 +232,7 @@ def test_an_opening_tag_alone_says_nothing():
     assert messages_of(opened, "chat", loss="own")[1:] == [
         assistant("4", reasoning_content="Add.", weight=1, loss_mask=1)
     ]
-    assert refusal(rollout(user("?"), said("<think>"))) == "nothing_to_imitate"
+    assert refusal(rollout(user("?"), said("<think>"))) == "no_assistant_turn"
 
 
 def test_reasoning_that_a_call_ended_does_not_go_on_behind_it():
@@ -261,7 +261,7 @@ def test_empty_reasoning_is_none():
         assert messages_of(made, "chat", **layout)[1:] == [assistant("4")]
     made = rollout(user("?"), {**empty, "content": "Add.\n</think>\n4"})
     assert messages_of(made, "chat")[1:] == [assistant("4", reasoning_content="Add.")]
-    assert refusal(rollout(user("?"), {**empty, "content": ""})) == "nothing_to_imitate"
+    assert messages_of(rollout(user("?"), {**empty, "content": ""}), "chat")[1:] == [assistant()]
 
 
 def test_ids_of_calls_are_text_or_absent():
@@ -281,7 +281,7 @@ def test_a_result_finds_its_call_however_its_id_is_written():
 
     body = FORMATS["chat"](rollout_of(escaped)).body
     told = [(one.get("content"), one.get("tool_call_id")) for one in json.loads(msgspec.json.encode(body))["messages"]]
-    assert told[2:4] == [("G", "c/2"), ("F", "c/1")]
+    assert told[2:4] == [("F", "c/1"), ("G", "c/2")]
 
 
 def test_one_id_on_two_calls_waits_for_two_results():
@@ -387,22 +387,29 @@ def test_nothing_said_is_no_turn_and_what_comes_behind_is_cut():
     row = FORMATS["chat"](rollout_of(line(made)))
 
     assert messages_of(made, "chat") == [turn("user", "?"), assistant("4")]
-    assert row.turns_cut == 2
+    assert row.turns_cut == 3
 
 
 def test_an_output_without_an_assistant_turn_refuses_the_line():
-    assert refusal(rollout([user("?"), said("4")], user("!"))) == "nothing_to_imitate"
-    assert refusal(rollout(user("?"), said(""))) == "nothing_to_imitate"
-    assert refusal(rollout([user("?"), said("4")], said(""))) == "nothing_to_imitate"
+    assert refusal(rollout([user("?"), said("4")], user("!"))) == "no_assistant_turn"
+    assert refusal(rollout([user("?"), said("4")], said(""))) == "no_assistant_turn"
 
 
-@pytest.mark.parametrize("only", [[said("<think>hm</think>")], [said("hm\n</think>\n"), said("<think>so</think>")]])
-def test_reasoning_that_is_left_out_is_nothing_to_imitate(only):
-    made = rollout([user("?"), said("4")], *only)
+def test_an_output_that_says_nothing_at_all_is_one_empty_turn():
+    assert messages_of(rollout(user("?"), said("")), "chat") == [turn("user", "?"), assistant()]
 
-    assert refusal(made, reasoning="drop") == "nothing_to_imitate"
-    assert [turn["content"] for turn in messages_of(made, "chat")] == ["?", "4"]
-    assert refusal(rollout([user("?"), said("<think>hm</think>4")], said("<think></think>"))) == "nothing_to_imitate"
+
+@pytest.mark.parametrize(
+    "only", [[said("<think>hm</think>")], [thought("hm")], [said("<think>hm</think>"), thought("so")]]
+)
+def test_reasoning_alone_is_no_answer_but_where_it_is_text(only):
+    made = rollout([user("?"), said("4"), user("!")], *only)
+
+    assert refusal(made) == refusal(made, reasoning="drop") == "no_assistant_turn"
+    assert len(messages_of(made, "chat", reasoning="think")) == 4
+    answered = rollout(user("?"), said("4"), user("!"), *only)
+    assert messages_of(answered, "chat") == [turn("user", "?"), assistant("4")]
+    assert refusal(rollout([user("?"), said("<think>hm</think>4")], said("<think></think>"))) == "no_assistant_turn"
 
 
 def test_the_output_goes_on_where_the_prompt_ends_with_the_assistant():
@@ -450,14 +457,13 @@ def test_where_token_ids_are_recorded_turns_without_any_were_not_sampled(format)
         user("?"), said("from the agent"), user("!"), thought("hm"), sampled(said("mine")), returned("?"), said("x")
     )
 
-    assert marks(made, format) == [(0, 0), (1, 1), (0, 0)]
+    assert marks(made, format) == [(0, 0), (1, 1)]
 
 
 def test_ids_on_the_last_item_of_a_response_speak_for_all_of_it():
     made = rollout(user("?"), said("I add."), sampled(call("add", a=1)), returned("1"), sampled(said("1")))
 
-    assert marks(made, "openai") == [(1, 1), (1, 1), (1, 1)]
-    assert marks(made, "chat") == [(1, 1), (1, 1)]
+    assert marks(made, "openai") == marks(made, "chat") == [(1, 1), (1, 1)]
 
 
 @pytest.mark.parametrize("format", ["openai", "chat"])

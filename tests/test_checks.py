@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sys
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import generate
+import jinja2
 import pytest
 from builders import (
     assistant,
@@ -87,7 +88,13 @@ def found(path: Path, data: bytes, **options: Any) -> tuple[dict[str, int], dict
         (line(row(turn("user", ["2+2?"]), ANSWERED)), "bad_content"),
         (line(row(ASKED, ANSWERED, turn("user", "Thanks."))), "last_role"),
         (line(row(ASKED, turn("user", "Well?"), ANSWERED)), "alternation"),
-        (line(row(ANSWERED)), "alternation"),
+        (line(row(ANSWERED)), "no_user_turn"),
+        (line(row(turn("system", "Add."), ANSWERED)), "no_user_turn"),
+        (line({"input": "", "output": "4"}), "no_user_turn"),
+        (line(row(ASKED, assistant("It is 4.</think>4"))), "stray_think_tag"),
+        (line(row(ASKED, assistant("<think>a</think>b</think>4"))), "stray_think_tag"),
+        (line({"input": "2+2?", "output": "</think>4"}), "stray_think_tag"),
+        (line(row(ASKED, ANSWERED, tools="[1]")), "bad_tool"),
         (line(row(ASKED, assistant(""))), "empty_turn"),
         (line(row(ASKED, calling({"function": {}}), tool("4"), ANSWERED, tools=OFFERED)), "bad_call"),
         (line(row(ASKED, {**ANSWERED, "tool_calls": "add"})), "bad_call"),
@@ -108,10 +115,10 @@ def found(path: Path, data: bytes, **options: Any) -> tuple[dict[str, int], dict
             line(row(ASKED, calling(chat_call("add", {})), turn("user", "Well?"), ANSWERED, tools=OFFERED)),
             "unanswered_call",
         ),
-        (line(row(ASKED, tool("4"), ANSWERED)), "unasked_result"),
+        (line(row(ASKED, tool("4"), ANSWERED)), "orphan_tool_result"),
         (
             line(row(ASKED, calling(chat_call("add", {}, id="a")), tool("4", id="b"), ANSWERED, tools=OFFERED)),
-            "unasked_result",
+            "orphan_tool_result",
         ),
         (
             line(row(ASKED, calling(chat_call("sum", {})), tool("4", id="call_1"), ANSWERED, tools=OFFERED)),
@@ -182,12 +189,12 @@ def test_a_duplicate_is_told_with_its_twin(tmp_path):
     assert example.detail == f"as {tmp_path}/a.jsonl:2"
 
 
-def test_calls_and_results_may_come_in_several_turns_but_not_be_left_out(tmp_path):
+def test_results_come_right_behind_their_calls(tmp_path):
     called, twice = calling(chat_call("add", {})), calling(chat_call("add", {}), chat_call("add", {}))
     result = tool("4", id="call_1")
     for messages, kinds in [
-        ([ASKED, called, assistant("and"), result, ANSWERED], set()),
-        ([ASKED, called, assistant("and"), ANSWERED], {"unanswered_call"}),
+        ([ASKED, called, assistant("and"), result, ANSWERED], {"unanswered_call", "orphan_tool_result"}),
+        ([ASKED, called, result, assistant("and"), ANSWERED], set()),
         ([ASKED, called, ANSWERED], {"unanswered_call"}),
         ([ASKED, called], set()),
         ([ASKED, twice, result, ANSWERED], {"bad_call"}),
@@ -195,18 +202,26 @@ def test_calls_and_results_may_come_in_several_turns_but_not_be_left_out(tmp_pat
         assert set(found(tmp_path / "rows.jsonl", line(row(*messages, tools=OFFERED)))[0]) == kinds
 
 
-def test_parts_beside_text_are_mixed_schemas_too(tmp_path):
-    value = row(turn("user", [{"type": "image_url", "image_url": {"url": "x"}}]), ANSWERED)
+def test_images_of_chat_and_of_nemo_rl_are_told_apart(tmp_path):
+    chat = row(turn("user", [{"type": "image_url", "image_url": {"url": "x"}}]), ANSWERED)
+    nemo_rl = row(turn("user", [{"type": "image", "image": "x"}]), ANSWERED)
 
-    assert found(tmp_path / "rows.jsonl", line(value)) == ({}, {"mixed_schemas": 1, "parts": 1})
+    assert found(tmp_path / "rows.jsonl", line(chat)) == ({"media_parts": 1}, {"parts": 1})
+    assert found(tmp_path / "rows.jsonl", line(nemo_rl)) == ({}, {"parts": 1})
 
 
-def test_objects_with_other_keys_are_mixed_schemas(tmp_path):
+def test_tools_with_other_schemas_are_mixed_and_arguments_with_other_keys_are_not(tmp_path):
     calls = [calling(chat_call("add", arguments)) for arguments in ({"a": 1}, {"b": 1})]
     values = [row(ASKED, made, tool("4", id="call_1"), ANSWERED, tools=OFFERED) for made in calls]
+    schemas = [{"type": "object", "properties": {name: {"type": "number"}}} for name in "ab"]
+    offered = [[{"type": "function", "function": {"name": "add", "parameters": schema}}] for schema in schemas]
+    mixed = [row(ASKED, ANSWERED, tools=offered[0]), row(turn("user", "?"), ANSWERED, tools=offered[1])]
 
-    assert found(tmp_path / "rows.jsonl", lines(*values)) == ({}, {"mixed_schemas": 2})
-    assert found(tmp_path / "rows.jsonl", lines(*values[:1])) == ({}, {})
+    assert found(tmp_path / "rows.jsonl", lines(*values)) == ({}, {})
+    assert found(tmp_path / "rows.jsonl", lines(*mixed)) == ({}, {"mixed_schemas": 2})
+    assert found(tmp_path / "rows.jsonl", lines(*mixed[:1])) == ({}, {})
+    packed = [{**value, "tools": json.dumps(value["tools"])} for value in mixed]
+    assert found(tmp_path / "rows.jsonl", lines(*packed)) == ({}, {"string_tools": 2})
 
 
 @pytest.mark.parametrize("shape", ["short", "tools", "unicode", "tokens"])
@@ -269,17 +284,17 @@ def conversions(folder: Path) -> dict[str, Path]:
         ("qwen3", "object", set()),
         ("qwen3", "string", set()),
         ("qwen3", "flat", set()),
-        ("qwen3_5", "object", set()),
+        ("qwen3_5", "object", {"template_stops"}),
         ("qwen3_5", "string", {"template_stops"}),
-        ("qwen3_5", "flat", set()),
+        ("qwen3_5", "flat", {"template_stops"}),
         ("nemotron_3", "object", set()),
         ("nemotron_3", "string", {"template_stops"}),
         ("nemotron_3", "flat", set()),
         ("gpt_oss", "object", set()),
         ("gpt_oss", "string", {"template_encodes_twice"}),
         ("gpt_oss", "flat", {"template_stops"}),
-        ("llama_3_1", "object", {"reasoning_lost"}),
-        ("llama_3_1", "string", {"reasoning_lost", "template_encodes_twice"}),
+        ("llama_3_1", "object", {"reasoning_lost", "template_stops"}),
+        ("llama_3_1", "string", {"reasoning_lost", "template_encodes_twice", "template_stops"}),
         ("llama_3_1", "flat", {"template_stops"}),
         ("glm_4", "object", set()),
         ("glm_4", "string", {"template_stops"}),
@@ -323,6 +338,100 @@ def test_arguments_that_are_left_out_are_lost(tmp_path):
     value = answered(chat_call("add", {"city": "Paris"}))
 
     assert found(tmp_path / "rows.jsonl", value, template=tmp_path / "names.jinja") == ({"template_loses": 1}, {})
+
+
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [
+        (row(ASKED, calling(chat_call("add", {})), tool("a<|im_end|>b", id="call_1"), ANSWERED, tools=OFFERED), 2),
+        (row(turn("user", "Say <|im_start|>."), ANSWERED), 0),
+        (row(ASKED, calling(chat_call("add", {"a": ["<|im_end|>"]})), tools=OFFERED), 1),
+        (row(ASKED, {**ANSWERED, "reasoning_content": "<|im_end|>"}), 1),
+    ],
+)
+def test_control_tokens_of_the_template_in_what_a_row_says_are_found(tmp_path, value, where):
+    (tmp_path / "rows.jsonl").write_bytes(line(value))
+
+    report = fastsft.check(tmp_path / "rows.jsonl", template=TEMPLATES / "qwen3.jinja")
+
+    details = {one.kind: one.examples[0].detail for one in report.findings}
+    assert details["control_tokens"].startswith(f"message {where}: <|im_")
+    assert "control_tokens" not in found(tmp_path / "rows.jsonl", line(value))[0]
+
+
+def test_special_tokens_of_the_tokenizer_are_control_tokens(tmp_path, tokenizer):
+    config = json.loads((tokenizer / "tokenizer.json").read_bytes())
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = enumerate([("[STOP]", True), ("<tool>", False)], 1)
+    config["added_tokens"] = [{"id": id, "content": text, "special": special, **plain} for id, (text, special) in added]
+    (tokenizer / "tokenizer.json").write_text(json.dumps(config))
+
+    values = lines(
+        {"input": "a [STOP]", "output": "b"}, {"input": "<tool>", "output": "b"}, {"input": "<s>", "output": "b"}
+    )
+
+    assert found(tmp_path / "rows.jsonl", values, template=tokenizer)[0] == {"control_tokens": 2}
+
+
+# Beginnings, which NeMo RL renders one by one.
+
+
+def test_a_beginning_at_which_the_template_raises_stops_nemo_rl(tmp_path):
+    value = row(turn("system", "Be brief."), ASKED, ANSWERED)
+    (tmp_path / "asks.jinja").write_text(
+        "{% if messages[-1].role == 'system' %}{{ raise_exception('who asks?') }}{% endif %}"
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+    (tmp_path / "rows.jsonl").write_bytes(line(value))
+
+    (one,) = fastsft.check(tmp_path / "rows.jsonl", template=tmp_path / "asks.jinja").findings
+
+    assert (one.kind, one.examples[0].detail) == (
+        "template_stops",
+        "the beginning up to message 0: TemplateError: who asks?",
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "safe"),
+    [
+        ("{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}", True),
+        (
+            "{{ bos_token }}{% if tools %}{{ tools | tojson }}{% endif %}"
+            "{% for m in messages %}{{ m.content }}{% endfor %}",
+            True,
+        ),
+        ("{% set n = namespace(i=0) %}{% for m in messages %}{% set n.i = n.i + 1 %}{{ n.i }}{% endfor %}", True),
+        ("{% for m in messages %}{% if loop.first %}>{% endif %}{{ m.content }}{% endfor %}", True),
+        ("{% for m in messages %}{{ messages[loop.index0 - 1].role }}{% endfor %}", False),
+        (
+            "{% for m in messages %}{% for c in m.tool_calls %}{{ loop.last }}{% endfor %}{{ m.content }}{% endfor %}",
+            True,
+        ),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}", True),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}{{ eos_token }}", False),
+        ("{% for m in messages %}{{ m.content }}{% if loop.last %}.{% endif %}{% endfor %}", False),
+        ("{% for m in messages %}{{ m.content }}{% if not loop.revindex %}.{% endif %}{% endfor %}", False),
+        ("{% for m in messages %}{{ m.content }}{{ messages[loop.index0 + 1].role }}{% endfor %}", False),
+        ("{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}", False),
+        ("{% for m in messages[1:] %}{{ m.content }}{% endfor %}", False),
+        ("{% for m in messages | reverse %}{{ m.content }}{% endfor %}", False),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}{% for m in messages %}{{ m.role }}{% endfor %}", False),
+        ("{{ messages[1].content }}{% for m in messages %}{{ m.content }}{% endfor %}", False),
+        ("{% for m in messages if m.role != 'x' %}{{ m.content }}{% endfor %}", False),
+    ],
+)
+def test_a_template_is_safe_only_where_no_message_changes_what_stands_before_it(template, safe):
+    from fastsft.checks.prefixes import is_safe
+
+    tree = jinja2.Environment().parse(template)
+    assert is_safe(tree) is safe
+    turns = [turn(role, f"{role}!") for role in ("system", "user", "assistant", "user", "assistant")]
+    turns[2]["tool_calls"] = [1, 2]
+    if safe:
+        render = jinja2.Environment().from_string(template).render
+        texts = [render(messages=turns[:end], tools=[1], eos_token="</s>") for end in range(1, 6)]
+        assert all(after.startswith(before) for before, after in pairwise(texts))
 
 
 def test_a_template_that_tries_to_get_out_is_stopped(tmp_path):

@@ -123,21 +123,20 @@ def test_rows_with_the_same_tools_load_as_they_are(tmp_path):
         assert held == [row["messages"] for row in values(tmp_path / f"{layout}.jsonl")]
 
 
-def test_check_says_of_objects_what_a_column_typed_loader_does_to_them(tmp_path):
-    """The fault that `mixed_schemas` tells of is real: keys of another row's call come out as null."""
-    calls = [{"name": "f", "arguments": arguments} for arguments in ({"a": 1}, {"b": "x"})]
-    said = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
-    path = tmp_path / "rows.jsonl"
-    path.write_text(
-        "".join(json.dumps({"messages": [said[0], {**said[1], "tool_calls": [call]}]}) + "\n" for call in calls)
-    )
+def test_numbers_of_tool_schemas_survive_as_a_string_alone(tmp_path):
+    """The fault that `mixed_schemas` tells of is real: datasets 5.2 writes 0.6000000000000001 for 0.6."""
+    schemas = [{"type": "object", "properties": {name: {"type": "number", "minimum": 0.6}}} for name in "ab"]
+    tools = [[{"type": "function", "name": "f", "description": "F.", "parameters": schema}] for schema in schemas]
+    (tmp_path / "in.jsonl").write_bytes(lines(*(rollout(user("?"), said("4"), tools=offered) for offered in tools)))
+    held = {}
+    for form in ("list", "string"):
+        path = tmp_path / f"{form}.jsonl"
+        fastsft.convert(tmp_path / "in.jsonl", path, format="chat", tools=form)
+        loaded = datasets.load_dataset("json", data_files=str(path), cache_dir=str(tmp_path / "cache"))["train"]
+        held[form] = [row["tools"] for row in loaded] == [row["tools"] for row in values(path)]
 
-    loaded = datasets.load_dataset("json", data_files=str(path), cache_dir=str(tmp_path / "cache"))["train"]
-
-    held = [row["messages"][1]["tool_calls"][0]["arguments"] for row in loaded]
-    whole = held == [call["arguments"] for call in calls]
-    assert whole or held == [{"a": 1, "b": None}, {"a": None, "b": "x"}]  # newer ones hold mixed objects as JSON
-    assert "mixed_schemas" in {note.kind for note in fastsft.check(path).notes}
+    assert held == {"list": False, "string": True}
+    assert [note.kind for note in fastsft.check(tmp_path / "list.jsonl").notes] == ["mixed_schemas"]
 
 
 def test_rows_are_conversational_as_trl_asks(rows):

@@ -61,9 +61,7 @@ def test_calls_part_where_something_stands_between_them():
         turn("user", "?"),
         assistant(calls=[("a", {})]),
         tool("1"),
-        assistant(calls=[("b", {})]),
-        assistant("so"),
-        assistant(calls=[("c", {})]),
+        assistant("so", calls=[("b", {}), ("c", {})]),
         tool("3"),
         assistant("done"),
     ]
@@ -72,7 +70,7 @@ def test_calls_part_where_something_stands_between_them():
 def test_reasoning_is_left_out_and_does_not_part_calls():
     made = rollout([user("?"), thought("hm")], thought("first"), call("a"), thought("second"), call("b"), said("x"))
 
-    assert messages_of(made) == [turn("user", "?"), assistant(calls=[("a", {}), ("b", {})]), assistant("x")]
+    assert messages_of(made) == [turn("user", "?"), assistant("x", calls=[("a", {}), ("b", {})])]
 
 
 def test_page_shape_with_output_on_top_wins_over_the_response():
@@ -143,8 +141,7 @@ def test_turns_of_others_inside_the_output_keep_their_role():
 def test_unanswered_calls_at_the_end_are_the_last_assistant_turn():
     assert messages_of(rollout(user("?"), said("well"), call("add", a=1))) == [
         turn("user", "?"),
-        assistant("well"),
-        assistant(calls=[("add", {"a": 1})]),
+        assistant("well", calls=[("add", {"a": 1})]),
     ]
 
 
@@ -221,8 +218,8 @@ def test_trailing_turns_are_cut_so_that_the_row_ends_with_the_assistant(trailing
         rollout([user("?"), said("an example of the prompt")], user("well?")),
     ],
 )
-def test_no_assistant_turn_in_the_output_is_nothing_to_imitate(value):
-    assert refusal(value) == "nothing_to_imitate"
+def test_an_output_without_an_assistant_turn_refuses_the_line(value):
+    assert refusal(value) == "no_assistant_turn"
 
 
 def test_instructions_are_the_leading_system_turn():
@@ -240,8 +237,7 @@ def test_of_a_list_of_lists_the_last_counts_and_its_prompt_is_not_repeated():
     assert messages_of(rollout(prompt, [*prompt, said("1")], [*prompt, call("b"), returned("r"), said("2")])) == [
         turn("system", "s"),
         turn("user", "?"),
-        assistant(calls=[("a", {})]),
-        assistant(calls=[("b", {})]),
+        assistant(calls=[("a", {}), ("b", {})]),
         tool("r"),
         assistant("2"),
     ]
@@ -273,14 +269,11 @@ def test_a_list_of_lists_may_repeat_the_prompt_with_what_stands_for_nothing(aske
     assert messages_of(made) == messages_of(rollout(asked, said("4"), instructions="s"))
 
 
-@pytest.mark.parametrize("first", [said("3"), user("someone else")])
-def test_a_list_of_lists_that_does_not_repeat_the_prompt_follows_it(first):
-    messages = messages_of(rollout(user("?"), [first, said("4")]))
-    assert [(message["role"], message["content"]) for message in messages] == [
-        ("user", "?"),
-        (first["role"], "someone else" if first["role"] == "user" else "3"),
-        ("assistant", "4"),
-    ]
+@pytest.mark.parametrize(
+    ("first", "behind"), [(said("3"), [assistant("34")]), (user("no"), [turn("user", "no"), assistant("4")])]
+)
+def test_a_list_of_lists_that_does_not_repeat_the_prompt_follows_it(first, behind):
+    assert messages_of(rollout(user("?"), [first, said("4")])) == [turn("user", "?"), *behind]
 
 
 def test_missing_role_is_the_user_in_the_prompt_and_the_assistant_in_the_output():
@@ -365,7 +358,7 @@ def test_missing_arguments_are_an_empty_object():
 
 
 @pytest.mark.parametrize(
-    "arguments", ["", "null", "[2, 2]", '"x"', "{", '{"a": NaN}', '{"a": "\\ud800"}', "{'a': 1}", None, [1], 7, True]
+    "arguments", ["[2, 2]", '"x"', "{", '{"a": NaN}', '{"a": "\\ud800"}', "{'a': 1}", [1], 7, True]
 )
 def test_arguments_that_are_no_object_refuse_the_line(arguments):
     assert refusal(rollout(user("?"), raw_call("add", arguments), said("4"))) == "bad_arguments"

@@ -16,7 +16,11 @@ from fastsft.options import nbytes_of
         ({"format": "yaml"}, "no format named 'yaml'; there are: openai, chat, simple"),
         ({"reward_threshold": float("nan")}, "the reward threshold must be a finite number, not nan"),
         ({"reward_threshold": float("inf")}, "the reward threshold must be a finite number, not inf"),
-        ({"allow": ("most",)}, "nothing to allow named 'most'; there are: masked, failed, unverified, incomplete, all"),
+        (
+            {"allow": ("most",)},
+            "nothing to allow named 'most'; there are: masked, failed, unverified, incomplete, no_generation, "
+            "no_user_turn, all",
+        ),
         ({"max_refused": "few"}, "the limit of refused lines is a count or a share, as 100 or 1%, not 'few'"),
         ({"max_refused": -1}, "the limit of refused lines is a count or a share, as 100 or 1%, not -1"),
         ({"shards": 2, "shard_nbytes": 5}, "shards are cut by count or by size, not by both"),

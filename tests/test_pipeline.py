@@ -87,7 +87,7 @@ def test_every_line_has_its_one_fate(convert):
             "bad_json": 1,
             "bad_utf8": 1,
             "not_object": 1,
-            "nothing_to_imitate": 1,
+            "no_assistant_turn": 1,
             "reward_type": 1,
         },
         trimmed=1,
@@ -241,12 +241,15 @@ def test_the_report_says_what_was_read_decided_and_written(convert, tmp_path):
             "arguments": None,
             "reasoning": None,
             "loss": None,
+            "tools": "list",
+            "trainer": None,
             "reward_threshold": 0.5,
             "max_reward": None,
             "allow": [],
             "where": None,
             "max_tokens": None,
             "template": None,
+            "trainable": False,
             "pass_rate": None,
             "dedup": False,
             "best_of": None,
@@ -255,6 +258,7 @@ def test_the_report_says_what_was_read_decided_and_written(convert, tmp_path):
             "sample": None,
             "seed": 0,
             "splits": {},
+            "allow_empty": False,
             "max_refused": None,
             "shards": None,
             "shard_nbytes": None,
@@ -273,6 +277,7 @@ def test_the_report_says_what_was_read_decided_and_written(convert, tmp_path):
         ],
         "notes": [],
         "splits": [],
+        "left_out": {},
         "outputs": [
             {"name": "train.jsonl", "rows": 1, "nbytes": len(rows[0]), "sha256": hashlib.sha256(rows[0]).hexdigest()}
         ],
@@ -287,10 +292,53 @@ def test_nothing_beside_the_rows_is_found_by_a_glob_for_them(convert, tmp_path):
     assert [path.name for path in (tmp_path / "out").glob("*.jsonl*")] == ["train.jsonl"]
 
 
-def test_an_input_without_rows_gives_an_empty_file(convert):
-    assert convert(b"")[1] == []
-    assert convert(b"\n\n")[1] == []
-    report, rows = convert(line(good(reward=0)))
+@pytest.mark.parametrize(
+    ("data", "options", "why"),
+    [
+        (b"", {}, "the input holds no rollout"),
+        (b"\n\n", {}, "the input holds no rollout"),
+        (
+            lines(good(reward=0), good(reward=0.5), {**good(), "mask_sample": True}),
+            {},
+            "2 rollouts are below --reward-threshold 0.95: the highest reward is 1 (the others: masked 1)",
+        ),
+        (
+            lines(good(reward=0), good(reward=0.5)),
+            {"best_of": 1},
+            "2 rollouts are below --reward-threshold 0.95: the highest reward is 0.5",
+        ),
+        (
+            line(good(reward=2)),
+            {"max_reward": 1},
+            "1 rollout is above --max-reward 1: the lowest reward is 2",
+        ),
+        (
+            line({**good(), "agent_ref": {"name": "math"}}),
+            {"where": "agent = 'nosuch'"},
+            "--where is true of none of 1 rollouts: no agent is called 'nosuch'; there are: math",
+        ),
+        (
+            line({**good(), "agent_ref": {"name": "math"}}),
+            {"where": "agent = 'math' AND calls > 0"},
+            "--where is true of none of 1 rollouts; agents there are: math",
+        ),
+        (
+            line({**good(), "mask_sample": True}),
+            {},
+            "1 rollout is dropped as masked (mask_sample is true); --allow masked keeps them",
+        ),
+    ],
+)
+def test_a_run_that_keeps_nothing_fails_and_says_why_in_terms_of_the_data(convert, tmp_path, data, options, why):
+    convert(line(good("before")))
+    before = (tmp_path / "out/train.jsonl").read_bytes()
+
+    with pytest.raises(FailedRun) as caught:
+        convert(data, **options)
+
+    assert str(caught.value).startswith(f"nothing was kept, and nothing was published: {why}.\n")
+    assert (tmp_path / "out/train.jsonl").read_bytes() == before
+    report, rows = convert(data, allow_empty=True, **options)
     assert (rows, report.outputs[0].rows, report.outputs[0].nbytes) == ([], 0, 0)
 
 
@@ -309,7 +357,7 @@ def test_inputs_are_not_touched(convert, tmp_path):
 
 def test_a_run_of_which_no_shard_is_whole_fails(tmp_path):
     (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(lines(good()))[:-9])
-    with pytest.raises(FailedRun, match=r"^no shard could be read whole; nothing was published\.\n  .*is damaged: "):
+    with pytest.raises(FailedRun, match=r"^no file could be read; nothing was published\.\n  .*is damaged: "):
         fastsft.convert(tmp_path, tmp_path / "out/rows.jsonl")
 
 

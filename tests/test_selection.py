@@ -16,11 +16,12 @@ from msgspec import Raw
 from fastsft import gates
 from fastsft.errors import FailedRun, UsageError
 from fastsft.options import GATES, Options, sample_of
-from fastsft.rollout import Marks, Rollout
+from fastsft.rollout import Item, Marks, ResponseMarks, Rollout
 from fastsft.selection import choose, columns_of, compares_lines, criteria, drop_reasons, where_of
 from fastsft.table import COLUMNS, HIDDEN, ShardPlace, columns, frame_of
 from fastsft.tasks import draw_for
 
+ASKED = Item(role="user", content=Raw(b'"?"'))
 KNOWN: dict[str, Any] = {
     "place": 0,
     "shard": "a.jsonl",
@@ -32,6 +33,8 @@ KNOWN: dict[str, Any] = {
     "failed": False,
     "unverified": False,
     "incomplete": False,
+    "no_generation": False,
+    "no_user_turn": False,
     "status": None,
     "turns": 2,
     "calls": 0,
@@ -63,7 +66,7 @@ def dropped(*several: dict[str, Any], **options: Any) -> dict[str, int]:
 
 
 def reasons(*rewards: float | None, threshold: float = 0.95) -> list[str | None]:
-    return reasons_of([Rollout([], [], reward) for reward in rewards], Options(reward_threshold=threshold))
+    return reasons_of([Rollout([ASKED], [], reward) for reward in rewards], Options(reward_threshold=threshold))
 
 
 def reasons_of(rollouts: list[Rollout], options: Options) -> list[str | None]:
@@ -97,7 +100,7 @@ def test_an_empty_table_has_no_reasons():
 
 @given(
     lines=st.lists(
-        st.tuples(*[st.booleans()] * 4, st.none() | st.sampled_from([-0.0, 0.0, 0.5, 1.0]) | st.floats(-2, 2))
+        st.tuples(*[st.booleans()] * 6, st.none() | st.sampled_from([-0.0, 0.0, 0.5, 1.0]) | st.floats(-2, 2))
     ),
     held=st.sampled_from([0, 1, 1000]),
     maximum=st.none() | st.just(1.0),
@@ -116,7 +119,15 @@ def test_a_combination_of_values_is_judged_the_same_the_second_time_and_in_colum
             assert len(gates._answers(options)) <= held
 
 
-def saying(masked: bool, failed: bool, unverified: bool, incomplete: bool, reward: float | None) -> Rollout:
+def saying(
+    masked: bool,
+    failed: bool,
+    unverified: bool,
+    incomplete: bool,
+    no_generation: bool,
+    no_user_turn: bool,
+    reward: float | None,
+) -> Rollout:
     """A rollout that says so of itself."""
     yes, no = Raw(b"true"), Raw(b"false")
     marks = Marks(
@@ -125,7 +136,9 @@ def saying(masked: bool, failed: bool, unverified: bool, incomplete: bool, rewar
         verification_skipped=yes if unverified else no,
         truncated=yes if incomplete else no,
     )
-    return Rollout([], [], reward, marks=marks)
+    response = ResponseMarks(metadata=Raw(b'{"ng_no_generation": "true"}') if no_generation else Raw(b"{}"))
+    said = Item(role="assistant", content=Raw(b'"4"'))
+    return Rollout([] if no_user_turn else [ASKED], [said], reward, marks=marks, response=response)
 
 
 def naive_reason(
@@ -133,11 +146,14 @@ def naive_reason(
     failed: bool,
     unverified: bool,
     incomplete: bool,
+    no_generation: bool,
+    no_user_turn: bool,
     reward: float | None,
     maximum: float | None,
     allowed: set[str],
 ) -> str | None:
-    for gate, is_closed in zip(GATES, (masked, failed, unverified, incomplete), strict=True):
+    closed = (masked, failed, unverified, incomplete, no_generation, no_user_turn)
+    for gate, is_closed in zip(GATES, closed, strict=True):
         if is_closed and gate not in allowed:
             return gate
     if reward is None:
@@ -147,17 +163,20 @@ def naive_reason(
     return "above_max" if maximum is not None and reward > maximum else None
 
 
-ASKED = {
+CHOSEN = {
     "format": "chat",
     "arguments": None,
     "reasoning": None,
     "loss": None,
+    "tools": "string",
+    "trainer": "nemo-rl",
     "reward_threshold": 0.5,
     "max_reward": 2.0,
     "allow": GATES,
     "where": "turns < 5",
     "max_tokens": 5,
     "template": "folder",
+    "trainable": True,
     "pass_rate": (0.1, 0.9),
     "dedup": True,
     "best_of": 1,
@@ -165,6 +184,7 @@ ASKED = {
     "per_agent": 1,
     "sample": 5,
     "seed": 1,
+    "allow_empty": True,
     "max_refused": 5,
     "shards": 2,
     "shard_nbytes": 10**6,
@@ -177,15 +197,15 @@ ASKED = {
 
 
 def test_gates_suffice_where_no_other_criterion_judges_a_line_by_itself():
-    assert set(ASKED) == set(Options.__struct_fields__), "a new option: say here what it may be"
+    assert set(CHOSEN) == set(Options.__struct_fields__), "a new option: say here what it may be"
     by_gates = {*GATES, "no_reward", "below_threshold", "above_max"}
     for several in (
         [],
-        *([name] for name in ASKED if name != "template"),
+        *([name] for name in CHOSEN if name != "template"),
         ["max_tokens", "template"],
         ["max_tokens", "where", "template"],
     ):
-        options = Options(**{name: ASKED[name] for name in several})
+        options = Options(**{name: CHOSEN[name] for name in several})
         asked = {one.reason for one in criteria(options) if not one.compares}
         assert gates.suffice(options) == (asked <= by_gates), several
 
@@ -203,14 +223,14 @@ def test_rewards_at_or_below_the_maximum_are_kept():
 
 def test_gates_are_asked_before_any_reward_and_the_first_that_is_closed_counts():
     lines = [{gate: True, "reward": None} for gate in GATES] + [{"masked": True, "incomplete": True}]
-    assert dropped(*lines) == {"masked": 2, "failed": 1, "unverified": 1, "incomplete": 1}
+    assert dropped(*lines) == {**dict.fromkeys(GATES, 1), "masked": 2}
 
 
 @pytest.mark.parametrize("gate", GATES)
 def test_a_gate_that_is_allowed_is_open(gate):
     lines = [{name: True} for name in GATES]
     assert kept(*lines, allow=(gate,)) == [GATES.index(gate)]
-    assert kept(*lines, allow=("all",)) == [0, 1, 2, 3]
+    assert kept(*lines, allow=("all",)) == list(range(len(GATES)))
 
 
 def test_where_keeps_what_is_true_and_neither_false_nor_unknown():

@@ -73,6 +73,8 @@ def test_a_file_counts_once_by_whatever_name(folder):
 
 def test_what_nemo_gym_writes_beside_rollouts_is_left_out_unless_named(folder):
     beside = [
+        "x.capture.jsonl",
+        "x.tokens.jsonl",
         "x_aggregate_metrics.jsonl",
         "x_failures.jsonl",
         "x_materialized_inputs.jsonl",
@@ -86,6 +88,22 @@ def test_what_nemo_gym_writes_beside_rollouts_is_left_out_unless_named(folder):
     assert names(by_folder, folder) == names(by_glob, folder) == ["a.jsonl", "b.jsonl"]
     assert by_folder[1] == [f"{folder}/{name} is left out: NeMo Gym writes it beside rollouts" for name in beside]
     assert names(find_shards([folder / beside[1]]), folder) == [beside[1]]
+    for number in range(9):
+        (folder / f"{number}.capture.jsonl").write_text("{}")
+    (note,) = find_shards([folder])[1]
+    assert note.startswith("15 files are left out, which NeMo Gym writes beside rollouts, as ")
+
+
+def test_what_nemo_gym_collects_from_is_left_out_unless_named(folder):
+    deeper = folder / "run" / "preprocessed_datasets"
+    deeper.mkdir(parents=True)
+    (deeper / "train.jsonl").write_text("{}")
+
+    shards, notes = find_shards([f"{folder}/**/*.jsonl"])
+
+    assert [shard.path for shard in shards] == [f"{folder}/a.jsonl", f"{folder}/b.jsonl", f"{folder}/deep/c.jsonl"]
+    assert notes == [f"{deeper}/train.jsonl is left out: NeMo Gym writes it beside rollouts"]
+    assert [shard.path for shard in find_shards([deeper])[0]] == [f"{deeper}/train.jsonl"]
 
 
 def test_what_names_nothing_readable_is_said(folder, tmp_path):

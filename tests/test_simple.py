@@ -35,8 +35,9 @@ def test_string_prompt_is_what_was_asked():
     assert row_of(rollout("2+2?", said("4")), "simple") == {"input": "2+2?", "output": "4"}
 
 
-def test_without_a_user_turn_the_input_is_empty():
+def test_without_a_user_turn_the_input_is_empty_and_without_content_the_output_is():
     assert row_of(rollout([], said("4")), "simple") == {"input": "", "output": "4"}
+    assert row_of(rollout("?", {"role": "assistant", "content": None}), "simple") == {"input": "?", "output": ""}
 
 
 def test_calls_after_the_last_text_are_left_out():
@@ -46,9 +47,8 @@ def test_calls_after_the_last_text_are_left_out():
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (rollout("?", call("f"), returned("x")), "nothing_to_imitate"),
-        (rollout("?", {"role": "assistant", "content": None}), "nothing_to_imitate"),
-        (rollout([user("?"), said("an example")], [user("?"), said("an example"), call("f")]), "nothing_to_imitate"),
+        (rollout("?", call("f"), returned("x")), "not_text"),
+        (rollout([user("?"), said("an example")], [user("?"), said("an example"), call("f")]), "not_text"),
         (rollout(user([{"type": "input_image", "image_url": "u"}]), said("4")), "not_text"),
         (rollout("?", {"type": "mcp_call"}, said("4")), "unknown_item"),
     ],

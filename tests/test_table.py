@@ -83,6 +83,8 @@ def test_who_and_what():
         7,
         "failed",
     )
+    assert known(good(task_source="maths"), "agent") == known(good(task_source={"name": "maths"}), "agent") == "maths"
+    assert known(good(agent_ref={"name": "math"}, task_source="maths"), "agent") == "math"
     odd = good(agent_ref="math", _ng_task_index="7")
     assert known({**odd, "response": {**odd["response"], "status": 3}}, "agent", "task_index", "status") == (None,) * 3
     assert known(good(agent_ref={"name": 3}, _ng_task_index=2**80), "agent", "task_index") == (None, None)

@@ -30,8 +30,7 @@ def test_text_comes_out_code_point_for_code_point(convert, texts, ascii_only):
     assert [json.loads(row)["messages"] for row in rows] == [
         [
             turn("user", prompt),
-            assistant(first + second),
-            assistant(calls=[("f", {key: argument})]),
+            assistant(first + second, calls=[("f", {key: argument})]),
             tool(result),
             assistant("end"),
         ]

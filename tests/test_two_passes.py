@@ -120,14 +120,14 @@ def test_duplicates_may_differ_in_the_ids_of_calls_and_in_how_text_is_written(tm
         return rollout(user("né/?"), *calls, *answers, said("x"), tools=tools)
 
     shard = tmp_path / "in.jsonl"
-    turned = line(attempt("e", "f", "f", "e"))  # of the same turns, the results answer other calls
+    turned = line(attempt("e", "f", "f", "e"))  # the results answer other calls
     escaped = json.dumps(attempt("c", "d", "c", "d")).encode().replace(b"/", b"\\/") + b"\n"
     shard.write_bytes(lines(attempt("a", "b", "a", "b")) + escaped + turned)
 
     report = fastsft.convert(shard, tmp_path / "rows.jsonl", dedup=True, format=layout)
 
     assert b"\\u00e9" in escaped
-    assert report.fates.kept == (1 if layout == "openai" else 2)
+    assert report.fates.kept == 2
 
 
 def test_the_best_of_each_task_are_kept_in_the_order_of_the_input(tmp_path):
@@ -281,12 +281,12 @@ def test_an_index_that_does_not_fit_stops_the_run(tmp_path):
 
 
 def test_the_index_that_is_read_is_not_written(tmp_path):
-    shard, index = tmp_path / "in.jsonl", tmp_path / "index.parquet"
+    shard, index = tmp_path / "in.jsonl", tmp_path / "table.index"
     shard.write_bytes(line(good()))
     fastsft.index(shard, index)
     before = index.read_bytes()
 
-    with pytest.raises(UsageError, match=r"index\.parquet is an input and would be overwritten"):
+    with pytest.raises(UsageError, match=r"table\.index is an input and would be overwritten"):
         fastsft.convert(shard, index, index=index)
 
     assert index.read_bytes() == before
@@ -317,13 +317,16 @@ def test_an_index_overwrites_nothing_but_an_index(tmp_path):
     shard = tmp_path / "in.jsonl"
     shard.write_bytes(line(good()))
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "rollouts").write_bytes(line(good()))
     with pytest.raises(UsageError, match="is an input and would be overwritten"):
+        fastsft.index(tmp_path / "rollouts", tmp_path / "rollouts")
+    with pytest.raises(UsageError, match=r"promises another kind of file; an index is one \.parquet file"):
         fastsft.index(shard, shard)
     with pytest.raises(UsageError, match="is no index of fastsft"):
         fastsft.index(shard, tmp_path / "notes.txt")
     fastsft.index(shard, tmp_path / "index.parquet")
     fastsft.index(shard, tmp_path / "index.parquet")
-    assert sorted(os.listdir(tmp_path)) == ["in.jsonl", "index.parquet", "notes.txt"]
+    assert sorted(os.listdir(tmp_path)) == ["in.jsonl", "index.parquet", "notes.txt", "rollouts"]
 
 
 def test_a_shard_that_changes_between_the_passes_stops_the_run(tmp_path, monkeypatch):
@@ -403,7 +406,8 @@ def test_stats_take_for_one_task_what_choosing_does(tmp_path):
 @pytest.mark.parametrize(("where", "kept"), [("true", 2), ("1 = 1", 2), ("NULL IS NULL", 2), ("false", 0)])
 def test_where_may_name_no_column(tmp_path, where, kept, more):
     (tmp_path / "in.jsonl").write_bytes(lines(good("a"), good("b"), good("c", reward=0)))
-    assert fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", where=where, **more).fates.kept == kept
+    report = fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", where=where, allow_empty=True, **more)
+    assert report.fates.kept == kept
 
 
 def test_what_has_no_reward_is_no_attempt_at_its_task(tmp_path):
@@ -422,9 +426,15 @@ def test_nothing_that_is_read_is_written_over_on_the_way(tmp_path):
 
 
 def test_stats_of_nothing(tmp_path):
-    (tmp_path / "in.jsonl").write_bytes(b"\n")
+    for data, problem in ((b"\n", "the input holds no rollout"), (b"[1]\n{\n", "every line was refused")):
+        (tmp_path / "in.jsonl").write_bytes(data)
+        for scan in (fastsft.stats, partial(fastsft.index, output=tmp_path / "i.parquet")):
+            with pytest.raises(FailedRun, match=f"{problem}; nothing was written"):
+                scan(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["in.jsonl"]
+    (tmp_path / "in.jsonl").write_bytes(line(good(reward=None)))
     found = fastsft.stats(tmp_path)
-    assert (found.rollouts, found.rewards.mean, found.histogram, found.tasks.count) == (0, None, [], 0)
+    assert (found.rollouts, found.rewards.mean, found.histogram, found.tasks.count) == (1, None, [], 0)
 
 
 def command(*words: Any, ok: bool = True) -> str:
@@ -465,10 +475,8 @@ def test_show_tells_what_is_in_a_line_and_what_becomes_of_it(tmp_path):
         "2+2?\\x1b[31m",
         "",
         "[assistant]",
-        '  calls add({"a":2})',
-        "",
-        "[assistant]",
         "4",
+        '  calls add({"a":2})',
     ]
     assert [part.splitlines()[1] for part in parts[1:]] == [
         "dropped: below_threshold; reward 0.5",
@@ -520,7 +528,7 @@ def test_a_damaged_shard_is_told_by_stats_and_index_too(tmp_path):
     (tmp_path / "good.jsonl").write_bytes(line(good()))
     assert any("in.jsonl.gz is damaged" in note for note in fastsft.stats(tmp_path).notes)
     told = command("index", tmp_path, "--output", f"{tmp_path}/new/")
-    assert "Refused whole: " in told
+    assert "Skipped file: " in told
     assert f"Wrote their table: {tmp_path}/new/fastsft.index.parquet" in told
 
 
@@ -702,9 +710,9 @@ def test_a_tokenizer_is_asked_for_before_any_work(tmp_path, tokenizer):
     (tmp_path / "in.jsonl").write_bytes(lines(rollout(user("?"), said("4"))))
     fastsft.index(tmp_path / "in.jsonl", tmp_path / "in.parquet")
     for problem, options in [
-        ("--template is what --max-tokens counts with", {"template": tokenizer}),
+        ("--template is for --max-tokens and --trainable", {"template": tokenizer}),
         ("has no chat template", {"template": tmp_path, "max_tokens": 5}),
-        ("an index does not know", {"template": tokenizer, "max_tokens": 5, "index": tmp_path / "in.parquet"}),
+        ("an index does not know what", {"template": tokenizer, "max_tokens": 5, "index": tmp_path / "in.parquet"}),
     ]:
         with pytest.raises(fastsft.UsageError, match=problem):
             fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", **options)

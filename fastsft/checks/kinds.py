@@ -1,4 +1,4 @@
-"""What can be found in rows: one place, with what it does and how it is mended."""
+"""What can be found in rows: one place, with what it does and what to do about it."""
 
 from __future__ import annotations
 
@@ -11,118 +11,182 @@ class Kind(NamedTuple):
     Attributes:
         meaning: What is wrong and what it does.
         fix: What to do about it.
+        options: The words for `fastsft convert` after which it is gone; None where converting does not help.
         is_note: Whether rows may train all the same, so that it is told and no fault.
     """
 
     meaning: str
     fix: str
+    options: str | None = None
     is_note: bool = False
 
 
-_AGAIN = "convert again with fastsft"
+_AGAIN = "convert the rollouts again with fastsft"
+_LEAVE_OUT = "leave such rows out: fastsft convert --trainable"
 
 KINDS = {
     "bad_json": Kind(
         "not strict JSON in valid UTF-8; most loaders stop at it",
-        "write the file anew; a torn last line is a copy that did not finish",
+        f"{_AGAIN}; a torn last line is a copy that did not finish",
+        "",
     ),
     "blank_line": Kind("an empty line; NeMo RL and others parse every line and stop", "remove it: sed -i '/^\\s*$/d'"),
     "line_end": Kind(
-        "a raw U+2028, U+2029 or U+0085; some loaders split the line there", f"escape it, or {_AGAIN}, which does"
+        "a raw U+2028, U+2029 or U+0085; some loaders split the line there", f"escape it, or {_AGAIN}", ""
     ),
-    "bad_number": Kind("a number that no double holds; five of seven readers stop", "write it as a string"),
-    "repeated_key": Kind("a key stands twice in one object; some readers stop, others differ in which counts", _AGAIN),
+    "bad_number": Kind(
+        "a number that no double holds; five of seven readers stop", f"{_AGAIN}, which refuses the line", ""
+    ),
+    "repeated_key": Kind(
+        "a key stands twice in one object; some readers stop, others differ in which counts", _AGAIN, ""
+    ),
     "not_a_row": Kind(
         "neither a conversation nor an input and an output; the trainer finds no `messages`",
-        "check that this is a file of rows, not of rollouts; fastsft convert makes rows",
+        "if it is a rollout, fastsft convert makes a row of it",
+        "",
     ),
     "no_rows": Kind("a file without a row; NeMo RL stops at it", "leave the file out"),
     "mixed_rows": Kind(
         "conversations and pairs of input and output in one file, which no loader reads",
         "convert all with one --format",
+        "",
     ),
     "unknown_role": Kind(
-        "a turn of a role that templates do not know: they stop, or leave it out",
-        "give it a role that they know, or leave the row out",
+        "a turn of a role that templates do not know: they stop, or leave it out", _LEAVE_OUT, "--trainable"
     ),
     "bad_content": Kind(
-        "content is neither text nor a list of parts; templates stop or render it as Python writes it", _AGAIN
+        "content is neither text nor a list of parts; templates stop or render it as Python writes it", _AGAIN, ""
     ),
     "last_role": Kind(
         "the last turn is not the assistant's; NeMo RL's whole load stops at one such row",
-        f"cut the turns behind it, or {_AGAIN}, which does",
+        f"{_AGAIN}, which cuts what stands behind it",
+        "",
     ),
-    "alternation": Kind(
-        "turns in an order that no chat has: the user twice in a row, or nobody but the assistant",
-        "join the two turns, or leave the row out",
+    "no_user_turn": Kind(
+        "nobody asks: TRL and Qwen3.6's template stop, and under Qwen2.5 NeMo RL puts the system prompt under loss",
+        "convert without --allow no_user_turn",
+        "",
     ),
-    "empty_turn": Kind("an assistant turn with nothing in it teaches to say nothing", "leave the row out"),
-    "bad_call": Kind("a call without a name, or of no known form; templates stop", _AGAIN),
-    "bad_arguments": Kind("arguments of a call are not a JSON object; templates stop or write nonsense", _AGAIN),
+    "alternation": Kind("the user has two turns in a row, which no chat has", _LEAVE_OUT, "--trainable"),
+    "empty_turn": Kind("an assistant turn with nothing in it teaches to say nothing", _LEAVE_OUT, "--trainable"),
+    "stray_think_tag": Kind(
+        "a `</think>` without a `<think>` before it stands in the assistant's text: thought is taught as the answer",
+        _LEAVE_OUT,
+        "--trainable",
+    ),
+    "bad_call": Kind(
+        "a call without a name, or of no known form, or an id on two calls; templates stop", _LEAVE_OUT, "--trainable"
+    ),
+    "bad_arguments": Kind("arguments of a call are not a JSON object; templates stop or write nonsense", _AGAIN, ""),
     "unanswered_call": Kind(
         "the conversation goes on though a call has no result; several templates and APIs stop",
-        "leave the row out, or put the result in",
+        _LEAVE_OUT,
+        "--trainable",
     ),
-    "unasked_result": Kind("a result of a call that nobody made", "leave the row out, or put the call in"),
+    "orphan_tool_result": Kind("a result of a call that nobody made", _LEAVE_OUT, "--trainable"),
     "undeclared_tool": Kind(
         "a call to a function that the row's tools do not have: the model learns to make functions up",
-        "put the function into the rollout's tools, or leave the row out",
+        f"put the function into the rollout's tools, or {_LEAVE_OUT}",
+        "--trainable",
     ),
-    "bad_tool": Kind("tools are not a list of objects with names; templates stop", _AGAIN),
-    "duplicate": Kind("the same row again; it counts twice in training", "convert with --dedup"),
+    "bad_tool": Kind("tools are not a list of objects with names; templates stop", _AGAIN, ""),
+    "duplicate": Kind("the same row again; it counts twice in training", "convert with --dedup", "--dedup"),
     "too_long": Kind(
         "more tokens than --max-tokens; NeMo RL gives such a row no loss, others cut it",
-        "convert with --max-tokens, or train with a longer sequence",
+        "convert with --max-tokens and --template, or train with a longer sequence",
+        "--max-tokens {tokens} --template {template}",
     ),
-    "template_stops": Kind("the chat template raises", "see what it says; `--format chat` suits most templates"),
+    "media_parts": Kind(
+        "images, sounds or files in the form of chat (`image_url`): NeMo RL trains without the picture, text templates "
+        "stop or leave it out",
+        "convert with --for nemo-rl for that trainer, or leave such rows out: fastsft convert --trainable",
+        "--for nemo-rl",
+    ),
+    "template_stops": Kind(
+        "the chat template raises, at the row or at a beginning of it, which NeMo RL renders too",
+        "see what it says; --format chat suits most templates, and --trainable --template leaves the others out",
+        "--trainable --template {template}",
+    ),
     "template_loses": Kind(
         "text, a call or a result of the row is not in what the template renders",
-        "use the model's own template, and the format that it knows",
+        "use the model's own template and the format that it knows, or --trainable --template",
+        "--trainable --template {template}",
     ),
     "template_encodes_twice": Kind(
-        "arguments are a JSON string and the template encodes them again", "convert with --arguments object"
+        "arguments are a JSON string and the template encodes them again",
+        "convert with --arguments object",
+        "--arguments object",
     ),
     "template_changes": Kind(
         "what is rendered of the beginning of a row changes as the row goes on; NeMo RL renders turn by turn, and "
         "trains on another text than the model sees",
-        "use a template that leaves earlier turns alone (with reasoning kept), or --reasoning drop",
+        "use a template that leaves earlier turns alone, or leave such rows out: --trainable --template",
+        "--trainable --template {template}",
     ),
-    "no_tools": Kind("calls, and no tools at all", "see whether the rollouts have responses_create_params.tools", True),
+    "control_tokens": Kind(
+        "the template's own control tokens stand in what a row says: the tokenizer takes them for the real ones, and a "
+        "tool result ends its turn",
+        "leave such rows out: fastsft convert --trainable --template",
+        "--trainable --template {template}",
+    ),
+    "no_tools": Kind(
+        "calls, and no tools at all",
+        "see whether the rollouts have responses_create_params.tools, or leave such rows out: --where 'calls = 0'",
+        "--where calls=0",
+        is_note=True,
+    ),
     "two_assistant_turns": Kind(
-        "the assistant has two turns in a row, as the layout `openai` has where it says something and calls; strict "
-        "templates stop",
-        "convert with --format chat, where they are one",
-        True,
+        "the assistant has two turns in a row: two responses, or one that was cut in two and teaches to stop before "
+        "each call, as by the guide's script; strict templates stop",
+        f"{_AGAIN}, which keeps what one response says in one turn",
+        "",
+        is_note=True,
     ),
-    "late_system": Kind("a system turn behind others; Qwen3.5 stops at it", "leave the row out for that model", True),
+    "late_system": Kind(
+        "a system turn behind others; Qwen3.5 stops at it",
+        "leave such rows out for that model: --trainable --template",
+        "--trainable --template {template}",
+        is_note=True,
+    ),
     "developer_role": Kind(
         "a developer's turn; several templates do not know the role",
         "convert with --format chat, where it is the system's",
-        True,
+        "--format chat",
+        is_note=True,
     ),
     "null_content": Kind(
-        "content is null beside calls, as the OpenAI API has it; gpt-oss stops at it", "write an empty string", True
+        "content is null beside calls, as the OpenAI API has it; gpt-oss stops at it", _AGAIN, "", is_note=True
     ),
     "parts": Kind(
         "content with images, sounds or files; text templates stop at it, or leave it out",
         "train a model that reads them, or convert with --format simple to have them refused",
-        True,
+        "--format simple",
+        is_note=True,
     ),
     "string_arguments": Kind(
         "arguments are JSON strings; Qwen2.5, gpt-oss and Llama encode them twice, Qwen3.5, Nemotron 3 and GLM-4 stop",
         "convert with --arguments object for these",
-        True,
+        "--arguments object",
+        is_note=True,
+    ),
+    "string_tools": Kind(
+        "tools are one JSON string, which TRL, Axolotl and NeMo Automodel read; NeMo RL stops at it",
+        "convert with --tools list for NeMo RL",
+        "--tools list",
+        is_note=True,
     ),
     "mixed_schemas": Kind(
-        "objects of one place have different keys, or one place has values of different types: a loader with a type "
-        "for each column fills keys in with null, or stops",
-        "set use_preserving_dataset: true in NeMo RL (fastsft nemo-rl does), or convert with --format chat "
-        "--arguments string",
-        True,
+        "the schemas of tools differ between rows: Hugging Face datasets before version 5 fills keys in with null, "
+        "and version 5 changes their numbers (0.6 to 0.6000000000000001)",
+        "convert with --tools string for trainers that read it; for NeMo RL nothing, as the config of fastsft nemo-rl "
+        "reads rows as they are",
+        "--tools string",
+        is_note=True,
     ),
     "reasoning_lost": Kind(
         "reasoning of a turn is not in what the template renders, as many templates keep the last turn's alone",
-        "nothing, if the model is meant to forget it",
-        True,
+        "nothing, if the model is meant to forget it; else --reasoning drop leaves all of it out",
+        "--reasoning drop",
+        is_note=True,
     ),
 }

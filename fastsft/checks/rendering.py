@@ -18,11 +18,12 @@ from typing import Any
 
 import msgspec
 
+from fastsft.checks.controls import control_tokens, controls_in
+from fastsft.checks.prefixes import is_safe
 from fastsft.checks.rules import Found
 from fastsft.errors import Refused, UsageError
 from fastsft.formats.calls import ASSISTANT
 
-_MOST_PREFIXES = 50  # of a row that are rendered
 _TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -53,7 +54,11 @@ class ChatTemplate:
             raise UsageError(f"cannot read the template {path}: {type(error).__name__}: {error}") from None
         if not templates:
             raise UsageError(f"{path} has no chat template: no chat_template.jinja, none in tokenizer_config.json")
-        self._compiled = {name: _compiled(text, path) for name, text in templates.items()}
+        compiled = {name: _compiled(text, path) for name, text in templates.items()}
+        self._compiled = {name: template for name, (template, _) in compiled.items()}
+        self._safe = {name: is_safe for name, (_, is_safe) in compiled.items()}
+        special = _special_of_tokenizer(self._path) | set(self._special.values()) if self._path.is_dir() else set()
+        self._control = control_tokens(templates.values(), special)
 
     @property
     def counts_tokens(self) -> bool:
@@ -71,12 +76,14 @@ class ChatTemplate:
             {"thinking": message["reasoning_content"], **message} if message.get("reasoning_content") else message
             for message in messages
         ]
-        name = "tool_use" if tools is not None and "tool_use" in self._compiled else "default"
-        template = self._compiled.get(name) or next(iter(self._compiled.values()))
-        text: str = template.render(
+        text: str = self._compiled[self._name_for(tools)].render(
             messages=messages, tools=tools, documents=None, add_generation_prompt=False, **self._special
         )
         return text
+
+    def _name_for(self, tools: Any) -> str:
+        name = "tool_use" if tools is not None and "tool_use" in self._compiled else "default"
+        return name if name in self._compiled else next(iter(self._compiled))
 
     def tokens_of(self, row: dict[str, Any]) -> int:
         """Count the tokens of a row.
@@ -96,23 +103,29 @@ class ChatTemplate:
             text = self.rendered(messages, tools)
         except Exception as error:
             return [Found("template_stops", f"{type(error).__name__}: {error}")], None
-        found = [*_lost(messages, tools, text), *self._changed(messages, tools, text)]
+        found = [*_lost(messages, tools, text), *self._of_beginnings(messages, tools, text)]
+        found += controls_in(row, self._control)
         return found, text
 
-    def _changed(self, messages: list[Any], tools: Any, text: str) -> Iterator[Found]:
-        """Find the first assistant turn up to which a shorter row is rendered otherwise, as NeMo RL renders it.
+    def _of_beginnings(self, messages: list[Any], tools: Any, text: str) -> Iterator[Found]:
+        """Find the first beginning of a row at which rendering stops, and the first that the next does not continue.
 
-        Of the first turns: a long row costs the square of its length.
+        NeMo RL renders each beginning and learns from what follows the first character that differs from the one
+        before (`get_formatted_message_log`).
         """
-        ends = [end for end in range(1, len(messages)) if messages[end - 1].get("role") == ASSISTANT]
-        for end in ends[:_MOST_PREFIXES]:
+        if self._safe[self._name_for(tools)]:
+            return
+        before, has_changed = "", False
+        for end in range(1, len(messages) + 1):
             try:
-                before = self.rendered(messages[:end], tools)
-            except Exception:
-                continue
-            if not text.startswith(before.rstrip()):
-                yield Found("template_changes", f"up to message {end - 1}")
+                now = self.rendered(messages[:end], tools) if end < len(messages) else text
+            except Exception as error:
+                yield Found("template_stops", f"the beginning up to message {end - 1}: {type(error).__name__}: {error}")
                 return
+            if not has_changed and not now.startswith(before):
+                has_changed = True
+                yield Found("template_changes", f"with message {end - 1}")
+            before = now
 
 
 @lru_cache(maxsize=1)  # one for each process: a compiled template does not go between them
@@ -138,7 +151,8 @@ def check_template(path: str, *, counting: bool) -> None:
 
 def _conversation_of(row: dict[str, Any]) -> tuple[list[Any], Any]:
     if "messages" in row:
-        return row["messages"], row.get("tools")
+        tools = row.get("tools")
+        return row["messages"], msgspec.json.decode(tools) if isinstance(tools, str) else tools
     return [{"role": "user", "content": row["input"]}, {"role": ASSISTANT, "content": row["output"]}], None
 
 
@@ -184,7 +198,8 @@ def _texts_of(content: Any) -> list[str]:
     return [part["text"] for part in content or [] if isinstance(part.get("text"), str)]
 
 
-def _compiled(text: str, path: str) -> Any:
+def _compiled(text: str, path: str) -> tuple[Any, bool]:
+    """Compile a template, and tell whether every beginning is rendered as the beginning of the whole."""
     try:
         import jinja2
         from jinja2.ext import Extension, loopcontrols
@@ -213,7 +228,7 @@ def _compiled(text: str, path: str) -> Any:
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
     try:
-        return environment.from_string(text)
+        return environment.from_string(text), is_safe(environment.parse(text))
     except (
         jinja2.TemplateError,
         SyntaxError,
@@ -252,6 +267,13 @@ def _special_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
         if isinstance(token, str):
             tokens[name] = token
     return tokens
+
+
+def _special_of_tokenizer(folder: Path) -> set[str]:
+    """Return the texts that a tokenizer takes for one special token each."""
+    added = [*_json_of(folder / "tokenizer.json").get("added_tokens", [])]
+    added += _json_of(folder / "tokenizer_config.json").get("added_tokens_decoder", {}).values()
+    return {token["content"] for token in added if isinstance(token, dict) and token.get("special")}
 
 
 def _tokenizer_of(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -11,8 +12,11 @@ import msgspec
 
 from fastsft.encoding import one_line_each
 from fastsft.formats.calls import ASSISTANT
+from fastsft.formats.reasoning import CLOSE, OPEN
 
 _ROLES = frozenset({"system", "developer", "user", ASSISTANT, "tool"})
+_CHAT_MEDIA = frozenset({"image_url", "video_url", "input_audio", "file"})
+_TAGS = re.compile(f"{OPEN}|{CLOSE}")
 _any = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder().encode
 
@@ -96,6 +100,10 @@ def _of_pair(row: dict[str, Any]) -> Iterator[Found]:
             yield Found("bad_content", f"{name} is a {type(row[name]).__name__}")
     if row["output"] == "":
         yield Found("empty_turn", "output")
+    if row["input"] == "":
+        yield Found("no_user_turn", "input")
+    if has_stray_tag(row["output"]):
+        yield Found("stray_think_tag", "output")
 
 
 def _of_conversation(messages: list[Any], tools: Any) -> Iterator[Found]:
@@ -111,6 +119,8 @@ def _of_conversation(messages: list[Any], tools: Any) -> Iterator[Found]:
         content = message.get("content")
         if type(content) is not str or (role == ASSISTANT and not content.strip()):  # hardly ever
             yield from _of_content(place, message)
+        if role == ASSISTANT and has_stray_tag(content):
+            yield Found("stray_think_tag", f"message {place}")
     yield from _of_order(roles)
     yield from _of_calls(messages, roles, tools)
 
@@ -123,6 +133,8 @@ def _of_content(place: int, message: dict[str, Any]) -> Iterator[Found]:
             yield Found("bad_content", f"message {place}: a part without a type, or a text part without text")
         elif kinds:
             yield Found("parts", f"message {place}: {', '.join(kinds)}")
+        if media := _CHAT_MEDIA & set(kinds):
+            yield Found("media_parts", f"message {place}: {', '.join(sorted(media))}")
     elif content is None and calls:
         yield Found("null_content", f"message {place}")
     elif not isinstance(content, str):
@@ -130,6 +142,18 @@ def _of_content(place: int, message: dict[str, Any]) -> Iterator[Found]:
     said = content.strip() if isinstance(content, str) else content
     if message.get("role") == ASSISTANT and not (said or calls or message.get("reasoning_content")):
         yield Found("empty_turn", f"message {place}")
+
+
+def has_stray_tag(content: Any) -> bool:
+    """Tell whether a text has a tag that closes reasoning where none was opened."""
+    if not isinstance(content, str) or CLOSE not in content:
+        return False
+    depth = 0
+    for tag in _TAGS.findall(content):
+        depth = 1 if tag == OPEN else depth - 1
+        if depth < 0:
+            return True
+    return False
 
 
 def _is_part(part: Any) -> bool:
@@ -141,15 +165,15 @@ def _is_part(part: Any) -> bool:
 def _of_order(roles: list[Any]) -> Iterator[Found]:
     if roles[-1] != ASSISTANT:
         yield Found("last_role", f"the last turn is of {_shown(roles[-1])}")
-    if not {"user", "system", "developer", "tool"} & {role for role in roles if isinstance(role, str)}:
-        yield Found("alternation", "nobody but the assistant speaks")
+    if "user" not in roles:
+        yield Found("no_user_turn", f"{len(roles)} turns")
     in_front = True
     for place, role in enumerate(roles):
         if role in ("system", "developer") and not in_front:
             yield Found("late_system", f"message {place}")
         in_front = in_front and role in ("system", "developer")
         if place and role == roles[place - 1] == "user":
-            yield Found("alternation", f"messages {place - 1} and {place} are both the user's")
+            yield Found("alternation", f'messages {place - 1} and {place} both have role "user"')
         if place and role == roles[place - 1] == ASSISTANT:
             yield Found("two_assistant_turns", f"messages {place - 1} and {place}")
 
@@ -160,6 +184,8 @@ def _of_calls(messages: list[dict[str, Any]], roles: list[Any], tools: Any) -> I
         declared = _names_of(tools)
         if declared is None:
             yield Found("bad_tool", "tools are not a list of objects with names")
+        elif isinstance(tools, str):
+            yield Found("string_tools", "tools")
     waiting: dict[int | str, None] = {}  # the calls that have no result yet, by id, or by number where they have none
     calls_made = 0
     for place, message in enumerate(messages):
@@ -171,11 +197,11 @@ def _of_calls(messages: list[dict[str, Any]], roles: list[Any], tools: Any) -> I
             identity = message.get("tool_call_id")
             answered = identity if isinstance(identity, str) and identity in waiting else next(iter(waiting), None)
             if answered is None or (isinstance(identity, str) and isinstance(answered, str) and answered != identity):
-                yield Found("unasked_result", f"message {place}")
+                yield Found("orphan_tool_result", f"message {place}")
             else:
                 del waiting[answered]
             continue
-        if waiting and not _results_follow(roles, place):
+        if waiting:
             yield Found("unanswered_call", f"message {place} goes on, {len(waiting)} without a result")
             waiting = {}
         for call in calls or []:
@@ -189,13 +215,6 @@ def _of_calls(messages: list[dict[str, Any]], roles: list[Any], tools: Any) -> I
         yield Found("no_tools", f"calls: {calls_made}")
 
 
-def _results_follow(roles: list[Any], place: int) -> bool:
-    """Tell whether a turn belongs to the calls before it: `openai` has several turns for what is done at once."""
-    if roles[place] != ASSISTANT or roles[place - 1] != ASSISTANT:
-        return False
-    return next((role for role in roles[place:] if role != ASSISTANT), None) == "tool"
-
-
 def _of_call(place: int, call: Any, declared: set[str] | None) -> Iterator[Found]:
     called = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(called, dict) or not isinstance(called.get("name"), str) or not called["name"]:
@@ -206,16 +225,15 @@ def _of_call(place: int, call: Any, declared: set[str] | None) -> Iterator[Found
     arguments = called.get("arguments")
     if isinstance(arguments, str):
         yield Found("string_arguments", f"message {place}")
-        try:
-            arguments = _any.decode(arguments)
-        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-            arguments = None
+        arguments = _decoded(arguments)
     if not isinstance(arguments, dict):
         yield Found("bad_arguments", f"message {place}: {_shown(called.get('arguments'))}")
 
 
 def _names_of(tools: Any) -> set[str] | None:
-    """Give the names of the functions on offer; None where tools are not what a template takes."""
+    """Return the names of the functions on offer; None where tools are not what a template takes."""
+    if isinstance(tools, str):
+        tools = _decoded(tools)
     if not isinstance(tools, list):
         return None
     names = set()
@@ -231,23 +249,24 @@ def _names_of(tools: Any) -> set[str] | None:
     return names
 
 
+def _decoded(text: str) -> Any:
+    try:
+        return _any.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return None
+
+
 def _shown(value: Any) -> str:
     text = _encode(value[:100] if isinstance(value, (str, list)) else value).decode()
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def schemas_of(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Give the values of a row that a loader with a type for each column would hold in one, each by its place."""
-    messages = row.get("messages")
-    messages = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
-    for value in {type(message.get("content")): message.get("content") for message in messages}.values():
-        yield "content", value if isinstance(value, (str, list)) else None
-    for message in messages:
-        calls = message.get("tool_calls")
-        for call in calls if isinstance(calls, list) else []:
-            called = call.get("function", call) if isinstance(call, dict) else None
-            if isinstance(called, dict):
-                yield "arguments", called.get("arguments")
+    """Return the values of a row that a loader with a type for each column would hold in one, each by its place.
+
+    Of tools alone: datasets 5.2 keeps arguments and content of different types whole (objects in a column of JSON),
+    and alters numbers in tool schemas.
+    """
     tools = row.get("tools")
     for tool in tools if isinstance(tools, list) else []:
         function = tool.get("function", tool) if isinstance(tool, dict) else None

@@ -61,7 +61,15 @@ def check_rows(
                 on_progress(Progress(done, nbytes, total.rows))
     findings, notes = total.findings()
     return CheckReport(
-        len(shards), nbytes, total.rows, total.lines, findings, notes, total.lengths(), list(map(printable, skipped))
+        files=len(shards),
+        nbytes=nbytes,
+        rows=total.rows,
+        lines=total.lines,
+        findings=findings,
+        notes=notes,
+        lengths=total.lengths(),
+        at_least=total.at_least(),
+        skipped=list(map(printable, skipped)),
     )
 
 

@@ -47,6 +47,7 @@ class CheckReport(msgspec.Struct):
         findings: What keeps rows from training, or teaches something else; empty where all is well.
         notes: What may matter to some trainers and templates.
         lengths: Quantiles of bytes, turns and, with a tokenizer, tokens of a row.
+        at_least: How many rows have at least so many tokens, by powers of two; empty without a tokenizer.
         skipped: Files that were left out, and why.
     """
 
@@ -57,6 +58,7 @@ class CheckReport(msgspec.Struct):
     findings: list[Finding]
     notes: list[Finding]
     lengths: dict[str, dict[str, int]]
+    at_least: dict[int, int]
     skipped: list[str]
 
     def to_json(self) -> bytes:
@@ -199,8 +201,14 @@ class Total:
             self._counts["mixed_schemas"] = self.rows
             self._examples["mixed_schemas"] = examples[:MOST_EXAMPLES]
 
+    def at_least(self) -> dict[int, int]:
+        """Count the rows of at least so many tokens, for each power of two up to the longest."""
+        longest = max(self._columns["tokens"], default=0)
+        tokens = pl.Series(self._columns["tokens"], dtype=pl.UInt64)
+        return {1 << power: int((tokens >= 1 << power).sum()) for power in range(longest.bit_length())}
+
     def lengths(self) -> dict[str, dict[str, int]]:
-        """Give quantiles (nearest rank) of what rows are long by."""
+        """Return quantiles (nearest rank) of what rows are long by."""
         lengths = {}
         for name in ("nbytes", "turns", "tokens"):
             numbers = pl.Series(self._columns[name], dtype=pl.UInt64).sort()

@@ -19,6 +19,8 @@ from fastsft.commands.words import (
     Quiet,
     Reasoning,
     Threshold,
+    Tools,
+    Trainer,
     published_whatever_happens,
     some,
 )
@@ -40,6 +42,8 @@ def convert(
     arguments: Arguments = None,
     reasoning: Reasoning = None,
     loss: Loss = None,
+    tools: Tools = None,
+    trainer: Trainer = None,
     reward_threshold: Threshold = 0.95,
     max_reward: Annotated[
         float | None, typer.Option(metavar="SCORE", help="Keep rollouts with reward <= SCORE.")
@@ -57,8 +61,14 @@ def convert(
     ] = None,
     template: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Count --max-tokens in the row as the tokenizer in FOLDER renders it."),
+        typer.Option(
+            metavar="PATH", help="Judge rows as a chat template renders them: a tokenizer's folder, or FILE.jinja."
+        ),
     ] = None,
+    trainable: Annotated[
+        bool,
+        typer.Option("--trainable", help="Leave out rows in which `fastsft check` finds a fault; see --template."),
+    ] = False,
     pass_rate: Annotated[
         str | None,
         typer.Option(metavar="LOW:HIGH", help="Keep tasks whose share of rollouts over the threshold lies there."),
@@ -87,6 +97,9 @@ def convert(
         str | None,
         typer.Option(metavar="FILE", help="Choose from an index that `fastsft index` wrote, instead of a scan."),
     ] = None,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Write no rows where none are kept, instead of failing.")
+    ] = False,
     max_refused: Annotated[
         str | None,
         typer.Option(metavar="LIMIT", help="Publish nothing if more lines are refused: a count, or a share as in 1%."),
@@ -129,12 +142,15 @@ def convert(
             arguments=arguments,
             reasoning=reasoning,
             loss=loss,
+            tools=tools,
+            trainer=trainer,
             reward_threshold=reward_threshold,
             max_reward=max_reward,
             allow=allow or (),
             where=where,
             max_tokens=max_tokens,
             template=template,
+            trainable=trainable,
             pass_rate=pass_rate,
             dedup=dedup,
             best_of=best_of,
@@ -144,6 +160,7 @@ def convert(
             seed=seed,
             splits=_splits(val, val_fraction, split or []),
             index=index,
+            allow_empty=allow_empty,
             max_refused=max_refused,
             shards=shards,
             shard_size=shard_size,

@@ -23,7 +23,7 @@ def check(
     jobs: Jobs = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Draw no progress bar.")] = False,
 ) -> None:
-    """Tell whether rows will train, and if not, why and what mends it.
+    """Tell whether rows will train, and if not, why and what to do.
 
     Exit codes: 0 nothing found; 1 something found, or the check failed; 2 the command was wrong.
     """
@@ -50,7 +50,8 @@ def nemo_rl(
         typer.Option("--nemo-rl", metavar="FOLDER", help="Extend the base config of this NeMo RL."),
     ] = None,
     template: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Count tokens by the tokenizer in FOLDER, else bytes.")
+        str | None,
+        typer.Option(metavar="PATH", help="Render rows with the model's template; its tokenizer counts tokens."),
     ] = None,
     model: Annotated[str, typer.Option(metavar="NAME", help="The model: a name on the hub, or a folder.")] = (
         "Qwen/Qwen2.5-1.5B"
@@ -65,7 +66,10 @@ def nemo_rl(
     epochs: Annotated[int, typer.Option(metavar="N", help="How often each row is seen.")] = 3,
     val_period: Annotated[int, typer.Option(metavar="N", help="Steps between two validations and checkpoints.")] = 100,
     checkpoint_dir: Annotated[str, typer.Option(metavar="FOLDER", help="Where checkpoints go.")] = "results/gym_sft",
-    wandb: Annotated[bool, typer.Option(help="Tell Weights & Biases.")] = True,
+    images: Annotated[
+        bool, typer.Option("--images", help="The model reads images, though its name does not say so.")
+    ] = False,
+    wandb: Annotated[bool, typer.Option(help="Log to Weights & Biases.")] = True,
     project: Annotated[str, typer.Option(metavar="NAME", help="The project there.")] = "nemo-gym-sft",
     run: Annotated[str, typer.Option(metavar="NAME", help="The name of the run.")] = "gym-sft-run-1",
     gpus: Annotated[int, typer.Option(metavar="N", help="GPUs of a node.")] = 1,
@@ -88,6 +92,7 @@ def nemo_rl(
         epochs=epochs,
         val_period=val_period,
         checkpoint_dir=checkpoint_dir,
+        images=images,
         wandb=wandb,
         project=project,
         run=run,

@@ -12,6 +12,7 @@ import typer
 
 from fastsft.errors import FailedRun, Stopped, UsageError
 from fastsft.formats import FORMATS
+from fastsft.options import GATES
 
 Inputs = Annotated[
     list[str] | None,
@@ -28,6 +29,14 @@ Reasoning = Annotated[
 ]
 Loss = Annotated[
     str | None, typer.Option(metavar="TURNS", help="Mark which turns are the model's own: own. Nothing if not given.")
+]
+Tools = Annotated[
+    str | None,
+    typer.Option(metavar="FORM", help="Tools as a list (if not given) or as one JSON string, which no loader alters."),
+]
+Trainer = Annotated[
+    str | None,
+    typer.Option("--for", metavar="TRAINER", help="Write images as the loader of TRAINER reads them: nemo-rl."),
 ]
 Template = Annotated[
     str | None,
@@ -46,7 +55,7 @@ Allow = Annotated[
     list[str] | None,
     typer.Option(
         metavar="GATES",
-        help="Keep what says not to train on it: masked, failed, unverified, incomplete (with commas), or all.",
+        help=f"Keep rollouts flagged as one of: {', '.join(GATES)} (with commas), or all.",
     ),
 ]
 MaxLine = Annotated[

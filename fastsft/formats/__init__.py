@@ -18,7 +18,7 @@ class Format(Protocol):
     """A layout: it refuses what it cannot hold."""
 
     def __call__(self, rollout: Rollout, layout: Layout = PLAIN) -> Row:
-        """Give the row of a rollout."""
+        """Return the row of a rollout."""
 
 
 FORMATS: dict[str, Format] = {
@@ -28,7 +28,8 @@ FORMATS: dict[str, Format] = {
 }
 # Which choices of `Layout` belong to which format.
 CHOICES: dict[str, frozenset[str]] = {
-    "openai": frozenset({"loss"}),
-    "chat": frozenset({"arguments", "reasoning", "loss"}),
-    "simple": frozenset(),
+    "openai": frozenset({"loss", "tools", "trainer"}),
+    "chat": frozenset({"arguments", "reasoning", "loss", "tools", "trainer"}),
+    "simple": frozenset({"trainer"}),
 }
+TRAINERS = ("nemo-rl",)  # whose forms the layouts know

@@ -13,7 +13,7 @@ from msgspec import Raw
 from fastsft.errors import Refused
 from fastsft.escape import excerpt
 from fastsft.formats.values import joined, plain
-from fastsft.rollout import ABSENT, QUOTE, Item, is_string, json_type
+from fastsft.rollout import ABSENT, QUOTE, is_string, json_type
 
 NO_TEXT = Raw(b'""')
 _LIST = ord("[")
@@ -38,8 +38,21 @@ class ImagePart(msgspec.Struct, tag="image_url", tag_field="type", gc=False):
     image_url: ImageUrl | Raw
 
 
+class VideoUrl(msgspec.Struct, gc=False):
+    """Where a video is, a JSON string."""
+
+    url: Raw
+
+
+class VideoPart(msgspec.Struct, tag="video_url", tag_field="type", gc=False):
+    """A video, as chat rows have it."""
+
+    video_url: VideoUrl
+
+
 # A string for text alone; a list of parts as soon as something else is among them.
-Content: TypeAlias = "Raw | list[TextPart | ImagePart | Raw]"
+Part: TypeAlias = "TextPart | ImagePart | VideoPart | Raw"
+Content: TypeAlias = "Raw | list[Part]"
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -50,24 +63,17 @@ class _Part(msgspec.Struct, gc=False):
     refusal: Raw = ABSENT
     image_url: Raw = ABSENT
     detail: Raw = ABSENT
+    video_url: Raw = ABSENT
+    video: Raw = ABSENT
 
 
 _parts = msgspec.json.Decoder(list[_Part])
 _raw_parts = msgspec.json.Decoder(list[Raw])
-
-
-def said_in(item: Item) -> Content:
-    """Give what a message says: its content, or the refusal that a chat-shaped turn has instead.
-
-    Raises:
-        Refused: As `content_of` does.
-    """
-    content = content_of(item.content)
-    return item.refusal if item.refusal and content == NO_TEXT and is_string(item.refusal) else content
+_video_url = msgspec.json.Decoder(VideoUrl)
 
 
 def content_of(raw: Raw) -> Content:
-    """Give content, or what a function returned, as a turn has it.
+    """Return content, or what a function returned, as a turn has it.
 
     Raises:
         Refused: It is neither a string nor a list of parts that a row can hold.
@@ -99,13 +105,15 @@ def _content_of_parts(raw: Raw) -> Content:
 
 
 def _parts_kept(raw: Raw, parts: list[_Part]) -> Content:
-    """Give content that is not text alone, in the parts of chat rows."""
-    kept: list[TextPart | ImagePart | Raw] = []
+    """Return content that is not text alone, in the parts of chat rows."""
+    kept: list[Part] = []
     for part, original in zip(parts, _raw_parts.decode(raw), strict=True):
         match part.type:
             case "input_image":
                 kept.append(_image(part))
-            case "image_url" | "input_audio" | "file":  # chat parts already
+            case "input_video":
+                kept.append(_video(part))
+            case "image_url" | "input_audio" | "video_url" | "file":  # chat parts already
                 kept.append(plain(original))
             case name if name in _REASONING_PARTS:
                 continue
@@ -139,3 +147,26 @@ def _image(part: _Part) -> ImagePart:
             return ImagePart(plain(part.image_url))
         case _:
             raise Refused("bad_content", f"an image has no image_url, found {excerpt(part.image_url)}")
+
+
+def _video(part: _Part) -> VideoPart:
+    source = part.video if json_type(part.video_url) in ("absent", "null") else part.video_url
+    match json_type(source):
+        case "string":
+            return VideoPart(VideoUrl(source))
+        case "object":  # the same one level deeper
+            try:
+                url = _video_url.decode(source).url
+            except msgspec.ValidationError:
+                url = ABSENT
+            if is_string(url):
+                return VideoPart(VideoUrl(url))
+    raise Refused("bad_content", f"a video has no video_url, found {excerpt(source)}")
+
+
+def one_content(contents: list[Content]) -> Content:
+    """Join what one turn says, with parts that are no text where there are any."""
+    strings = [content for content in contents if isinstance(content, Raw)]
+    if len(strings) == len(contents):
+        return strings[0] if len(strings) == 1 else joined(strings)
+    return [part for one in contents for part in ([TextPart(one)] if isinstance(one, Raw) else one)]

@@ -9,17 +9,18 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
+from fastsft.formats.media import for_nemo_rl, media_beside
 from fastsft.formats.row import PLAIN, Layout, Row
-from fastsft.formats.tools import Function, tools_of
-from fastsft.formats.turns import Turn, conversation
-from fastsft.rollout import Rollout
+from fastsft.formats.tools import Function, tools_in, tools_of
+from fastsft.formats.turns import Turn, conversation, without_thoughts
+from fastsft.rollout import ABSENT, Rollout
 
 
 class OpenaiRow(msgspec.Struct, omit_defaults=True, gc=False):
     """`{"messages": [...], "tools": [...]}`, without `tools` where there are none."""
 
     messages: list[Turn]
-    tools: list[Tool | Raw] = []
+    tools: list[Tool | Raw] | Raw = []
 
 
 class Tool(msgspec.Struct, gc=False):
@@ -31,15 +32,40 @@ class Tool(msgspec.Struct, gc=False):
 
 
 def to_openai(rollout: Rollout, layout: Layout = PLAIN) -> Row:
-    """Keep the whole conversation, calls and results included.
+    """Keep the whole conversation but for its reasoning.
 
     >>> from fastsft.rollout import Item
     >>> asked, said = Item(role="user", content=Raw(b'"2+2?"')), Item(role="assistant", content=Raw(b'"4"'))
     >>> msgspec.json.encode(to_openai(Rollout([asked], [said])).body)
     b'{"messages":[{"role":"user","content":"2+2?"},{"role":"assistant","content":"4"}]}'
+
+    Raises:
+        Refused: The rollout has no such row.
     """
-    turns, cut = conversation(rollout, own=layout.loss == "own")
-    return Row(OpenaiRow(turns, tools_of(rollout.tools, _tool)), turns_cut=cut)
+    found = conversation(rollout, merges=layout.loss is None)
+    turns, cut = found.turns, found.cut
+    left_out = media_beside(rollout) if rollout.metadata else set()
+    if found.has_thoughts:
+        turns = without_thoughts(turns)
+        cut += len(found.turns) - len(turns)
+        left_out.add("reasoning")
+    for turn in turns:
+        if turn.note is not None:
+            if layout.loss == "own":
+                turn.weight = turn.loss_mask = int(turn.note.is_own)
+            turn.note = None
+            for call in turn.tool_calls:
+                call.written = call.id = ABSENT
+        else:
+            turn.call_id = ABSENT
+    if layout.trainer == "nemo-rl":
+        for turn in turns:
+            turn.content = for_nemo_rl(turn.content)
+    if found.instructions is not None:
+        turns.insert(0, Turn("system", found.instructions))
+    tools = tools_of(rollout.tools, _tool)
+    body = OpenaiRow(turns, tools if layout.tools == "list" else tools_in(tools, layout))
+    return Row(body, cut, left_out=tuple(sorted(left_out)) if left_out else ())
 
 
 def _tool(tool: Function) -> Tool:

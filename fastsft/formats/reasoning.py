@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import TypeAlias, cast
 
 import msgspec
 from msgspec import Raw
 
 from fastsft.errors import Refused
 from fastsft.escape import excerpt
+from fastsft.formats.content import NO_TEXT, Content
 from fastsft.formats.values import joined, text_of
 from fastsft.rollout import Item, is_string, json_type
 
@@ -21,19 +24,20 @@ _texts = msgspec.json.Decoder(list[_Text])
 _encode = msgspec.json.Encoder().encode
 
 OPEN, CLOSE = "<think>", "</think>"
-_CLOSE_AT_LINE_END = re.compile(rf"{CLOSE}\r?(?:\n|\Z)")
+_CLOSE_AT_LINE_END = re.compile(rf"(?P<tag>{CLOSE}\r?(?:\n|\Z))")
+# Behind the end of a sentence, or right behind what is no quote: `Use </think> to close it` speaks of the tag.
+_CLOSE_AT_WORD_END = re.compile(rf"(?:[.!?:;)\]}}][ \t]*|[^\s\"'`“‘«(<])(?P<tag>{CLOSE})")
 _OPEN, _CLOSE = Raw(b'"<think>"'), Raw(b'"</think>"')
-_NO_TEXT = Raw(b'""')
 
 
 def reasoning_of(item: Item) -> list[Raw]:
-    """Give the texts of a reasoning item: its summary's, else its content's; none that is empty.
+    """Return the texts of a reasoning item: its content's, else its summary's, which tells less; none that is empty.
 
     Raises:
         Refused: They are not a list of texts.
     """
-    for raw in (item.summary, item.content):
-        if is_string(raw) and raw != _NO_TEXT:
+    for raw in (item.content, item.summary):
+        if is_string(raw) and raw != NO_TEXT:
             return [raw]
         if json_type(raw) != "list":
             continue
@@ -41,21 +45,25 @@ def reasoning_of(item: Item) -> list[Raw]:
             texts = [part.text for part in _texts.decode(raw)]
         except msgspec.ValidationError as error:
             raise Refused("bad_item", f"reasoning is not a list of texts: {error}") from None
-        if found := [text for text in texts if is_string(text) and text != _NO_TEXT]:
+        if found := [text for text in texts if is_string(text) and text != NO_TEXT]:
             return found
     return []
 
 
 def reasoning_of_turn(item: Item) -> list[Raw]:
-    """Give the reasoning that stands in a chat-shaped turn, under its older or its newer name; none if it is empty.
+    """Return the reasoning that stands in a chat-shaped turn, under its older or its newer name; none if it is empty.
 
     Raises:
         Refused: `reasoning_content` is no text; `reasoning` may be something else, as settings are.
     """
     if not is_string(item.reasoning_content) and json_type(item.reasoning_content) not in ("absent", "null"):
         raise Refused("bad_item", f"reasoning_content is not a string, found {excerpt(item.reasoning_content)}")
-    texts = [raw for raw in (item.reasoning_content, item.reasoning) if is_string(raw) and raw != _NO_TEXT]
+    texts = [raw for raw in (item.reasoning_content, item.reasoning) if is_string(raw) and raw != NO_TEXT]
     return texts[:1]
+
+
+# What the assistant said or thought at once: the content, how many calls were made before, whether it is a thought.
+Piece: TypeAlias = "tuple[Content, int, bool]"
 
 
 def in_think_tags(text: Raw) -> Raw:
@@ -64,19 +72,72 @@ def in_think_tags(text: Raw) -> Raw:
 
 
 def may_be_tagged(text: Raw) -> bool:
-    """Tell whether a text may have a tag in it, whose letters are hardly ever escaped, without decoding it."""
-    return b"think" in bytes(text)
+    """Tell whether a text may have a tag in it without decoding it.
+
+    Letters are hardly ever escaped; Go's encoder escapes the bracket.
+    """
+    written = bytes(text)
+    return b"think" in written and (b"think>" in written or b"think\\u003" in written)
 
 
-def told_apart(text: Raw, *, may_lack_opening: bool, goes_on: bool) -> tuple[Raw | None, Raw]:
-    r"""Part a text that begins with reasoning in `<think>` tags: the reasoning, or None, and the rest.
+def split_thoughts(pieces: Sequence[Piece], calls: int) -> tuple[list[Content], list[tuple[int, Raw]]]:
+    """Take the reasoning out of the pieces of a turn that makes so many calls.
+
+    A text in which reasoning begins and does not end goes on in the next, as where a prompt begins the answer.
+
+    Returns:
+        What is said by each piece, `NO_TEXT` where nothing is left; and each thought with the place of its piece.
+    """
+    thoughts: list[tuple[int, Raw]] = []
+    left: list[Content] = []
+    has_tags = False
+    for place, (piece, _, is_thought) in enumerate(pieces):
+        if is_thought:
+            thoughts.append((place, cast("Raw", piece)))
+            left.append(NO_TEXT)
+        else:
+            has_tags = has_tags or (isinstance(piece, Raw) and may_be_tagged(piece))
+            left.append(piece)
+    return _split_tags(pieces, calls, left, thoughts) if has_tags else (left, thoughts)
+
+
+def _split_tags(
+    pieces: Sequence[Piece], calls: int, left: list[Content], thoughts: list[tuple[int, Raw]]
+) -> tuple[list[Content], list[tuple[int, Raw]]]:
+    has_thought = bool(thoughts)
+    said = [(place, text, before) for place, (text, before, is_thought) in enumerate(pieces) if not is_thought]
+    texts = [one for one in said if one[1] != NO_TEXT]
+    begun: list[Raw] = []
+    for number, (place, text, calls_before) in enumerate(texts):
+        if isinstance(text, Raw) and (begun or may_be_tagged(text)):
+            _, behind, calls_then = texts[number + 1] if number + 1 < len(texts) else (0, None, -1)
+            next_is_on = isinstance(behind, Raw) and calls_then == calls_before and not _opens(behind)
+            if not begun and _is_opening(text) and (has_thought or not next_is_on):
+                text = NO_TEXT  # of reasoning that stands apart, or of none
+            elif next_is_on and not _closes(text) and (begun or _opens(text)):
+                begun.append(text)
+                text = NO_TEXT
+            else:
+                text, begun = joined([*begun, text]), []
+                goes_on = behind is not None or calls > calls_before
+                inside, text = split_think_tags(text, may_lack_opening=not has_thought, goes_on=goes_on)
+                if inside:
+                    thoughts.append((place, inside))
+        left[place] = text
+    thoughts.sort(key=lambda thought: thought[0])
+    return left, thoughts
+
+
+def split_think_tags(text: Raw, *, may_lack_opening: bool, goes_on: bool) -> tuple[Raw | None, Raw]:
+    r"""Split a text that begins with reasoning in `<think>` tags: the reasoning, or None, and the rest.
 
     The opening tag may be missing, as some templates write it into the prompt; then the closing one is the first
-    that ends a line with more behind it, in the text or where the turn goes on, and any other is a word about
-    tags. The closing tag may be missing where the turn goes on, with a call: then all of the text is reasoning.
-    Line feeds beside the tags go, as templates write their own.
+    that ends a line with more behind it, in the text or where the turn goes on, else the only one, if it ends a
+    sentence or a word. Any other is a word about tags. The closing tag may be missing where the turn goes on, with a
+    call: then all of the text is reasoning. Line feeds beside the tags go, as templates write their own.
 
-    >>> [bytes(part) for part in told_apart(Raw(b'"Add.\\n</think>\\n\\n4"'), may_lack_opening=True, goes_on=False)]
+    >>> text = Raw(b'"Add.\\n</think>\\n\\n4"')
+    >>> [bytes(part) for part in split_think_tags(text, may_lack_opening=True, goes_on=False)]
     [b'"Add."', b'"4"']
     """
     said = text_of(text)
@@ -85,24 +146,29 @@ def told_apart(text: Raw, *, may_lack_opening: bool, goes_on: bool) -> tuple[Raw
         if not (tag or goes_on):
             return None, text
     else:
-        tag_at_end = _CLOSE_AT_LINE_END.search(said) if may_lack_opening else None
-        inside, after = (said[: tag_at_end.start()], said[tag_at_end.end() :]) if tag_at_end else ("", "")
-        if not tag_at_end or OPEN in inside or not (goes_on or after.strip()):
+        end = _end_of_thought(said) if may_lack_opening else None
+        inside, after = (said[: end[0]], said[end[1] :]) if end else ("", "")
+        if not end or OPEN in inside or not (goes_on or after.strip()):
             return None, text
     inside = inside.strip("\r\n")
     return (Raw(_encode(inside)) if inside else None), Raw(_encode(after.lstrip("\r\n")))
 
 
-def opens(text: Raw) -> bool:
-    """Tell whether a text begins with the tag that opens reasoning."""
+def _end_of_thought(said: str) -> tuple[int, int] | None:
+    """Find the closing tag, without an opening one, that ends reasoning."""
+    tag = _CLOSE_AT_LINE_END.search(said)
+    if tag is None and said.count(CLOSE) == 1:
+        tag = _CLOSE_AT_WORD_END.search(said)
+    return tag.span("tag") if tag else None
+
+
+def _opens(text: Raw) -> bool:
     return may_be_tagged(text) and text_of(text).lstrip().startswith(OPEN)
 
 
-def closes(text: Raw) -> bool:
-    """Tell whether a text has a tag in it that closes reasoning."""
+def _closes(text: Raw) -> bool:
     return may_be_tagged(text) and CLOSE in text_of(text)
 
 
-def is_opening(text: Raw) -> bool:
-    """Tell whether a text is the opening tag and nothing else."""
+def _is_opening(text: Raw) -> bool:
     return text_of(text).strip() == OPEN

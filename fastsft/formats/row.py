@@ -17,11 +17,15 @@ class Layout(msgspec.Struct, frozen=True):
         arguments: Arguments of calls as an `object`, or as the JSON `string` that the model wrote.
         reasoning: Reasoning in a `field` of its turn, in front of the text in `think` tags, or `drop`.
         loss: `own` marks the turns that the model sampled; None marks nothing.
+        tools: Tools as a `list`, or as one JSON `string` that holds it.
+        trainer: Whose form images and videos have; None for the one of chat.
     """
 
     arguments: str = "object"
     reasoning: str = "field"
     loss: str | None = None
+    tools: str = "list"
+    trainer: str | None = None
 
 
 PLAIN = Layout()
@@ -34,15 +38,17 @@ class Row(msgspec.Struct, gc=False):
         body: The struct whose JSON is the line.
         turns_cut: How many turns behind the last assistant turn were left out.
         has_ids: Whether there are calls with ids, or results that name one.
+        left_out: What the rollout has and the layout does not: `reasoning`, `calls`, `images`, `sounds`, `videos`.
     """
 
     body: msgspec.Struct
     turns_cut: int = 0
     has_ids: bool = False
+    left_out: tuple[str, ...] = ()
 
 
 def content_hash(row: Row) -> bytes:
-    """Give 128 bits of the SHA-256 of what a row says, whatever the escapes in its text.
+    """Return 128 bits of the SHA-256 of what a row says, whatever the escapes in its text.
 
     Of the ids of calls only which are the same counts: a server draws them at random.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,6 +11,8 @@ from msgspec import Raw
 
 from fastsft.errors import Refused
 from fastsft.escape import excerpt
+from fastsft.formats.calls import in_namespace
+from fastsft.formats.row import Layout
 from fastsft.formats.values import plain
 from fastsft.rollout import ABSENT, json_type
 
@@ -26,23 +28,25 @@ class Function(NamedTuple):
 
 
 class _Tool(msgspec.Struct, gc=False):
-    """A tool as rollouts have it: flat, or nested with the same fields one level deeper in `function`."""
+    """A tool as rollouts have it: flat, nested with the same fields one level deeper in `function`, or a namespace."""
 
     type: str | None = None
     function: Raw = ABSENT
     name: Raw = ABSENT
     description: Raw = ABSENT
     parameters: Raw = ABSENT
+    tools: Raw = ABSENT
 
 
 _NO_TOOLS = (Raw(b"[]"), Raw(b"{}"))  # what half of all rollouts have, and what the guide's script takes for it
 
 _values = msgspec.json.Decoder(list[Raw])
 _tool = msgspec.json.Decoder(_Tool)
+_encode = msgspec.json.Encoder().encode
 
 
 def tools_of(raw: Raw, laid_out: Callable[[Function], T]) -> list[T | Raw]:
-    """Give the functions of a rollout's `tools` as `laid_out` has them; what is no function stays as it is.
+    """Return the functions of a rollout's `tools` as `laid_out` has them; what is no function stays as it is.
 
     Raises:
         Refused: It is not a list of objects, or a function has no name.
@@ -61,7 +65,7 @@ def tools_of(raw: Raw, laid_out: Callable[[Function], T]) -> list[T | Raw]:
 
 
 def _tools(raw: bytes, laid_out: Callable[[Function], Any]) -> list[Any]:
-    tools = map(_tool_of, _values.decode(raw))
+    tools = [function for tool in _values.decode(raw) for function in _functions_of(tool)]
     return [laid_out(tool) if isinstance(tool, Function) else tool for tool in tools]
 
 
@@ -70,15 +74,29 @@ _REMEMBERED_NBYTES = 256 * 1024
 _remembered_tools = lru_cache(maxsize=64)(_tools)
 
 
-def _tool_of(raw: Raw) -> Function | Raw:
+def _functions_of(raw: Raw, namespace: Raw = ABSENT) -> Iterator[Function | Raw]:
+    """Return what one tool offers: a function, those that a namespace groups, or another kind as it is."""
     try:
         tool = _tool.decode(raw)
+        if tool.type == "namespace" and not namespace:
+            for member in _values.decode(tool.tools) if json_type(tool.tools) not in ("absent", "null") else []:
+                yield from _functions_of(member, tool.name or Raw(b"null"))
+            return
         if tool.type != "function":
-            return plain(raw)
+            yield plain(raw)
+            return
         if tool.function:
             tool = _tool.decode(tool.function)
     except msgspec.ValidationError:
         raise Refused("bad_tool", f"a tool is not an object with a type, found {excerpt(raw)}") from None
     if json_type(tool.name) != "string":
         raise Refused("bad_tool", f"a function among the tools has no name, found {excerpt(raw)}")
-    return Function(tool.name, *(plain(value) if value else ABSENT for value in (tool.description, tool.parameters)))
+    name = in_namespace(namespace, tool.name) if namespace else tool.name
+    yield Function(name, *(plain(value) if value else ABSENT for value in (tool.description, tool.parameters)))
+
+
+def tools_in(tools: list[T | Raw], layout: Layout) -> list[T | Raw] | Raw:
+    """Return tools as a layout has them: a list, or one JSON string that holds it, which no loader looks into."""
+    if layout.tools == "list" or not tools:
+        return tools
+    return Raw(_encode(_encode(tools).decode()))
