@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -105,6 +105,11 @@ class Stats(msgspec.Struct):
     def to_json(self) -> bytes:
         """Encode it for programs, in ASCII: an agent's name may hold what steers a terminal."""
         return json.dumps(msgspec.to_builtins(self), indent=2).encode()
+
+
+def edges_of(bins: Sequence[Bin]) -> list[tuple[float, float]]:
+    """Return where each bin begins and ends, as a person reads them: not -4.4e-16."""
+    return [(round(one.low, 9), round(one.high, 9)) for one in bins]
 
 
 def stats_of(

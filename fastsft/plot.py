@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastsft.distribution import Stats
+from fastsft.distribution import Bin, Stats, edges_of
 from fastsft.errors import FailedRun, UsageError
 from fastsft.shards import find_shards, is_same_file
 from fastsft.write import written_whole
@@ -47,22 +47,50 @@ def draw_plot(stats: Stats, path: str) -> None:
 
 
 def _figure(stats: Stats) -> Any:
+    """Draw the bins as the terminal lists them: all of one width, however far the outermost reach."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    rewards, kept = figure.subplots(1, 2)
-    rewards.bar(
-        [bar.low for bar in stats.histogram],
-        [bar.count for bar in stats.histogram],
-        width=[bar.high - bar.low for bar in stats.histogram],
-        align="edge",
-        color="#4878a8",
-    )
-    rewards.axvline(stats.reward_threshold, color="#b04040", linewidth=1, label=f"threshold {stats.reward_threshold:g}")
-    rewards.set(title=f"{stats.rewards.count:,} rewards", xlabel="reward", ylabel="rollouts")
-    rewards.legend(frameon=False)
-    kept.bar(list(stats.kept), list(stats.kept.values()), color="#4878a8")
-    kept.set(title="rows that a threshold would keep", xlabel="threshold", ylabel="rows")
-    for axes in (rewards, kept):
-        axes.spines[["top", "right"]].set_visible(False)
+    figure = Figure(figsize=(10, 5.5), layout="constrained")
+    rewards, kept = figure.subplots(1, 2, width_ratios=(3, 2))
+    labels = [f"{low:.3g} to {high:.3g}" for low, high in edges_of(stats.histogram)]
+    _bars(rewards, labels, [bar.count for bar in stats.histogram], height=0.85)
+    rewards.set_title(f"{stats.rewards.count:,} rewards", loc="left")
+    rewards.set_ylabel("reward")
+    at = _place_of(stats.reward_threshold, stats.histogram)
+    if at is not None:
+        rewards.axhline(at, color="#b04040", linewidth=0.8)
+        rewards.annotate(
+            f"threshold {stats.reward_threshold:g}",
+            (1, at),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color="#b04040",
+        )
+    _bars(kept, [f"{threshold}" for threshold in stats.kept], list(stats.kept.values()), height=0.4)
+    kept.set_title("rows that a threshold would keep", loc="left")
+    kept.set_ylabel("threshold")
     return figure
+
+
+def _bars(axes: Any, labels: Sequence[str], counts: Sequence[int], *, height: float) -> None:
+    """Draw a bar for each count, lowest at the bottom, with the count at its end."""
+    places = range(len(counts))
+    bars = axes.barh(places, counts, height=height, color="#4878a8")
+    axes.bar_label(bars, [f"{count:,}" if count else "" for count in counts], padding=3, fontsize=8)
+    axes.set_yticks(places, labels, fontsize=8)
+    axes.margins(x=0.3, y=0.01)
+    axes.xaxis.set_visible(False)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _place_of(value: float, bins: Sequence[Bin]) -> float | None:
+    """Find where a value stands among bars of one width; None where it lies beyond them."""
+    for place, (low, high) in enumerate(edges_of(bins)):
+        if low <= value <= high:
+            return place - 0.5 + (value - low) / ((high - low) or 1.0)
+    return None

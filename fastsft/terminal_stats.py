@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastsft.distribution import THRESHOLDS, Distribution, Stats
+from fastsft.distribution import THRESHOLDS, Distribution, Stats, edges_of
 from fastsft.escape import escaped
 from fastsft.terminal import many, size_of
 
@@ -73,11 +73,10 @@ def _partly_known(stats: Stats) -> list[str]:
 
 
 def _histogram(stats: Stats) -> list[str]:
-    edges = [(round(bar.low, 9), round(bar.high, 9)) for bar in stats.histogram]  # not -4.4e-16
     most = max((bar.count for bar in stats.histogram), default=0) or 1
     return [
         f"  {low:>9.3g} to {high:<9.3g}{bar.count:>12,} {'█' * -(-bar.count * _BAR_CHARACTERS // most)}"
-        for (low, high), bar in zip(edges, stats.histogram, strict=True)
+        for (low, high), bar in zip(edges_of(stats.histogram), stats.histogram, strict=True)
     ]
 
 

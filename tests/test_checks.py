@@ -363,7 +363,7 @@ def test_special_tokens_of_the_tokenizer_are_control_tokens(tmp_path, tokenizer)
     config = json.loads((tokenizer / "tokenizer.json").read_bytes())
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     added = enumerate([("[STOP]", True), ("<tool>", False)], 1)
-    config["added_tokens"] = [{"id": id, "content": text, "special": special, **plain} for id, (text, special) in added]
+    config["added_tokens"] = [{"id": at, "content": text, "special": special, **plain} for at, (text, special) in added]
     (tokenizer / "tokenizer.json").write_text(json.dumps(config))
 
     values = lines(

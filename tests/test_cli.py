@@ -14,7 +14,7 @@ import termios
 from pathlib import Path
 
 import pytest
-from builders import call, lines, rollout, said, user
+from builders import call, line, lines, rollout, said, system, user
 
 FASTSFT = Path(sys.executable).parent / "fastsft"
 
@@ -331,3 +331,61 @@ def test_a_pipe_that_nobody_reads_is_no_error(folder, closed):
     assert (folder / "o.report.json").exists()
     assert subprocess.run([*command[:3], "--help"], cwd=folder, timeout=60, **streams).returncode == 0
     os.close(writing)
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        ("rows.parquet", ".parquet promises another kind of file; rows are written as .jsonl, .jsonl.gz or .jsonl.zst"),
+        ("rows.csv", ".csv promises"),
+        ("rows.JSON", ".json promises"),
+        ("rows.json.gz", ".json promises"),
+        ("rows.jsonl.bz2", ".bz2 promises"),
+        ("s3://bucket/rows.jsonl", "it is an address, and files are written"),
+        ("s3://bucket/folder/", "it is an address, and files are written"),
+    ],
+)
+def test_an_output_that_promises_what_is_not_written_is_refused(tmp_path, output, problem):
+    (tmp_path / "in.jsonl").write_bytes(line(rollout(user("?"), said("4"))))
+    for words in (["--output", output], ["--output", "rows.jsonl", "--val", output]):
+        command = [sys.executable, "-m", "fastsft", "convert", "in.jsonl", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, problem in done.stderr) == (2, True), done.stderr
+    assert os.listdir(tmp_path) == ["in.jsonl"]
+
+
+@pytest.mark.parametrize("more", [[], ["--val", "val.jsonl"], ["--dedup"]])
+def test_untrainable_rows_are_left_out_and_counted_by_what_check_finds(tmp_path, more):
+    made = [
+        rollout(user("2+2?"), said("4")),
+        rollout([user("?"), user("!")], said("4")),
+        rollout(user("3+3?"), said("")),
+        rollout([system("s"), user("?")], said("4")),
+    ]
+    (tmp_path / "in.jsonl").write_bytes(lines(*made))
+    template = Path(__file__).parent / "data/templates/qwen3_5.jinja"
+    words = ["in.jsonl", "--output", "rows.jsonl", "--format", "chat", "--trainable", "--template", template, *more]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "fastsft", "convert", *map(str, words)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "rows.report.json").read_bytes())
+    dropped = {"untrainable:alternation": 1, "untrainable:empty_turn": 1, "untrainable:template_stops": 1}
+    assert (report["fates"]["kept"], report["fates"]["dropped"]) == (1, dropped)
+    assert "untrainable:template_stops" in done.stdout
+
+
+def test_readmes_own_way_ends_well_three_times_on_real_rollouts(real_rollouts, tmp_path):
+    (tmp_path / "rollouts").mkdir()
+    for path in real_rollouts:
+        (tmp_path / "rollouts" / path.name).symlink_to(path)
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    way = readme.partition("the whole way:\n\n```bash\n")[2].partition("```")[0].splitlines()
+    assert [command.split()[1] for command in way] == ["stats", "convert", "check", "nemo-rl"]
+    for command in way:
+        words = [sys.executable, "-m", "fastsft", *command.split()[1:]]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -357,3 +357,99 @@ def test_the_command_prints_what_launches_it(rows, checkout, tmp_path):
     assert written["policy"]["max_total_sequence_length"] == 4096
     assert written["logger"]["wandb_enabled"] is False
     assert Path(written["data"]["train"]["data_path"]).is_absolute()
+
+
+# What the trainer would see.
+
+IMAGE = [{"type": "image", "image": "data:image/png;base64,AA=="}]
+CHAT_IMAGE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+
+
+def config_for(folder: Path, *rows: Any, template: Any = None, **training: Any) -> Any:
+    (folder / "rows.jsonl").write_bytes(lines(*rows))
+    path = folder / "rows.jsonl"
+    return write_config([path], [], folder / "sft.yaml", Training(**training), template=template and str(template))
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (
+            {"messages": [turn("system", "s"), turn("user", "?"), assistant("4")]},
+            r"would stop at these rows: template_stops \(.*rows.jsonl:2: the beginning up to message 0: ",
+        ),
+        (
+            {"messages": [turn("user", "?"), assistant("4")], "tools": "[]"},
+            r"would stop at these rows: string_tools \(.*\n  convert with --tools list for NeMo RL",
+        ),
+    ],
+)
+def test_no_config_is_written_over_rows_at_which_the_load_stops(tmp_path, row, problem):
+    template = Path(__file__).parent / "data/templates/qwen3_5.jinja"
+    good = {"messages": [turn("user", "?"), assistant("4")]}
+
+    with pytest.raises(UsageError, match=problem):
+        config_for(tmp_path, good, row, template=template)
+
+    assert not (tmp_path / "sft.yaml").exists()
+
+
+def test_what_the_template_does_to_rows_is_told_with_its_number(tmp_path, tokenizer):
+    template = (Path(__file__).parent / "data/templates/qwen3.jinja").read_text()
+    (tokenizer / "chat_template.jinja").write_text(template)
+    thinking = [turn("user", "?"), {**assistant("4"), "reasoning_content": "hm"}, turn("user", "!"), assistant("5")]
+    long = [turn("user", "a " * 50), assistant("4")]
+
+    told = config_for(
+        tmp_path, {"messages": thinking}, {"messages": long}, {"messages": long[1:] + long}, template=tokenizer,
+        sequence_length=40,
+    ).remarks  # fmt: skip
+
+    assert "These rows may not train well (template_changes 1); fastsft check says where and why." in told
+    assert "1 rows lose reasoning in this template: it renders the last turn's alone." in told
+    assert "2 rows that are longer fill a place in the batch and teach nothing;" in " ".join(told)
+
+
+@pytest.mark.parametrize(
+    ("content", "training", "problem"),
+    [
+        (CHAT_IMAGE, {"model": "Qwen/Qwen2.5-VL-3B"}, "would train without the images, sounds or files of 1 rows"),
+        (
+            IMAGE,
+            {},
+            r"1 rows have images, sounds or files, and Qwen/Qwen2.5-1.5B looks like a model of text; say --images",
+        ),
+        (IMAGE, {"model": "Qwen/Qwen2.5-VL-3B"}, None),
+        (IMAGE, {"images": True}, None),
+        (IMAGE, {"model": "reads"}, None),
+        (IMAGE, {"model": "reads_not"}, "looks like a model of text"),
+    ],
+)
+def test_images_are_for_models_that_read_them(tmp_path, monkeypatch, content, training, problem):
+    monkeypatch.chdir(tmp_path)
+    for name, config in (("reads", '{"vision_config": {}}'), ("reads_not", "{}")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(config)
+    row = {"messages": [turn("user", content), assistant("Red.")]}
+    if problem is None:
+        config_for(tmp_path, row, **training)
+    else:
+        with pytest.raises(UsageError, match=problem):
+            config_for(tmp_path, row, **training)
+    assert (tmp_path / "sft.yaml").exists() == (problem is None)
+
+
+def test_a_model_s_folder_is_absolute_and_mounted_with_the_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/tiny").mkdir(parents=True)
+    rows = [{"messages": [turn("user", f"{n}?"), assistant("4")]} for n in range(64)]
+
+    written = config_for(tmp_path, *rows, model="models/tiny", checkpoint_dir=f"{tmp_path}/out/ckpt", gpus=2, nodes=2)
+
+    assert written.config["policy"]["model_name"] == f"{tmp_path}/models/tiny"
+    slurm = written.commands[-1][1]
+    for folder in (f"{tmp_path}/models/tiny", f"{tmp_path}/out/ckpt"):
+        assert f"{folder}:{folder}" in slurm
+    assert slurm.startswith(f"mkdir -p {tmp_path}/out/ckpt && ")
+    assert subprocess.run(["bash", "-n", "-c", slurm]).returncode == 0
+    assert config_for(tmp_path, *rows, model="Qwen/Qwen3-4B").config["policy"]["model_name"] == "Qwen/Qwen3-4B"

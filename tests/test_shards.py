@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import json
 import os
+import re
+from pathlib import Path
 
+import polars as pl
 import pytest
 from backports import zstd
 from hypothesis import given
@@ -13,7 +18,7 @@ from hypothesis import strategies as st
 import fastsft
 from fastsft.errors import FailedRun, UsageError
 from fastsft.lines import Lines, lines_in
-from fastsft.shards import Chunk, Shard, chunks_of, find_shards
+from fastsft.shards import Chunk, Shard, chunks_of, find_rollouts, find_shards
 
 
 @pytest.fixture
@@ -180,3 +185,85 @@ def test_a_file_that_changes_stops_the_run(tmp_path):
     path.unlink()
     with pytest.raises(FailedRun, match=r"cannot read .*in\.jsonl: No such file"):
         next(lines_in(chunk, nbytes=9, max_line=9))
+
+
+# Files that are no files of rollouts.
+
+GOOD = {"responses_create_params": {"input": "?"}, "output": [], "reward": 1.0}
+ROW = {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "4"}]}
+TABLE = "name,reward\na,1\nb,0\n"
+
+
+def parquet(path: Path) -> None:
+    pl.DataFrame({"a": [1]}).write_parquet(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        (
+            "a.jsonl",
+            json.dumps([GOOD, GOOD]),
+            "one JSON array and not JSON lines; write one element a line: jq -c",
+        ),
+        ("a.json", json.dumps([GOOD] * 3, indent=1), "one JSON array and not JSON lines"),
+        ("a.json", json.dumps(GOOD, indent=2), "pretty-printed JSON and not JSON lines; .* jq -c . a.json"),
+        ("a.csv", TABLE, r"a table of text \(CSV\)"),
+        ("a.jsonl", TABLE.replace(",", "\t"), r"a table of text \(CSV\)"),
+        (
+            "a.parquet",
+            parquet,
+            r"is Parquet and not JSON lines; convert it first: python -c .*read_parquet\(\"a.parquet\"\)",
+        ),
+        ("a.jsonl", json.dumps(ROW) + "\n" + json.dumps(ROW), "holds rows and not rollouts; .* fastsft check a.jsonl"),
+        ("a.jsonl", '{"input": "a", "output": "b"}\n', "holds rows and not rollouts"),
+        ("a.jsonl.gz", gzip.compress(json.dumps(ROW).encode()), "holds rows and not rollouts"),
+        ("a.jsonl.bz2", bz2.compress(b"x"), "is bzip2 and not JSON lines; convert it first: bunzip2 a.jsonl.bz2"),
+    ],
+)
+def test_what_is_no_file_of_rollouts_is_told_once_with_the_way_out(tmp_path, name, content, problem):
+    path = tmp_path / name
+    if callable(content):
+        content(path)
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for run in (
+        lambda: fastsft.convert(path, tmp_path / "rows.jsonl"),
+        lambda: fastsft.stats(path),
+        lambda: fastsft.index(path, tmp_path / "i.parquet"),
+    ):
+        with pytest.raises(FailedRun, match=problem):
+            run()
+    assert os.listdir(tmp_path) == [name]
+
+    (tmp_path / "good.jsonl").write_text(json.dumps({**GOOD, "output": [ROW["messages"][1]]}) + "\n")
+    report = fastsft.convert([path, tmp_path / "good.jsonl"], tmp_path / "out" / "rows.jsonl")
+
+    assert (report.rows, report.fates.lines) == (1, 1)
+    assert [bool(re.search(problem, shard.problem or "")) for shard in report.inputs] == [True, False]
+    assert [bool(re.search(problem, note)) for note in fastsft.stats([path, tmp_path / "good.jsonl"]).notes] == [True]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps([1]) + "\n" + json.dumps(GOOD),
+        "{\n" + json.dumps(GOOD),
+        json.dumps(ROW) + "\n" + json.dumps(GOOD),
+        "a,b\n" + json.dumps(GOOD),
+        '[{"a":\n' + json.dumps(GOOD),
+        '{"messages": "none"}\n',
+        "hello\n",
+        "",
+    ],
+)
+def test_a_file_in_which_there_may_be_rollouts_is_read_line_by_line(tmp_path, content):
+    (tmp_path / "a.jsonl").write_text(content)
+    assert find_rollouts([tmp_path / "a.jsonl"])[0][0].problem is None
+
+
+def test_a_folder_whose_files_lie_deeper_is_told_with_the_glob(tmp_path):
+    (tmp_path / "run/deep").mkdir(parents=True)
+    (tmp_path / "run/deep/a.jsonl").write_text("{}")
+    with pytest.raises(UsageError, match=r"has no file .*; there are some deeper: '.*/run/\*\*/\*.jsonl' finds them"):
+        find_shards([tmp_path / "run"])
