@@ -41,7 +41,7 @@ def why_not_rollouts(path: str, compression: str | None) -> str | None:
             command = way.format(name=name, stem=name.split(".")[0])
             return f"{path} is {kind} and not JSON lines; convert it first: {command}"
     text = start.removeprefix(_BOM).lstrip()
-    if not text or b'"responses_create_params"' in text[: text.find(b"\n") if b"\n" in text else None][:200]:
+    if not text or (text.startswith(b"{") and b'"responses_create_params"' in text[:200].partition(b"\n")[0]):
         return None  # nearly always
     lines = [line for line in text.split(b"\n")[:_MOST_LINES] if line.strip()]
     values = list(filter(None, map(_object_or_list, lines)))

@@ -8,7 +8,7 @@ from fastsft.terminal import many, size_of
 
 _BAR_CHARACTERS = 40
 _AGENTS = 30  # shown one by one; --json has them all
-_NAME_CHARACTERS = 34
+_NAME_CHARACTERS = 33
 
 
 def tables_of(stats: Stats) -> str:
@@ -43,10 +43,10 @@ def tables_of(stats: Stats) -> str:
         f"  never solved {_of(stats.tasks.never, stats.tasks.count)}, sometimes "
         f"{_of(stats.tasks.sometimes, stats.tasks.count)}, always {_of(stats.tasks.always, stats.tasks.count)}",
         "",
-        f"{'agent':<{_NAME_CHARACTERS}}{'rollouts':>12}{'mean':>8}" + "".join(f"{f'>={edge:g}':>8}" for edge in _EDGES),
+        f"{'agent':<{_NAME_CHARACTERS}}{'rollouts':>12}{'mean':>9}" + "".join(f"{f'>={edge:g}':>8}" for edge in _EDGES),
         *(
             f"{_cut(agent.name):<{_NAME_CHARACTERS}}{agent.rewards.count:>12,}"
-            f"{_number(agent.rewards.mean, '{:.2f}'):>8}"
+            f"{_number(agent.rewards.mean, '{:.3g}'):>9}"
             + "".join(f"{_part(agent.kept[str(edge)], agent.rewards.count):>8}" for edge in _EDGES)
             for agent in stats.agents[:_AGENTS]
         ),

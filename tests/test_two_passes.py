@@ -6,7 +6,6 @@ import gzip
 import itertools
 import json
 import os
-import re
 import subprocess
 import sys
 from functools import partial
@@ -652,9 +651,9 @@ def test_the_mean_of_rewards_whose_sum_is_beyond_a_double(tmp_path):
 
     mean = json.loads(fastsft.stats(tmp_path).to_json(), parse_constant=pytest.fail)["rewards"]["mean"]
     assert mean == pytest.approx(1.7e308 / 3 * 2)
-    told = command("stats", tmp_path, "--plot", tmp_path / "rewards.png", ok=False)
-    assert re.fullmatch(r"fastsft: cannot draw .*rewards\.png: .*; nothing was written\n", told)
-    assert not list(tmp_path.glob("rewards*"))
+    told = command("stats", tmp_path, "--plot", tmp_path / "rewards.png")
+    assert max(map(len, told.splitlines())) <= 80
+    assert (tmp_path / "rewards.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
