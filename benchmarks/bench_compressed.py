@@ -15,7 +15,7 @@ from pathlib import Path
 import corpora
 from timing import Results, Run, arguments, in_turns, peaks_of, ratios, run, seconds_of, spread
 
-from fastsft.compression import opened
+from fastsft.compression import open_compressed
 from fastsft.options import nbytes_of
 
 KINDS = ("plain", "gz", "zst")
@@ -59,7 +59,7 @@ def main() -> None:
 def _held(path: Path, kind: str) -> bytes:
     if kind == "plain":
         return path.read_bytes()
-    with opened(str(path), kind) as stream:
+    with open_compressed(str(path), kind) as stream:
         return stream.read()
 
 

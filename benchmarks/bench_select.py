@@ -18,7 +18,7 @@ from pathlib import Path
 import polars as pl
 from timing import Results, Run, arguments, in_turns, peaks_of, ratios, run, seconds_of, spread
 
-GATES = ("masked", "failed", "unverified", "incomplete")
+from fastsft.options import GATES
 
 
 def main() -> None:
@@ -99,7 +99,7 @@ def _duckdb(table: str) -> tuple[int, int]:
     query = f"""
         WITH alive AS (
             SELECT * FROM read_parquet('{table}')
-            WHERE NOT (masked OR failed OR unverified OR incomplete) AND reward >= 0.5 AND tokens < 8192
+            WHERE NOT ({" OR ".join(GATES)}) AND reward >= 0.5 AND tokens < 8192
             QUALIFY row_number() OVER (PARTITION BY content ORDER BY line) = 1
         ), best AS (
             SELECT line FROM alive
@@ -115,7 +115,7 @@ def _pandas(table: str) -> tuple[int, int]:
     import pandas as pd
 
     lines = pd.read_parquet(table)
-    gated = lines["masked"] | lines["failed"] | lines["unverified"] | lines["incomplete"]
+    gated = lines[list(GATES)].any(axis=1)
     lines = lines[~gated & (lines["reward"] >= 0.5) & (lines["tokens"] < 8192)].drop_duplicates("content")
     keys, up = ["reward", "tokens", "nbytes", "line"], [False, True, True, True]
     best = lines.sort_values(keys, ascending=up, kind="stable").groupby("prompt", sort=False).head(2)

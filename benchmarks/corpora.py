@@ -80,9 +80,10 @@ def compressed(paths: list[Path], kind: str) -> list[Path]:
         if kind == "gz":
             packed.write_bytes(gzip.compress(path.read_bytes(), 6))
         else:
-            from fastsft.compression import packer_of
+            from fastsft.compression import zstd_frame
 
-            packed.write_bytes(packer_of(kind)(path.read_bytes()))
+            data = path.read_bytes()
+            packed.write_bytes(b"".join(zstd_frame([data], len(data), workers=1)))
     return written
 
 
