@@ -33,7 +33,7 @@ from fastsft.lines import line_starts, lines_in
 from fastsft.memory import keep_freed_memory
 from fastsft.options import Options, nbytes_of
 from fastsft.rollout import Rollout, rollout_of
-from fastsft.shards import Chunk, chunks_of, find_shards
+from fastsft.shards import ByteRange, find_shards, spans_of
 
 
 class _Header(msgspec.Struct):
@@ -45,15 +45,16 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=corpora.SHAPES, default=corpora.SHAPES)
     chosen = parser.parse_args()
     results = Results(chosen.results)
-    gc.disable()  # as the pipeline does during a chunk
+    gc.disable()  # as the pipeline does during a span
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as scratch:
         for shape in chosen.shapes:
             paths = corpora.write(Path(scratch, shape), shape, nbytes_of(chosen.size))
-            chunks = list(chunks_of(find_shards(paths)[0], Options().chunk_nbytes))
+            spans = spans_of(find_shards(paths)[0], Options().span_nbytes)
+            ranges = [one for span in spans for one in span.ranges]
             measured: dict[str, list[float]] = defaultdict(list)
             for _ in range(chosen.pairs):
-                for name, seconds in stages(chunks, Path(scratch, "rows")).items():
+                for name, seconds in stages(ranges, Path(scratch, "rows")).items():
                     measured[name].append(seconds)
             size = corpora.size_of(paths)
             total = sum(statistics.median(values) for name, values in measured.items() if name != "floor of decode")
@@ -65,8 +66,8 @@ def main() -> None:
                 path.unlink()
 
 
-def stages(chunks: list[Chunk], output: Path) -> dict[str, float]:
-    """Seconds of each stage over all chunks."""
+def stages(ranges: list[ByteRange], output: Path) -> dict[str, float]:
+    """Seconds of each stage over all ranges."""
     spent: dict[str, float] = defaultdict(float)
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
@@ -79,8 +80,8 @@ def stages(chunks: list[Chunk], output: Path) -> dict[str, float]:
     encoder = msgspec.json.Encoder()
     digest = hashlib.sha256()
     with output.open("wb", buffering=0) as file:
-        for chunk in chunks:
-            pieces = lines_in(chunk, nbytes=1 << 20, max_line=1 << 28)
+        for one in ranges:
+            pieces = lines_in(one, nbytes=1 << 20, max_line=1 << 28)
             while (read := timed("read", lambda pieces=pieces: next(pieces, None))) is not None:
                 data = read.data
                 starts = timed("lines", lambda data=data: line_starts(data))

@@ -5,12 +5,12 @@ The library is the same door as the command:
     >>> import fastsft
     >>> report = fastsft.convert("rollouts/", "sft_data/train.jsonl")  # doctest: +SKIP
     >>> report.fates.kept, report.fates.refused  # of 330 rollouts that NeMo Gym ships  # doctest: +SKIP
-    (185, {'bad_json': 5, 'no_output': 5, 'nothing_to_imitate': 1})
+    (185, {'bad_json': 5, 'no_output': 5, 'no_assistant_turn': 1})
 """
 
 __version__ = "0.6.0"  # above the imports, as the report names it
 
-from fastsft.api import check, convert, index, stats
+from fastsft.api import check, convert, index, stats, verify
 from fastsft.errors import FailedRun, FastsftError, TooManyRefused, UsageError
 from fastsft.formats import FORMATS
 from fastsft.options import Options
@@ -31,4 +31,5 @@ __all__ = [
     "convert",
     "index",
     "stats",
+    "verify",
 ]

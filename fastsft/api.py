@@ -15,8 +15,9 @@ from fastsft.polars_after_fork import check_polars
 from fastsft.report import Progress, Report
 
 if TYPE_CHECKING:
-    from fastsft.checks.total import CheckReport
+    from fastsft.checks.report import CheckReport
     from fastsft.distribution import Stats
+    from fastsft.outputs.verify import Verification
 
 
 def convert(
@@ -52,6 +53,8 @@ def convert(
     name: str = "train",
     compress: str | None = None,
     max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
+    fresh: bool = False,
+    verify_inputs: bool = False,
     jobs: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
@@ -94,8 +97,11 @@ def convert(
         name: What the names of shards begin with.
         compress: Compress the rows: `gz` or `zst`; for one file its suffix says it.
         max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
+        fresh: Begin anew, though an interrupted run left something to go on from.
+        verify_inputs: Hash the inputs, so that a run goes on only from spans whose bytes are the same; without it, size
+            and time of change decide.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
-        on_progress: Called in this process after each chunk of input.
+        on_progress: Called in this process after each span of input.
 
     Returns:
         What became of every line, and what was written; the same as the report file.
@@ -133,6 +139,8 @@ def convert(
         name=name,
         compress=compress,
         max_line_nbytes=nbytes_of(max_line) if isinstance(max_line, str) else max_line,
+        fresh=fresh,
+        verify_inputs=verify_inputs,
         jobs=jobs,
     )
     shares = {path: share_of(share) if isinstance(share, str) else share for path, share in (splits or {}).items()}
@@ -169,7 +177,7 @@ def index(
         trainer: As in `convert`.
         max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
-        on_progress: Called in this process after each chunk of input.
+        on_progress: Called in this process after each span of input.
 
     Returns:
         What is known of every line: the refused and blank ones; rollouts have no fate yet.
@@ -213,7 +221,7 @@ def stats(
         allow: Gates to lift, as in `convert`.
         max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
-        on_progress: Called in this process after each chunk of input.
+        on_progress: Called in this process after each span of input.
 
     Returns:
         `rewards`, `tasks`, `agents`, `lengths` and more; `help` of its type lists them.
@@ -245,7 +253,7 @@ def check(
         template: A chat template to render each row with: a `.jinja` file, or the folder of a tokenizer.
         max_tokens: Find rows of more tokens, by the tokenizer in `template`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
-        on_progress: Called in this process after each chunk of input.
+        on_progress: Called in this process after each span of input.
 
     Returns:
         `findings`, each with rows and examples, `notes`, and `lengths`: quantiles, by name ("nbytes", "turns" and
@@ -260,6 +268,27 @@ def check(
 
     path = None if template is None else os.fspath(template)
     return check_rows(_paths(inputs), template=path, max_tokens=max_tokens, jobs=jobs, on_progress=on_progress)
+
+
+def verify(output: str | os.PathLike[str], *, jobs: int | None = None) -> Verification:
+    """Check the files of an output, and of the splits of its run, against the reports beside them.
+
+    What an interrupted run had begun to publish is finished first.
+
+    Args:
+        output: The file or the folder that `convert` wrote to.
+        jobs: Worker processes; None for all cores.
+
+    Returns:
+        `differences`, empty where all is as the reports say, and how much was checked: `files`, `rows`, `nbytes`.
+
+    Raises:
+        UsageError: No report is there, or another run is writing there.
+        FailedRun: A report cannot be read.
+    """
+    from fastsft.outputs.verify import verify_output
+
+    return verify_output(output, jobs=jobs)
 
 
 def _options(**settings: object) -> Options:

@@ -25,8 +25,8 @@ def main() -> NoReturn:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy, which joblib imports, starts threads that spin
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")  # a terminal of another encoding loses no summary
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves it
+    for number in ASKING_TO_STOP:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves it, or a script's `&`
             signal.signal(number, _stop)
     sys.unraisablehook = _stop_again
     try:
@@ -43,13 +43,14 @@ def main() -> NoReturn:
     except OSError as error:  # a folder that may not be looked into, or help onto a full disk
         code = 1
         _complain(f"{os.fsdecode(error.filename) if error.filename else 'cannot write'}: {error.strerror or error}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # one that came before there was a handler
         code = 128 + signal.SIGINT
+        _complain("interrupted; nothing was published")
     except Stopped as stopped:
         code = 128 + stopped.number
-        _complain(f"stopped by {signal.Signals(stopped.number).name}; nothing was published")
-    if code == 128 + signal.SIGINT:  # typer turns a KeyboardInterrupt into this code
-        _complain("interrupted; nothing was published")
+        what = "interrupted" if stopped.number == signal.SIGINT else f"stopped by {signal.Signals(stopped.number).name}"
+        more = "; the same command goes on from what was done" if stopped.keeps_receipts else ""
+        _complain(f"{what}; nothing was published{more}")
     _leave(code)
 
 
@@ -87,10 +88,10 @@ def _stop_again(lost: sys.UnraisableHookArgs) -> None:
     Imports have such callbacks: of 150 runs that got a SIGINT in their first half second, two went on to the end.
     """
     stop = lost.exc_value
-    if not isinstance(stop, (KeyboardInterrupt, Stopped)):
+    if not isinstance(stop, Stopped):
         sys.__unraisablehook__(lost)
         return
 
-    number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+    number = stop.number
     signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), number))
     signal.setitimer(signal.ITIMER_REAL, _SECONDS_UNTIL_AGAIN)

@@ -13,7 +13,7 @@ import gzip
 import importlib
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import IO, Any, cast
 
@@ -105,8 +105,8 @@ def check_compressor(compression: str) -> None:
         _zstd()
 
 
-def zstd_frame(plain: IO[bytes], nbytes: int, *, workers: int) -> Iterator[bytes]:
-    """Compress a file of so many bytes into one frame that says its length and has a checksum.
+def zstd_frame(plain: Iterable[bytes], nbytes: int, *, workers: int) -> Iterator[bytes]:
+    """Compress pieces of so many bytes in all into one frame that says its length and has a checksum.
 
     Readers that take one frame alone give the beginning of many without an error, and python-zstandard's
     `decompress()` wants the length; so the size is known before. The bytes do not depend on the number of workers.
@@ -121,8 +121,8 @@ def zstd_frame(plain: IO[bytes], nbytes: int, *, workers: int) -> Iterator[bytes
     }
     compressor = zstd.ZstdCompressor(options=options)
     compressor.set_pledged_input_size(nbytes)
-    while block := plain.read(_BLOCK_NBYTES):
-        yield compressor.compress(block)
+    for piece in plain:
+        yield compressor.compress(piece)
     yield compressor.flush()
 
 

@@ -9,25 +9,24 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 import polars as pl
 
-from fastsft.account import Account
 from fastsft.options import GATES, Options
-from fastsft.report import Fates, Progress, teller
-from fastsft.scan import in_groups, scanned_tables
+from fastsft.pipeline.scan import scanned
+from fastsft.report import Fates, Progress
 from fastsft.shards import find_rollouts
-from fastsft.table import empty
+from fastsft.table import read_parts
 from fastsft.tasks import TASK_FROM, with_tasks
-from fastsft.workers import Workers, jobs_for
 
 THRESHOLDS = (0.5, 0.85, 0.9, 0.95, 1.0)  # the guide's, and the edges beside them
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 LENGTHS = ("nbytes", "turns", "calls", "tokens")
 BINS = 20
+_PARTS_AT_ONCE = 256
 _MOST_VALUES = 200_000  # of a column that are counted one by one
 
 
@@ -125,24 +124,26 @@ def stats_of(
         FailedRun: The scan could not be finished.
     """
     shards, notes = find_rollouts(inputs)
-    nbytes = sum(shard.nbytes for shard in shards)
-    tell = teller(on_progress, nbytes)
     names = ["reward", *TASK_FROM, *GATES, *LENGTHS]
-    tally = _Tally(options)
-    tally.add(empty(names))
-    with Workers(jobs_for(shards, options)) as workers:
-        account = Account(shards, notes, options, lambda lines: None)
-        for tables in in_groups(scanned_tables(shards, options, workers, names, account, tell)):
-            tally.add(pl.concat(tables))
-    account.judge_scan()
+    with scanned(shards, notes, options, names, on_progress) as (ledger, folder):
+        ledger.judge_scan()
+        tally = _Tally(options)
+        for parts in _in_groups(ledger.parts):
+            tally.add(read_parts([(folder / name, place, before) for name, place, before in parts], names))
     return Stats(
         shards=len(shards),
-        nbytes=nbytes,
-        fates=account.report.fates,
+        nbytes=sum(shard.nbytes for shard in shards),
+        fates=ledger.report.fates,
         reward_threshold=options.reward_threshold,
-        notes=[*account.report.notes, *(f"Skipped file: {shard.problem}" for shard in account.report.damaged)],
+        notes=[*ledger.report.notes, *(f"Skipped file: {shard.problem}" for shard in ledger.report.damaged)],
         **tally.results(),
     )
+
+
+def _in_groups(parts: Sequence[tuple[str, int, int]]) -> Iterator[Sequence[tuple[str, int, int]]]:
+    """Group parts, so that few lines are held at once, and not each part costs a round."""
+    for start in range(0, len(parts), _PARTS_AT_ONCE):
+        yield parts[start : start + _PARTS_AT_ONCE]
 
 
 class _Tally:

@@ -3,6 +3,7 @@
     FastsftError
     ├── UsageError        the command or the call was wrong; nothing was written     exit 2
     ├── FailedRun         the run could not be finished; nothing was published       exit 1
+    │   ├── KeepsReceipts     it was broken off from outside, and can go on from what it did
     │   └── TooManyRefused    more lines were refused than --max-refused allows      exit 3
     ├── DamagedShard      a compressed shard cannot be read to its end; it is refused whole, the run goes on
     └── NoRow             one line gives no row; the run goes on
@@ -54,6 +55,10 @@ class FailedRun(FastsftError):
         return self.problem
 
 
+class KeepsReceipts(FailedRun):
+    """The run was broken off from outside; what it did is kept, and the same words go on from there."""
+
+
 class TooManyRefused(FailedRun):
     """More lines were refused than `max_refused` allows."""
 
@@ -90,7 +95,14 @@ class Dropped(NoRow):
 
 
 class Stopped(BaseException):
-    """A signal asked the run to end; raised where it was, so that everything is cleaned up on the way out."""
+    """A signal asked the run to end; raised where it was, so that everything is cleaned up on the way out.
+
+    Attributes:
+        number: Which signal.
+        keeps_receipts: Whether the same command goes on from what was done.
+    """
+
+    keeps_receipts = False
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

@@ -19,9 +19,8 @@ from typing import Any, TypeAlias
 
 from fastsft.errors import FailedRun
 from fastsft.signals import signals_blocked
-from fastsft.spool import Slots
 
-_Begin: TypeAlias = Callable[[int, Slots], None]
+_Begin: TypeAlias = Callable[[int], None]
 
 
 class ForkedPool:
@@ -29,11 +28,9 @@ class ForkedPool:
 
     def __init__(self, jobs: int, begin: _Begin) -> None:
         self.jobs = jobs
-        self.slots = Slots(jobs)
         others = set(multiprocessing.active_children())
         context = multiprocessing.get_context("fork")
-        given = os.getpid(), self.slots
-        self._pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=begin, initargs=given)
+        self._pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=begin, initargs=(os.getpid(),))
         self._watch: threading.Thread | None = None
         # A signal waits until each process has begun, as it would find the parent's handlers there.
         try:
@@ -62,7 +59,6 @@ class ForkedPool:
         if self._watch:
             self._watch.join()
         self._pool.shutdown(cancel_futures=True)
-        self.slots.close()
 
 
 def _end_with_one(jobs: int, processes: Set[BaseProcess], results: Connection) -> None:

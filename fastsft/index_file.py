@@ -9,24 +9,28 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import polars as pl
 
 from fastsft import __version__
-from fastsft.account import Account
 from fastsft.errors import FailedRun, UsageError
 from fastsft.formats.row import Layout
 from fastsft.options import Options
-from fastsft.report import Fates, Progress, RefusedLine, Report, Scanned, teller
-from fastsft.scan import scan
+from fastsft.pipeline.ledger import Ledger
+from fastsft.pipeline.scan import scanned
+from fastsft.pipeline.scans import scanned_lines
+from fastsft.report import Fates, Progress, RefusedLine, Report
 from fastsft.seal import UNSEALED, head_of, is_whole, seal
-from fastsft.shards import Chunk, Shard, find_rollouts, is_same_file, printable
+from fastsft.shards import Shard, find_rollouts, is_same_file, printable
+from fastsft.storage.whole import written_whole
 from fastsft.table import COLUMNS
 from fastsft.target import check_promise
 from fastsft.tasks import with_tasks
-from fastsft.workers import Workers, jobs_for
-from fastsft.write import written_whole
+
+if TYPE_CHECKING:
+    from fastsft.outputs.outputs import Outputs
 
 NAME = "fastsft.index.parquet"  # where it is found by itself, beside the first shard
 _COMMAND = "fastsft index INPUT... --output FILE"
@@ -68,8 +72,8 @@ class Index:
         self._shards = shards
         self._entries = entries  # where each shard of the run stands in the index
 
-    def lines(self, names: Sequence[str], account: Account) -> pl.DataFrame:
-        """Read the columns `names` of the run's rollouts, in its order; refused lines go to the account.
+    def lines(self, names: Sequence[str], ledger: Ledger, outputs: Outputs) -> pl.DataFrame:
+        """Read the columns `names` of the run's rollouts, in its order; the ledger learns of the other lines.
 
         Raises:
             FailedRun: The file is damaged.
@@ -85,21 +89,22 @@ class Index:
             problem = f"{self._path} is damaged ({type(error).__name__}); make it anew with: {_COMMAND}"
             raise FailedRun(f"{problem}; nothing was published") from None
         known = known.join(places, on="place", how="inner", maintain_order="left")
-        self._account(known, account)
+        self._tell(known, ledger, outputs)
         rollouts = known.filter(pl.col("reason").is_null()).with_columns(
             pl.col("now").alias("place"), pl.col("path").alias("shard")
         )
         return rollouts.select(names).sort("place", maintain_order=True)
 
-    def _account(self, known: pl.DataFrame, account: Account) -> None:
-        refused = known.filter(pl.col("reason").is_not_null()).select("now", "line", "offset", "reason", "problem")
+    def _tell(self, known: pl.DataFrame, ledger: Ledger, outputs: Outputs) -> None:
+        refused = known.filter(pl.col("reason").is_not_null())
         by_place: dict[int, list[RefusedLine]] = {}
-        for now, line, offset, reason, problem in refused.iter_rows():
-            by_place.setdefault(now, []).append(RefusedLine("", line - 1, offset, reason, problem))
+        for now, *line in refused.select("now", "path", "line", "offset", "reason", "problem").iter_rows():
+            by_place.setdefault(now, []).append(RefusedLine(*line))
         for shard, place in zip(self._shards, self._entries, strict=True):
             entry = self._about.shards[place]
             lines = sorted(by_place.get(shard.place, []), key=lambda refused: refused.line)
-            account.take(Scanned(Chunk(shard, 0, shard.nbytes), entry.fates, lines, [], entry.problem))
+            ledger.know(shard.place, entry.fates, entry.problem, lines)
+            outputs.write_refused(ledger, lines)
 
 
 def index_for(
@@ -210,15 +215,22 @@ def write_index(
             raise UsageError(f"{shard.path} is an input and would be overwritten; choose another output")
     if target.exists() and not _is_index(target):
         raise UsageError(f"{target} is no index of fastsft, and would be overwritten; choose another output")
-    tell = teller(on_progress, sum(shard.nbytes for shard in shards))
-    refused: list[RefusedLine] = []
     names = ["place", *_FOUND, "unusable", "problem", *(["content"] if options.dedup else [])]
-    with Workers(jobs_for(shards, options)) as workers:
-        account = Account(shards, notes, options, refused.extend)
-        lines = scan(shards, options, workers, names, account, tell, every_line=True)
-    account.judge_scan()
-    _write(target, with_tasks(lines), refused, account.report, shards, options)
-    return account.report
+    with scanned(shards, notes, options, names, on_progress, every_line=True) as (ledger, folder):
+        lines = scanned_lines(ledger, folder, names)
+        refused = [
+            line for part in ledger.refused for line in _refused_in(folder / part.segment.name, part.shard, part.before)
+        ]
+    ledger.judge_scan()
+    _write(target, with_tasks(lines), refused, ledger.report, shards, options)
+    return ledger.report
+
+
+def _refused_in(path: Path, shard: str, before: int) -> list[RefusedLine]:
+    lines = [msgspec.json.decode(line, type=RefusedLine) for line in path.read_bytes().splitlines()]
+    for line in lines:
+        line.line += before if line.shard == shard else 0
+    return lines
 
 
 def _write(

@@ -1,7 +1,7 @@
-"""Read the lines of a chunk: all of them, or some that were chosen.
+"""Read the lines of a range: all of them, or some that were chosen.
 
 A line longer than it may be is passed over, and a file that is not what it was when it was
-found stops the run. Compressed shards are read as a stream, about a chunk at once.
+found stops the run. Compressed shards are read as a stream, a piece at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 from fastsft.compression import damages, open_compressed
 from fastsft.encoding import is_utf8
 from fastsft.errors import DamagedShard, FailedRun
-from fastsft.shards import Chunk, Shard
+from fastsft.shards import ByteRange, Shard
 
 BOM = b"\xef\xbb\xbf"
 _SEARCH_NBYTES = 64 * 1024  # read at a time to find the end of a line
@@ -25,12 +25,12 @@ _GAP_NBYTES = 64 * 1024  # unwanted bytes between two chosen lines that are read
 
 
 class Chosen(msgspec.Struct, frozen=True):
-    """Some lines of a chunk: their numbers in the shard, from 1, where each begins, its bytes without line feed.
+    """Some lines of a range: their numbers in the shard, from 1, where each begins, its bytes without line feed.
 
     `split` is which output they go to.
     """
 
-    chunk: Chunk
+    range: ByteRange
     lines: list[int]
     offsets: list[int]
     nbytes: list[int]
@@ -56,8 +56,8 @@ class Lines(msgspec.Struct):
     too_long_nbytes: int | None = None
 
 
-def lines_in(chunk: Chunk, *, nbytes: int, max_line: int) -> Iterator[Lines]:
-    """Read the lines of a chunk, about `nbytes` at a time.
+def lines_in(part: ByteRange, *, nbytes: int, max_line: int) -> Iterator[Lines]:
+    """Read the lines of a range, about `nbytes` at a time.
 
     A line longer than `max_line` bytes is passed over without being held in memory.
 
@@ -65,19 +65,19 @@ def lines_in(chunk: Chunk, *, nbytes: int, max_line: int) -> Iterator[Lines]:
         FailedRun: The file is not what it was when it was found.
         DamagedShard: A compressed stream is damaged or ends early, or the file is none of rollouts.
     """
-    if chunk.shard.problem is not None:
-        raise DamagedShard(chunk.shard.problem)
+    if part.shard.problem is not None:
+        raise DamagedShard(part.shard.problem)
     try:
-        with _opened(chunk.shard) as file:
-            if chunk.shard.compression is None:
-                yield from _lines_of_file(file.fileno(), chunk, nbytes, max_line)
+        with _opened(part.shard) as file:
+            if part.shard.compression is None:
+                yield from _lines_of_file(file.fileno(), part, nbytes, max_line)
                 return
-        with open_compressed(chunk.shard.path, chunk.shard.compression) as stream:
-            yield from _lines_of_stream(stream, chunk.shard, nbytes, max_line)
+        with open_compressed(part.shard.path, part.shard.compression) as stream:
+            yield from _lines_of_stream(stream, part.shard, nbytes, max_line)
     except OSError as error:
         if error.strerror is None:  # a damaged stream, told as an OSError without a number
-            raise DamagedShard(f"{chunk.shard.path} is damaged: {error}") from None
-        raise FailedRun(f"cannot read {chunk.shard.path}: {error.strerror}") from None
+            raise DamagedShard(f"{part.shard.path} is damaged: {error}") from None
+        raise FailedRun(f"cannot read {part.shard.path}: {error.strerror}") from None
 
 
 # Lines by their numbers in the shard, from 1.
@@ -91,9 +91,9 @@ def chosen_lines(chosen: Chosen, *, nbytes: int, max_line: int) -> Iterator[Numb
         FailedRun: The file is not what it was when it was scanned.
     """
     places = zip(chosen.lines, chosen.offsets, chosen.nbytes, strict=True)
-    changed = FailedRun(f"{chosen.chunk.shard.path} is not what was scanned")
-    if chosen.chunk.shard.compression is None:
-        with _opened(chosen.chunk.shard) as file:
+    changed = FailedRun(f"{chosen.range.shard.path} is not what was scanned")
+    if chosen.range.shard.compression is None:
+        with _opened(chosen.range.shard) as file:
             for span in _spans(list(places), nbytes):
                 start, stop = span[0][1], span[-1][1] + span[-1][2]
                 data = _read(file.fileno(), start, stop)
@@ -102,7 +102,7 @@ def chosen_lines(chosen: Chosen, *, nbytes: int, max_line: int) -> Iterator[Numb
                 yield _checked(found, data, changed)
         return
     place = next(places, None)
-    for lines in lines_in(chosen.chunk, nbytes=nbytes, max_line=max_line):
+    for lines in lines_in(chosen.range, nbytes=nbytes, max_line=max_line):
         view, found = memoryview(lines.data), list[tuple[int, memoryview]]()
         while place is not None and place[1] < lines.offset + len(lines.data):
             start = place[1] - lines.offset
@@ -144,11 +144,11 @@ def _opened(shard: Shard) -> Iterator[IO[bytes]]:
         raise FailedRun(f"cannot read {shard.path}: {error.strerror}") from None
 
 
-def _lines_of_file(file: int, chunk: Chunk, nbytes: int, max_line: int) -> Iterator[Lines]:
-    start = _line_start(file, chunk.start, chunk.stop)
-    while start < chunk.stop:  # nothing to read where one line fills the chunk, or the next begins in the next chunk
-        edge = min(start + nbytes, chunk.stop)
-        stop = _line_start(file, edge, chunk.shard.nbytes)
+def _lines_of_file(file: int, part: ByteRange, nbytes: int, max_line: int) -> Iterator[Lines]:
+    start = _line_start(file, part.start, part.stop)
+    while start < part.stop:  # nothing to read where one line fills the range, or the next begins in the next range
+        edge = min(start + nbytes, part.stop)
+        stop = _line_start(file, edge, part.shard.nbytes)
         yield _without_mark(_lines_between(file, start, edge, stop, max_line))
         if stop - edge > nbytes // 8:
             nbytes *= 2  # lines are long, and what was read to find the end of one is read again

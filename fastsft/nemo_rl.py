@@ -13,15 +13,15 @@ import msgspec
 import yaml
 
 from fastsft.checks.rendering import check_template, template_at
+from fastsft.checks.report import CheckReport
 from fastsft.checks.rules import row_kind
 from fastsft.checks.run import check_rows
-from fastsft.checks.total import CheckReport
 from fastsft.errors import UsageError
 from fastsft.lines import lines_in
 from fastsft.nemo_rl_config import DEFAULT_BATCH, Training, batches_of, commands_of, config_of, reads_images
 from fastsft.report import Progress, Report
-from fastsft.shards import Chunk, Shard, find_shards, is_same_file
-from fastsft.write import written_whole
+from fastsft.shards import ByteRange, Shard, find_shards, is_same_file
+from fastsft.storage.whole import written_whole
 
 BASE = "examples/configs/sft.yaml"  # in a checkout of NeMo RL
 _BASE_BESIDE = "configs/sft.yaml"  # the same, from a file in `examples/`
@@ -267,7 +267,7 @@ def _rows_too_long(length: int, checked: CheckReport) -> int | None:
 
 def _kind_of(shard: Shard) -> str:
     """Look at the first row of a file: a `conversation`, or a `pair` of input and output."""
-    for lines in lines_in(Chunk(shard, 0, min(shard.nbytes, 1)), nbytes=1, max_line=1 << 40):
+    for lines in lines_in(ByteRange(shard, 0, min(shard.nbytes, 1)), nbytes=1, max_line=1 << 40):
         line, _, _ = lines.data.partition(b"\n")
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             if kind := row_kind(_any.decode(line)):

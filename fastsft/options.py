@@ -31,7 +31,7 @@ GATES = ("masked", "failed", "unverified", "incomplete", "no_generation", "no_us
 
 UNTRAINABLE = "untrainable:"  # begins the reason of rows in which `check` finds a fault; its name follows
 
-_OF_NO_BYTE = ("jobs", "chunk_nbytes")  # settings that never change a byte of what is written
+_OF_NO_BYTE = ("jobs", "span_nbytes", "fresh", "verify_inputs")  # settings that never change a byte of what is written
 LAYOUT_CHOICES = {
     "arguments": ("object", "string"),
     "reasoning": ("field", "think", "drop"),
@@ -83,7 +83,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         max_line_nbytes: Refuse longer lines unread, in bytes.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
             Never changes a byte of what is written.
-        chunk_nbytes: Bytes of input that are converted at once. Never changes a byte of what is written.
+        fresh: Begin anew, though a run that died left something to go on from.
+        verify_inputs: Hash the inputs, so that a run goes on only from spans whose bytes are the same.
+        span_nbytes: Bytes of input in a span; None for what follows from the size of the input. Shards of a run hold
+            whole spans; otherwise it never changes a byte of what is written.
     """
 
     format: str = "openai"
@@ -114,7 +117,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     compress: str | None = None
     max_line_nbytes: int = DEFAULT_MAX_LINE_NBYTES
     jobs: int | None = None
-    chunk_nbytes: int = 16 * 1024 * 1024
+    fresh: bool = False
+    verify_inputs: bool = False
+    span_nbytes: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, naming what can.
@@ -165,7 +170,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             (self.best_of, "number of the best"),
             (self.per_task, "most of a task"),
             (self.per_agent, "most of an agent"),
-            (self.chunk_nbytes, "chunk size"),
+            (self.span_nbytes, "span size"),
         ):
             if value is not None and value < 1:
                 raise UsageError(f"the {what} must be at least 1, not {value}")

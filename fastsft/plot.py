@@ -10,7 +10,7 @@ from typing import Any
 from fastsft.distribution import Bin, Stats, edges_of
 from fastsft.errors import FailedRun, UsageError
 from fastsft.shards import find_shards, is_same_file
-from fastsft.write import written_whole
+from fastsft.storage.whole import written_whole
 
 
 def check_plot(path: str, inputs: Sequence[str]) -> None:

@@ -7,14 +7,10 @@ on the inputs and the options alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-
-from fastsft.seen import Seen
-from fastsft.shards import Chunk
-from fastsft.spool import Held
 
 
 class Fates(msgspec.Struct):
@@ -90,65 +86,12 @@ class RefusedLine(msgspec.Struct, gc=False):
     problem: str
 
 
-class Converted(msgspec.Struct):
-    """What a chunk gave, or a part of it, before it is known where its lines stand in the shard.
-
-    Attributes:
-        chunk: The chunk.
-        fates: The fates of its lines.
-        refused: Its refused lines; `line` counts from 0 at the chunk's first line.
-        rows: Its rows, JSON lines, as many as lines were kept, or where they are: in which memory, or their number in
-            the spool.
-        problem: Why a compressed shard was refused whole; None where it was not.
-        split: Which output its rows go to.
-        left_out: How many rows lack something that their rollouts have, by what.
-        seen: What is known of rollouts none of which is kept; None where one is.
-    """
-
-    chunk: Chunk
-    fates: Fates
-    refused: list[RefusedLine]
-    rows: bytes | Held | int
-    problem: str | None = None
-    split: int = 0
-    left_out: dict[str, int] = {}
-    seen: Seen | None = None
-
-
-class Scanned(msgspec.Struct):
-    """What a chunk is known to hold, before it is known where its lines stand in the shard.
-
-    Attributes:
-        chunk: The chunk.
-        fates: The fates of the lines that are no rollout; the others have none yet.
-        refused: Its refused lines; `line` counts from 0 at the chunk's first line.
-        tables: The table of its rollouts, in parts, packed; `line` counts from 1 at the chunk's first line.
-        problem: Why a compressed shard was refused whole; None where it was not.
-    """
-
-    chunk: Chunk
-    fates: Fates
-    refused: list[RefusedLine]
-    tables: list[bytes]
-    problem: str | None = None
-
-
 class Progress(msgspec.Struct, frozen=True):
     """How far a run is: input bytes done and in all, rows written."""
 
     nbytes: int
     total_nbytes: int
     rows: int
-
-
-def teller(on_progress: Callable[[Progress], None] | None, total_nbytes: int) -> Callable[[float], None]:
-    """Give what tells of progress where no rows are written, from the part of the input that is done."""
-
-    def tell(part: float) -> None:
-        if on_progress:
-            on_progress(Progress(int(part * total_nbytes), total_nbytes, 0))
-
-    return tell
 
 
 class InputShard(msgspec.Struct):

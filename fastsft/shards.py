@@ -1,8 +1,7 @@
-"""Files, folders and globs -> input shards in a fixed order, cut into byte ranges that end at a line.
+"""Files, folders and globs -> input shards in a fixed order, cut into spans of byte ranges.
 
-Nobody reads ahead to find where lines end: a chunk is a range of bytes, and a line
-belongs to the chunk in which its first byte lies. So one huge file is cut as
-freely as many small ones, and every worker finds its own lines.
+Nobody reads ahead to find where lines end: a line belongs to the range in which its first byte lies. So one huge file
+is cut as freely as many small ones, and every worker finds its own lines.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,6 +24,10 @@ _NOT_ROLLOUTS = ("_materialized_inputs", "_failures", "_reward_profiling", ".cap
 _NOT_ROLLOUTS_FOLDER = "preprocessed_datasets"  # what `ng_e2e_collect_rollouts` reads
 _MOST_DEEPER = 1000  # folders that are looked into for a hint
 
+_LEAST_SPAN_NBYTES = 16 * 1024**2
+_MOST_SPAN_NBYTES = 1024**3
+_SPANS = 1024  # of an input that is neither small nor huge
+_EXPANSION = 5  # how many times larger compressed rollouts are taken to be
 _MOST_LEFT_OUT = 8  # files that are noted one by one
 _MOST_NOTES = 3  # of files that are named again
 
@@ -50,8 +52,8 @@ class Shard(msgspec.Struct, frozen=True):
     problem: str | None = None
 
 
-class Chunk(msgspec.Struct, frozen=True):
-    """The lines of a shard whose first byte lies in [start, stop); a compressed shard is one chunk."""
+class ByteRange(msgspec.Struct, frozen=True):
+    """The lines of a shard whose first byte lies in [start, stop); a compressed shard is one range."""
 
     shard: Shard
     start: int
@@ -59,8 +61,20 @@ class Chunk(msgspec.Struct, frozen=True):
 
     @property
     def nbytes(self) -> int:
-        """About how many bytes its lines have; of a compressed shard, nothing is known, so it may be many."""
-        return self.stop - self.start if self.shard.compression is None else sys.maxsize
+        """How many bytes of the file it takes in."""
+        return self.stop - self.start
+
+
+class Span(msgspec.Struct, frozen=True):
+    """The unit of work: byte ranges of consecutive shards, at most one of each."""
+
+    index: int
+    ranges: tuple[ByteRange, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of files it takes in."""
+        return sum(one.nbytes for one in self.ranges)
 
 
 def find_rollouts(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], list[str]]:
@@ -174,12 +188,39 @@ def _compression_of(path: str) -> str | None:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
 
 
-def chunks_of(shards: Sequence[Shard], nbytes: int) -> Iterator[Chunk]:
-    """Cut shards into chunks of about `nbytes`, in order."""
+def spans_of(shards: Sequence[Shard], nbytes: int | None = None) -> list[Span]:
+    """Cut shards into spans of about `nbytes`, in order; None for a size that follows from the input's alone.
+
+    That is between 16 MiB and 1 GiB, so that there are some hundred spans, for 16 workers and for 1,000.
+    """
+    total = sum(map(_expanded_nbytes, shards))
+    most = min(max(total // _SPANS, _LEAST_SPAN_NBYTES), _MOST_SPAN_NBYTES) if nbytes is None else nbytes
+    spans: list[tuple[ByteRange, ...]] = []
+    small: list[ByteRange] = []
+    small_nbytes = 0
     for shard in shards:
-        step = nbytes if shard.compression is None and shard.problem is None else max(shard.nbytes, 1)
+        is_cut = shard.compression is None and shard.problem is None
+        step = most if is_cut else max(shard.nbytes, 1)
         for start in range(0, shard.nbytes, step):
-            yield Chunk(shard, start, min(start + step, shard.nbytes))
+            one = ByteRange(shard, start, min(start + step, shard.nbytes))
+            size = one.nbytes if is_cut else _expanded_nbytes(shard)
+            if small and small_nbytes + size > most:
+                spans.append(tuple(small))
+                small, small_nbytes = [], 0
+            small.append(one)
+            small_nbytes += size
+    if small:
+        spans.append(tuple(small))
+    return [Span(index, ranges) for index, ranges in enumerate(spans)]
+
+
+def _expanded_nbytes(shard: Shard) -> int:
+    return shard.nbytes * (_EXPANSION if shard.compression else 1)
+
+
+def whole_of(shards: Sequence[Shard]) -> Span:
+    """Take all shards for one span, for a run that nobody shares."""
+    return Span(0, tuple(ByteRange(shard, 0, shard.nbytes) for shard in shards if shard.nbytes))
 
 
 def is_same_file(path: str | Path, source: str | os.PathLike[str]) -> bool:

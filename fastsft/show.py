@@ -9,18 +9,19 @@ from typing import Any
 import msgspec
 
 from fastsft.checks.rules import row_kind
-from fastsft.chunk import judged_line, too_long
 from fastsft.errors import Refused, UsageError
 from fastsft.escape import escaped
 from fastsft.formats.calls import ASSISTANT
 from fastsft.formats.turns import Turn
 from fastsft.lines import line_starts, lines_in
 from fastsft.options import Options
+from fastsft.pipeline.spans import judged_line, too_long
 from fastsft.rollout import decoded
-from fastsft.shards import Shard, chunks_of, find_shards
+from fastsft.shards import ByteRange, Shard, find_shards
 from fastsft.terminal import size_of
 
 _SHOWN_CHARACTERS = 400
+_READ_NBYTES = 1024 * 1024  # at a time
 _RULE = "─" * 72
 _any = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder().encode
@@ -53,14 +54,13 @@ def shown(path: str, *, first: int, count: int, full: bool, reward_threshold: fl
 def _numbered(shard: Shard, options: Options) -> Iterator[tuple[int, bytes | Refused]]:
     """Give each line with its number, from 1; where it is too long to be read, why."""
     number = 0
-    for chunk in chunks_of([shard], options.chunk_nbytes):
-        for lines in lines_in(chunk, nbytes=options.chunk_nbytes, max_line=options.max_line_nbytes):
-            for start, stop in pairwise(line_starts(lines.data)):
-                number += 1
-                yield number, lines.data[start : stop - 1]
-            if lines.too_long_nbytes is not None:
-                number += 1
-                yield number, too_long(lines.too_long_nbytes, options)
+    for lines in lines_in(ByteRange(shard, 0, shard.nbytes), nbytes=_READ_NBYTES, max_line=options.max_line_nbytes):
+        for start, stop in pairwise(line_starts(lines.data)):
+            number += 1
+            yield number, lines.data[start : stop - 1]
+        if lines.too_long_nbytes is not None:
+            number += 1
+            yield number, too_long(lines.too_long_nbytes, options)
 
 
 def _text_of(line: bytes | Refused, options: Options, full: bool) -> str:

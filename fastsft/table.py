@@ -6,14 +6,17 @@ them.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from fastsft import facts
+from fastsft.errors import FailedRun, errors_naming
+from fastsft.lines import Chosen
 from fastsft.rollout import Rollout
+from fastsft.shards import ByteRange
 from fastsft.tasks import prompt_hash
 
 
@@ -71,9 +74,13 @@ def table(
     place: ShardPlace,
     lines: Sequence[int],
     offsets: Sequence[int],
+    numbers: Sequence[int] | None = None,
 ) -> pl.DataFrame:
-    """Build columns of the rollouts of one shard; line i begins at `offsets[i]` and ends where the next begins."""
-    return frame_of(columns(names, rollouts, place=place, lines=lines, offsets=offsets))
+    """Build columns of the rollouts of one shard; line i begins at `offsets[i]` and ends where the next begins.
+
+    `numbers`, from 0, is what the lines are called; the same as `lines` if not given.
+    """
+    return frame_of(columns(names, rollouts, place=place, lines=lines, offsets=offsets, numbers=numbers))
 
 
 def columns(
@@ -83,9 +90,13 @@ def columns(
     place: ShardPlace,
     lines: Sequence[int],
     offsets: Sequence[int],
+    numbers: Sequence[int] | None = None,
 ) -> dict[str, Sequence[Any]]:
     """Find the same columns, as Python has them."""
-    return {name: _column(name, rollouts, place, lines, offsets) for name in names}
+    known = {name: _column(name, rollouts, place, lines, offsets) for name in names}
+    if numbers is not None and "line" in known:
+        known["line"] = [number + 1 for number in numbers]
+    return known
 
 
 def frame_of(known: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
@@ -126,17 +137,55 @@ def with_rows(known: pl.DataFrame, told: Sequence[tuple[str | None, str | None, 
     return known.hstack(pl.DataFrame(told, schema=kinds, orient="row"))
 
 
-def packed(known: pl.DataFrame, before: int) -> bytes:
-    """Give a table as Arrow's IPC stream, on its way between processes; its lines come behind so many others."""
-    stream = io.BytesIO()
-    _behind(known, before).write_ipc_stream(stream)
-    return stream.getvalue()
+def write_part(tables: Sequence[pl.DataFrame], path: Path) -> None:
+    """Write a part of the table as an Arrow file, which is read by columns.
+
+    Raises:
+        FailedRun: It cannot be written.
+    """
+    try:
+        with errors_naming(path):
+            pl.concat(tables).write_ipc(path)
+    except pl.exceptions.PolarsError as error:  # it tells of a full disk itself
+        raise FailedRun(f"cannot write {path}: {str(error).splitlines()[0]}; nothing was published") from None
 
 
-def unpacked(stream: bytes, before: int) -> pl.DataFrame:
-    """Read what `packed` gave."""
-    return _behind(pl.read_ipc_stream(stream), before)
+def read_parts(parts: Sequence[tuple[Path, int, int]], names: Sequence[str]) -> pl.DataFrame:
+    """Read the columns `names` of parts, end to end.
+
+    Args:
+        parts: Each file, the place of the first shard in it, and how many lines of that shard stand before it.
+        names: The columns.
+    """
+    if not parts:
+        return empty(names)
+    read = [_behind(pl.scan_ipc(path).select(names), place, before) for path, place, before in parts]
+    return pl.concat(read).collect()
 
 
-def _behind(known: pl.DataFrame, before: int) -> pl.DataFrame:
-    return known.with_columns(pl.col("line") + before) if "line" in known.columns else known
+def _behind(part: pl.LazyFrame, place: int, before: int) -> pl.LazyFrame:
+    """Number the lines of a part that goes on in a shard as they are numbered in the shard."""
+    if not before:
+        return part
+    goes_on = pl.col("place") == place
+    return part.with_columns(pl.when(goes_on).then(pl.col("line") + before).otherwise(pl.col("line")).alias("line"))
+
+
+def write_chosen(lines: pl.DataFrame, path: Path) -> None:
+    """Write chosen lines for the spans that read them.
+
+    Raises:
+        FailedRun: It cannot be written.
+    """
+    write_part([lines.select("line", "offset", "nbytes", "split")], path)
+
+
+def read_chosen(path: str, one: ByteRange, start: int, stop: int) -> list[Chosen]:
+    """Read the chosen lines of a range, from where to where they stand, a value for each split."""
+    if start == stop:
+        return []
+    lines = pl.scan_ipc(path).slice(start, stop - start).collect()
+    return [
+        Chosen(one, part["line"].to_list(), part["offset"].to_list(), part["nbytes"].to_list(), split)
+        for (split,), part in lines.partition_by("split", as_dict=True, maintain_order=True).items()
+    ]

@@ -50,9 +50,13 @@ class Target(msgspec.Struct, frozen=True):
         return self.folder / f"{self.stem}.refused"
 
     @property
-    def spool(self) -> Path:
-        """The folder through which workers hand rows to the writer where shared memory does not do."""
-        return self.folder / f".{self.stem}.spool"
+    def staging(self) -> Path:
+        """The folder of a run that writes to this target."""
+        return self.folder / f".{self.stem}.fastsft"
+
+    def shard_name(self, number: int, count: int) -> str:
+        """Name a shard, counted from 0."""
+        return f"{self.stem}-{number:05}-of-{count:05}{self.suffix}"
 
     @property
     def lock(self) -> Path:
@@ -62,14 +66,6 @@ class Target(msgspec.Struct, frozen=True):
     def is_shard(self, name: str) -> bool:
         """Tell whether a file name is that of a shard with this stem."""
         return re.fullmatch(re.escape(self.stem) + r"-\d{5,}-of-\d{5,}\.jsonl(\.gz|\.zst)?", name) is not None
-
-    def is_part(self, name: str) -> bool:
-        """Tell whether a file name is that of an unfinished file of this target."""
-        finals = {self.report.name, self.refused.name, *filter(None, [self.file])}
-        return name.endswith(".part") and (
-            name.removesuffix(".part") in finals
-            or re.fullmatch(re.escape(self.stem) + r"-(\d{5,}|rows)\.part", name) is not None
-        )
 
 
 def target_of(output: str | os.PathLike[str], options: Options) -> Target:
@@ -191,11 +187,16 @@ def check_target(
         if os.path.isdir(argument) and os.path.realpath(argument) == str(target.folder):
             problem = "is an input folder, and rows in it would be taken for rollouts the next time"
             raise UsageError(f"{argument} {problem}; choose another output")
+    if os.path.lexists(target.staging) and (target.staging.is_symlink() or not target.staging.is_dir()):
+        raise UsageError(f"{target.staging} is in the way: it is no folder of fastsft's")
+    for shard in shards:
+        if target.staging in Path(os.path.realpath(shard.path)).parents:
+            raise UsageError(f"{shard.path} is an input and lies in {target.staging}, which is a run's own; move it")
     names = _names(target.folder)
     earlier = _earlier_outputs(target)
     present = {name for name in names if target.is_shard(name)} if target.file is None else set()
     finals = {target.report.name, target.refused.name, *earlier, *present, *filter(None, [target.file])}
-    for name in finals | {name for name in names if target.is_part(name)}:
+    for name in finals:
         path = target.folder / name
         for source in (*(shard.path for shard in shards), *([os.fspath(index)] if index is not None else [])):
             if is_same_file(path, source):

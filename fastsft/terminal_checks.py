@@ -10,7 +10,7 @@ from fastsft.escape import escaped
 from fastsft.terminal import many, size_of
 
 if TYPE_CHECKING:
-    from fastsft.checks.total import CheckReport, Finding
+    from fastsft.checks.report import CheckReport, Finding
     from fastsft.nemo_rl import Written
 
 

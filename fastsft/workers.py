@@ -1,8 +1,7 @@
 """Tasks through joblib's worker processes, results in input order.
 
-Rows come back beside the pipe (`spool.py`), not through it: results that wait for a slow
-chunk before them stay small, and the parent's memory flat. A task may run twice
-(Ray and Dask do that), so what it leaves behind is the same whoever leaves it, and how often.
+What comes back is small: a receipt, or a path. A task may run twice (Ray and Dask do that), so what it leaves behind
+is the same whoever leaves it, and how often.
 
 The processes are forked from this one where it may be forked, else joblib's: loky's, or
 those of the backend that `joblib.parallel_config` chose.
@@ -24,13 +23,12 @@ from concurrent.futures import BrokenExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from fastsft.errors import FailedRun
+from fastsft.errors import KeepsReceipts
 from fastsft.forked import forked_pool
 from fastsft.memory import keep_freed_memory
 from fastsft.options import Options
-from fastsft.shards import Shard
+from fastsft.shards import Shard, Span
 from fastsft.signals import ASKING_TO_STOP
-from fastsft.spool import Slots, share
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,9 +37,6 @@ R = TypeVar("R")
 WORKERS_PAY_FROM_NBYTES = 96 * 1024 * 1024
 _EXPANSION = 5  # how many times larger compressed rollouts are taken to be
 _WAVE_TASKS_PER_JOB = 16
-# Items of a task: each task costs 1 to 2 ms, and a file of 140 KB takes 0.5 ms to convert.
-_TASK_NBYTES = 4 * 1024 * 1024
-_TASK_ITEMS = 64
 _CGROUP_LIMIT = "/sys/fs/cgroup/cpu.max"
 _SECONDS_BETWEEN_LOOKS = 0.5  # at whether the parent still lives
 
@@ -60,13 +55,12 @@ def cores() -> int:
         return count
 
 
-def jobs_for(shards: Sequence[Shard], options: Options) -> int:
-    """Give how many processes are asked for, or pay."""
-    chunks = sum(1 if shard.compression else -(-shard.nbytes // options.chunk_nbytes) for shard in shards)
+def jobs_for(shards: Sequence[Shard], spans: Sequence[Span], options: Options) -> int:
+    """Return how many processes are asked for, or pay."""
     if options.jobs is not None:
-        return max(1, min(options.jobs, chunks))
+        return max(1, min(options.jobs, len(spans)))
     nbytes = sum(shard.nbytes * (_EXPANSION if shard.compression else 1) for shard in shards)
-    return 1 if nbytes < WORKERS_PAY_FROM_NBYTES else max(1, min(cores(), chunks))
+    return 1 if nbytes < WORKERS_PAY_FROM_NBYTES else max(1, min(cores(), len(spans)))
 
 
 class Workers:
@@ -75,42 +69,39 @@ class Workers:
     def __init__(self, jobs: int) -> None:
         # A worker of a `multiprocessing.Pool` is a daemon, which may have no processes of its own.
         self.jobs = 1 if multiprocessing.current_process().daemon else jobs
-        self._forked = forked_pool(self.jobs, _begin)
+        self._forked = forked_pool(self.jobs, _settle_in)
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._forked:
-            self._forked.end()
+        self.end()
 
-    @property
-    def slots(self) -> Slots | None:
-        """The memory that forked workers hand rows over in."""
-        return self._forked.slots if self._forked else None
+    def end(self) -> None:
+        """End the processes; harmless the second time."""
+        forked, self._forked = self._forked, None
+        if forked:
+            forked.end()
 
-    def in_order(
-        self, work: Callable[[int, T], R], items: Iterable[T], nbytes_of: Callable[[T], int] = lambda _: _TASK_NBYTES
-    ) -> Iterator[R]:
+    def in_order(self, work: Callable[[int, T], R], items: Iterable[T]) -> Iterator[R]:
         """Do work on items, each with its index, and give the results in the order of the items.
 
-        Small ones, by the bytes that `nbytes_of` tells of each, are done several to a task.
-
         Raises:
-            FailedRun: A worker was killed.
+            KeepsReceipts: A worker was killed.
         """
         if self.jobs == 1:
             for index, item in enumerate(items):
                 yield work(index, item)
             return
-        tasks = (partial(_in_worker, work, several, os.getpid()) for several in _together(items, nbytes_of))
+        tasks = (partial(_in_worker, work, index, item, os.getpid()) for index, item in enumerate(items))
         try:
             with _closed(self._results(tasks)) as results:
-                for several in results:
-                    yield from several
+                yield from results
         except BrokenExecutor:
             problem = "a worker process was killed, perhaps for lack of memory (fewer --jobs need less)"
-            raise FailedRun(f"{problem}; nothing was published") from None
+            raise KeepsReceipts(
+                f"{problem}; nothing was published, and the same command goes on from what was done"
+            ) from None
 
     def _results(self, tasks: Iterator[Callable[[], R]]) -> Generator[R, None, None]:
         """Run tasks on joblib's backend: the forked workers, loky, or what `joblib.parallel_config` chose."""
@@ -154,32 +145,9 @@ def _closed(results: Generator[R, None, None]) -> Iterator[Generator[R, None, No
             results.close()
 
 
-def _begin(parent: int, slots: Slots) -> None:
+def _in_worker(work: Callable[[int, T], R], index: int, item: T, parent: int) -> R:
     _settle_in(parent)
-    share(slots)
-
-
-def _together(items: Iterable[T], nbytes_of: Callable[[T], int]) -> Iterator[list[tuple[int, T]]]:
-    """Group items, with their indexes, into tasks."""
-    several: list[tuple[int, T]] = []
-    nbytes = 0
-    for index, item in enumerate(items):
-        size = nbytes_of(item)
-        if several and nbytes + size > _TASK_NBYTES:
-            yield several
-            several, nbytes = [], 0
-        several.append((index, item))
-        nbytes += size
-        if len(several) == _TASK_ITEMS:
-            yield several
-            several, nbytes = [], 0
-    if several:
-        yield several
-
-
-def _in_worker(work: Callable[[int, T], R], several: list[tuple[int, T]], parent: int) -> list[R]:
-    _settle_in(parent)
-    return [work(index, item) for index, item in several]
+    return work(index, item)
 
 
 _settled = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ import fastsft
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "benchmarks")]
+
+# Where the tests begin with it ignored (a script's `&`), processes that they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL_ROLLOUTS = PROJECT.parent / "shared" / "rollouts"
 

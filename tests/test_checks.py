@@ -241,7 +241,7 @@ def test_the_report_is_the_same_whatever_the_jobs(tmp_path, monkeypatch):
     data = lines(*values).replace(b'"699"', b'""') + b"\n"
     (tmp_path / "rows.jsonl").write_bytes(data)
     alone = fastsft.check(tmp_path / "rows.jsonl", jobs=1)
-    monkeypatch.setattr("fastsft.checks.run.Options", partial(Options, chunk_nbytes=20_000))
+    monkeypatch.setattr("fastsft.checks.run.Options", partial(Options, span_nbytes=20_000))
 
     assert fastsft.check([tmp_path / "rows.jsonl"], jobs=2) == alone
     assert {one.kind for one in alone.findings} == {"blank_line", "empty_turn"}

@@ -280,6 +280,14 @@ def test_a_run_under_nohup_goes_on_when_the_terminal_closes(folder):
     assert subprocess.run(command, cwd=folder, capture_output=True, timeout=60).returncode == 0
 
 
+def test_a_run_that_began_where_an_interrupt_is_ignored_goes_on(folder):
+    """As a script's `&` begins it."""
+    script = "import os, signal, fastsft.cli; os.kill(os.getpid(), signal.SIGINT); fastsft.cli.main()"
+    words = [sys.executable, "-c", script, "convert", "rollouts.jsonl", "--output", "o.jsonl", "--quiet"]
+    done = subprocess.run(["sh", "-c", 'trap "" INT; exec "$@"', "sh", *words], cwd=folder, timeout=60)
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("name", "code", "told"),
     [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "stopped by SIGTERM"), ("SIGHUP", 129, "stopped by SIGHUP")],
@@ -307,16 +315,18 @@ def test_a_signal_while_a_run_is_put_away_comes_too_late(folder, number):
     script = f"""
 import os, fastsft.cli
 from fastsft.workers import Workers
-end = Workers.__exit__
-def interrupted(self, *raised):
-    os.kill(os.getpid(), {number})
-    end(self, *raised)
-Workers.__exit__ = interrupted
+end = Workers.end
+def interrupted(self):
+    if os.path.exists("o.jsonl"):
+        os.kill(os.getpid(), {number})
+        print("killed")
+    end(self)
+Workers.end = interrupted
 fastsft.cli.main()
 """
     command = [sys.executable, "-c", script, "convert", "rollouts.jsonl", "--output", "o.jsonl", "--quiet"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr, done.stdout[:7]) == (0, "", "killed\n")
     assert len((folder / "o.jsonl").read_bytes().splitlines()) == 2
 
 

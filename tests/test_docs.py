@@ -39,6 +39,7 @@ SECTIONS = {
     "show": ("```bash\nfastsft show", "\n### "),
     "index": ("### Choosing again", "\n### "),
     "check": ("## Will it train?", "\n## "),
+    "verify": ("```bash\nfastsft verify", "\n| exit code"),
     "nemo-rl": ("## NeMo RL", "\n### "),
 }
 
@@ -117,6 +118,9 @@ def test_the_other_commands_run(command, tmp_path):
         rows = [{"messages": [turn("user", f"{name} {number}?"), assistant("!")]} for number in range(9)]
         (tmp_path / f"sft_data/{name}.jsonl").write_bytes(lines(*rows))
     words = [sys.executable, "-m", "fastsft", *shlex.split(command)[1:]]
+    if words[3] == "verify":
+        convert = [*words[:3], "convert", "run1", "--output", words[4]]
+        subprocess.run(convert, check=True, cwd=tmp_path, capture_output=True, timeout=60)
 
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
 

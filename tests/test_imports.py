@@ -15,7 +15,7 @@ sys.meta_path.insert(0, Polars())
 from fastsft.options import Options
 from fastsft.pipeline import run
 rollouts, rows, jobs = sys.argv[1:]
-options = Options(jobs=int(jobs), chunk_nbytes=4096, reward_threshold=0.5, max_reward=1.0, allow=("masked",))
+options = Options(jobs=int(jobs), span_nbytes=4096, reward_threshold=0.5, max_reward=1.0, allow=("masked",))
 report = run([rollouts], rows, options)
 print(report.fates.kept)
 """
@@ -78,11 +78,12 @@ print(True, "polars" in sys.modules)
 
 def test_the_workers_of_the_command_are_forked(tmp_path):
     """What stands in the way is a thread, or joblib: nothing that reads words may have either."""
-    for name in ("a.jsonl", "b.jsonl"):  # a chunk each
+    for name in ("a.jsonl", "b.jsonl"):
         (tmp_path / name).write_bytes(lines(rollout(user("?"), said("4"))))
     script = """
 import fastsft.cli
-from fastsft import forked
+from fastsft import forked, shards
+shards._LEAST_SPAN_NBYTES = 100  # a span each
 may_fork = forked.may_fork
 def told():
     print(may_fork())

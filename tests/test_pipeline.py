@@ -21,10 +21,11 @@ from backports import zstd
 from builders import assistant, line, lines, raw_call, rollout, said, turn, user
 
 import fastsft
-from fastsft import FailedRun, Fates, Options, TooManyRefused, UsageError, chunk, write
-from fastsft.pipeline import run
-from fastsft.shards import Shard
-from fastsft.target import Target
+from fastsft import FailedRun, Fates, Options, TooManyRefused, UsageError
+from fastsft.outputs import lock
+from fastsft.pipeline import run, spans
+from fastsft.shards import Shard, spans_of
+from fastsft.storage.files import HashedFile
 from fastsft.workers import jobs_for
 
 DATA = Path(__file__).parent / "data"
@@ -122,19 +123,19 @@ def test_refused_lines_are_recorded_with_shard_line_offset_reason_and_sentence(c
     ]
 
 
-def test_bytes_and_report_do_not_depend_on_jobs_or_chunks(mixed, tmp_path, monkeypatch):
+def test_bytes_and_report_do_not_depend_on_jobs_or_spans(mixed, tmp_path, monkeypatch):
     results = []
     for index, (at_once_nbytes, options) in enumerate(
         [
             (10**6, Options(jobs=1)),
-            (10**6, Options(jobs=1, chunk_nbytes=40_000)),
-            (10**6, Options(jobs=1, chunk_nbytes=9_000)),
+            (10**6, Options(jobs=1, span_nbytes=40_000)),
+            (10**6, Options(jobs=1, span_nbytes=9_000)),
             (50_000, Options(jobs=1)),
-            (10**6, Options(jobs=2, chunk_nbytes=100_000)),
-            (20_000, Options(jobs=3, chunk_nbytes=700_000)),
+            (10**6, Options(jobs=2, span_nbytes=100_000)),
+            (20_000, Options(jobs=3, span_nbytes=700_000)),
         ]
     ):
-        monkeypatch.setattr(chunk, "_AT_ONCE_NBYTES", at_once_nbytes)
+        monkeypatch.setattr(spans, "_AT_ONCE_NBYTES", at_once_nbytes)
         output = tmp_path / str(index)
         run(mixed, output / "train.jsonl", options)
         report = json.loads((output / "train.report.json").read_bytes())
@@ -153,32 +154,32 @@ def test_bytes_and_report_do_not_depend_on_jobs_or_chunks(mixed, tmp_path, monke
         (["small.jsonl"] * 3, None, 1),
         (["small.jsonl.gz"], None, 1),
         (["small.jsonl.gz"] * 2, None, 2),
-        (["large.jsonl.gz"], 8, 1),  # a compressed shard is one chunk
+        (["large.jsonl.gz"], 8, 1),  # a compressed shard is one range
         (["large.jsonl"], 3, 3),
         (["large.jsonl"], 1, 1),
         (["small.jsonl"], 8, 2),
         (["none.jsonl"], 8, 1),
     ],
 )
-def test_there_are_as_many_workers_as_asked_for_or_pay_and_no_more_than_chunks(names, jobs, expected, monkeypatch):
+def test_there_are_as_many_workers_as_asked_for_or_pay_and_no_more_than_spans(names, jobs, expected, monkeypatch):
     nbytes = {"large.jsonl": 200_000_000, "small.jsonl": 20_000_000, "none.jsonl": 0}
     nbytes |= {"large.jsonl.gz": 200_000_000, "small.jsonl.gz": 12_000_000}
     shards = [Shard(name, nbytes[name], 0, "gz" if name.endswith(".gz") else None) for name in names]
     monkeypatch.setattr("fastsft.workers.cores", lambda: 4)
 
-    assert jobs_for(shards, Options(jobs=jobs)) == expected
+    assert jobs_for(shards, spans_of(shards), Options(jobs=jobs)) == expected
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_plain_and_compressed_shards_may_be_mixed(mixed, tmp_path, monkeypatch, jobs):
-    monkeypatch.setattr(chunk, "_AT_ONCE_NBYTES", 50_000)  # a plain shard comes in many parts, a compressed one as one
+    monkeypatch.setattr(spans, "_AT_ONCE_NBYTES", 50_000)  # a plain shard comes in many parts, a compressed one as one
     (tmp_path / "packed").mkdir()
     packed = tmp_path / "packed" / f"{mixed[1].name}.gz"
     packed.write_bytes(gzip.compress(mixed[1].read_bytes()))
     outputs = [tmp_path / name / "train.jsonl" for name in ("plain", "some")]
 
     plain = run(mixed, outputs[0], Options(jobs=1))
-    some = run([mixed[0], packed, mixed[2]], outputs[1], Options(jobs=jobs, chunk_nbytes=100_000))
+    some = run([mixed[0], packed, mixed[2]], outputs[1], Options(jobs=jobs, span_nbytes=100_000))
     assert some.fates == plain.fates
     assert outputs[1].read_bytes() == outputs[0].read_bytes()
 
@@ -191,23 +192,7 @@ from fastsft import Options
 from fastsft.pipeline import run
 if __name__ == "__main__":
     with joblib.parallel_config(backend={backend!r}):
-        run({[str(path) for path in mixed]!r}, sys.argv[1], Options(jobs=2, chunk_nbytes=300_000))
-"""
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.jsonl")], check=True, timeout=120)
-    run(mixed, tmp_path / "b.jsonl", Options(jobs=1))
-
-    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
-
-
-@pytest.mark.parametrize("slot_nbytes", [10**7, 30_000, 1])
-def test_bytes_do_not_depend_on_how_forked_workers_hand_rows_over(mixed, tmp_path, slot_nbytes):
-    script = f"""
-import sys
-from fastsft import Options, spool
-from fastsft.pipeline import run
-spool._SLOT_NBYTES = {slot_nbytes}
-spool._SLOTS_EACH = spool._SLOTS_MAPPED = 1
-run({[str(path) for path in mixed]!r}, sys.argv[1], Options(jobs=3, chunk_nbytes=60_000))
+        run({[str(path) for path in mixed]!r}, sys.argv[1], Options(jobs=2, span_nbytes=300_000))
 """
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.jsonl")], check=True, timeout=120)
     run(mixed, tmp_path / "b.jsonl", Options(jobs=1))
@@ -418,37 +403,48 @@ def test_an_output_that_is_no_file_is_refused(tmp_path):
             fastsft.convert(tmp_path / "in.jsonl", output, **options)
 
 
-def test_no_input_is_removed_as_the_leftover_of_an_earlier_run(tmp_path):
-    data = lines(good())
-    for name, output in (
-        ("train.jsonl.part", "train.jsonl"),
-        ("train-00000.part", ""),
-        ("x.report.json.part", "x.jsonl"),
-    ):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / name).write_bytes(data)
-        with pytest.raises(UsageError, match="is an input and would be overwritten"):
-            fastsft.convert(folder / name, f"{folder}/{output}")
-        assert (folder / name).read_bytes() == data
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        (".train.fastsft/old.jsonl", "is an input and lies in .*, which is a run's own"),
+        (".train.fastsft/0123456789abcdef/convert-000000.rows", "is an input and lies in .*, which is a run's own"),
+        (".train.lock", "is in the way: it is no lock of fastsft's"),
+        ("train.report.json", "is an input and would be overwritten"),
+    ],
+)
+def test_no_input_is_removed_as_the_leftover_of_an_earlier_run(tmp_path, name, problem):
+    shard = tmp_path / "out" / name
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(lines(good()))
+    with pytest.raises(UsageError, match=problem):
+        fastsft.convert(shard, tmp_path / "out/train.jsonl")
+    assert shard.read_bytes() == lines(good())
+    assert [path for path in listed(tmp_path / "out") if path != name and not name.startswith(path)] == []
 
 
-def test_a_file_of_somebody_elses_that_is_named_as_a_part_is_left_alone(ten, tmp_path):
-    (tmp_path / "out").mkdir()
-    for name in (".part", "other.part", "train-1.part"):
-        (tmp_path / "out" / name).write_bytes(b"precious")
-    fastsft.convert(ten, f"{tmp_path}/out/")
-    assert {".part", "other.part", "train-1.part"} <= set(listed(tmp_path / "out"))
+@pytest.mark.parametrize("record", [b"", b"{}", b'{"run_id": "../../precious", "fingerprint": "", "made_from": {}}'])
+def test_a_folder_of_somebody_elses_that_is_named_as_the_staging_folder_is_left_alone(ten, tmp_path, record):
+    folder = tmp_path / "out/.train.fastsft"
+    (folder / "0123456789abcdef").mkdir(parents=True)
+    (folder / "0123456789abcdef/data").write_bytes(b"precious")
+    (folder / "run.json").write_bytes(record)
+    with pytest.raises(UsageError, match="is in the way: it is no folder of fastsft's"):
+        fastsft.convert(ten, tmp_path / "out/train.jsonl")
+    assert (folder / "0123456789abcdef/data").read_bytes() == b"precious"
 
 
-def test_a_link_in_the_place_of_a_part_is_not_followed(ten, tmp_path):
+def test_a_link_in_the_place_of_a_file_of_ours_is_not_followed(ten, tmp_path):
     other = tmp_path / "other"
-    other.write_bytes(b"precious")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/train.jsonl.part").symlink_to(other)
-    fastsft.convert(ten, tmp_path / "out/train.jsonl")
-    assert other.read_bytes() == b"precious"
-    assert listed(tmp_path / "out") == ["train.jsonl", "train.report.json"]
+    other.mkdir()
+    (other / "data").write_bytes(b"precious")
+    for name, target in ((".train.fastsft", other), (".train.lock", other / "data")):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / name).symlink_to(target)
+        with pytest.raises(UsageError, match="is in the way"):
+            fastsft.convert(ten, tmp_path / "out/train.jsonl")
+        (tmp_path / "out" / name).unlink()
+    assert listed(other) == ["data"]
+    assert (other / "data").read_bytes() == b"precious"
 
 
 def test_outputs_of_another_shape_are_not_replaced(ten, tmp_path):
@@ -484,66 +480,47 @@ def test_more_shards_than_a_process_may_hold_open(ten, tmp_path):
 def test_a_signal_while_files_get_their_names_comes_too_late(ten, tmp_path):
     script = (
         "import os, signal, sys, fastsft; replace = os.replace\n"
-        "def slow(*paths): os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT); replace(*paths)\n"
+        "def slow(*paths):\n"
+        "    if os.path.exists(sys.argv[2] + '.train.fastsft/publish.json'):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT)\n"
+        "    replace(*paths)\n"
         "os.replace = slow; fastsft.convert(sys.argv[1], sys.argv[2], shards=3)"
     )
     subprocess.run([sys.executable, "-c", script, str(ten), f"{tmp_path}/out/"], check=True, timeout=60)
     assert len(listed(tmp_path / "out")) == 4
 
 
-def test_no_report_stands_beside_a_mixture_of_old_and_new(ten, tmp_path, monkeypatch):
-    fastsft.convert(ten, f"{tmp_path}/out/", shards=2)
-    replace, calls = os.replace, itertools.count()
-
-    def fails_at_the_second(*paths: object) -> None:
-        if next(calls) == 1:
-            raise OSError(5, "Input/output error")
-        replace(*paths)
-
-    monkeypatch.setattr(os, "replace", fails_at_the_second)
-    with pytest.raises(FailedRun, match="publishing was not finished, and no report stands there"):
-        fastsft.convert(ten, f"{tmp_path}/out/", shards=3)
-    assert listed(tmp_path / "out") == ["train-00000-of-00003.jsonl"]
-
-
 @pytest.mark.parametrize("problem", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_run_that_ends_while_it_cuts_shards_leaves_nothing(ten, tmp_path, monkeypatch, problem):
-    cut = write._Part.close
+def test_a_run_that_ends_while_it_puts_shards_together_leaves_nothing(ten, tmp_path, monkeypatch, problem):
+    close = HashedFile.close
 
-    def end(part: write._Part, name: str) -> object:
-        if part.path.name == "train-00001.part":
+    def end(file: HashedFile, **flush: bool) -> None:
+        if file.path.name == "train-00001-of-00003.jsonl":
             raise problem
-        return cut(part, name)
+        close(file, **flush)
 
-    monkeypatch.setattr(write._Part, "close", end)
+    monkeypatch.setattr(HashedFile, "close", end)
 
     with pytest.raises((OSError, FailedRun, KeyboardInterrupt)):
         fastsft.convert(ten, f"{tmp_path}/new/out/", shards=3)
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_file_that_is_made_and_not_yet_noted_when_a_signal_comes_is_found_by_its_name(ten, tmp_path, monkeypatch):
-    make = write._Part.__init__
-
-    def interrupted(part: write._Part, *arguments: object) -> None:
-        make(part, *arguments)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(write._Part, "__init__", interrupted)
-
-    with pytest.raises(KeyboardInterrupt):
-        fastsft.convert(ten, f"{tmp_path}/new/out/")
-    assert not (tmp_path / "new").exists()
+    monkeypatch.undo()
+    if isinstance(problem, KeyboardInterrupt):
+        assert {path.split("/")[0] for path in listed(tmp_path / "new/out")} == {".train.fastsft"}
+        notes = fastsft.convert(ten, f"{tmp_path}/new/out/", shards=3).notes
+        assert notes == ["goes on from an interrupted run: 1 of 1 spans were converted before"]
+        assert listed(tmp_path / "new/out") == [*shards_written(tmp_path / "new/out"), "train.report.json"]
+    else:
+        assert not (tmp_path / "new").exists()
 
 
 def test_a_signal_waits_until_the_output_is_locked(ten, tmp_path, monkeypatch):
-    lock = write._locked
+    locked = lock._locked
 
-    def interrupted(target: Target) -> int:
+    def interrupted(*paths: Path) -> int:
         os.kill(os.getpid(), signal.SIGINT)
-        return lock(target)
+        return locked(*paths)
 
-    monkeypatch.setattr(write, "_locked", interrupted)
+    monkeypatch.setattr(lock, "_locked", interrupted)
 
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -561,7 +538,9 @@ def test_a_full_disk_publishes_nothing(tmp_path):
 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
 
-    assert re.search(r"FailedRun: cannot write .*rows\.jsonl\.part: File too large; nothing was published", done.stderr)
+    assert re.search(
+        r"FailedRun: cannot write .*convert-000000.*\.rows: File too large; nothing was published", done.stderr
+    )
     assert listed(tmp_path / "out") == []
 
 
@@ -579,9 +558,11 @@ def test_a_signal_ends_the_run_and_its_workers_and_publishes_nothing(large, tmp_
     assert run.returncode == 128 + number
     if workers == "forked":  # a process of loky's that is only just starting prints its traceback, too
         assert said_last.startswith("fastsft: ")
-    assert re.search(r"(^|\n)fastsft: .*nothing was published\n", said_last)
+    assert re.search(
+        r"(^|\n)fastsft: .*nothing was published; the same command goes on from what was done\n", said_last
+    )
     assert left_in_session(run.pid) == []
-    assert listed(tmp_path / "out") == []
+    assert {path.split("/")[0] for path in listed(tmp_path / "out")} == {".train.fastsft"}
 
 
 @pytest.mark.parametrize("workers", ["forked", "loky"])
@@ -610,7 +591,8 @@ def test_a_killed_worker_fails_the_run_and_is_named(large, tmp_path, workers):
 
     assert run.returncode == 1
     assert problem.startswith("fastsft: a worker process was killed, perhaps for lack of memory")
-    assert listed(tmp_path / "out") == []
+    assert "the same command goes on from what was done" in problem
+    assert {path.split("/")[0] for path in listed(tmp_path / "out")} == {".train.fastsft"}
 
 
 @pytest.fixture(scope="module")
@@ -634,15 +616,25 @@ def command_of(shard: Path, tmp_path: Path, workers: str) -> list[str]:
 
 
 def wait_for_workers(run: subprocess.Popen, tmp_path: Path) -> list[int]:
-    """Wait until workers have handed over rows; give the workers' pids."""
+    """Wait until both workers have been at work and there is a receipt; give their pids.
+
+    A process of loky's that has no task yet does not know of its parent, and ends when it has waited for five minutes.
+    """
     deadline = time.monotonic() + 60
-    part = tmp_path / "out/train.jsonl.part"
+    seen: set[int] = set()
     while time.monotonic() < deadline and run.poll() is None:
-        if part.exists() and part.stat().st_size:
-            others = [pid for pid in session_of(run.pid) if pid != run.pid]
-            return [pid for pid in others if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        seen |= {pid for pid in session_of(run.pid) if pid != run.pid and is_writing(pid)}
+        if len(seen) == 2 and any((tmp_path / "out/.train.fastsft").glob("*/*.receipt")):
+            return sorted(seen)
         os.sched_yield()
-    raise AssertionError(f"no rows came: {run.poll()}")
+    raise AssertionError(f"no receipt came: {run.poll()}")
+
+
+def is_writing(pid: int) -> bool:
+    try:
+        return any(os.readlink(file).endswith(".rows") for file in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
 
 
 def left_in_session(leader: int) -> list[int]:
@@ -685,9 +677,9 @@ def ten(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("chunk_nbytes", [1, 500, 10**6])
-def test_shards_by_count_differ_by_one_row_at_most(ten, tmp_path, chunk_nbytes):
-    report = run([ten], f"{tmp_path}/out/", Options(shards=4, chunk_nbytes=chunk_nbytes, jobs=1))
+@pytest.mark.parametrize("span_nbytes", [1, 500, 10**6])
+def test_shards_by_count_differ_by_one_row_at_most(ten, tmp_path, span_nbytes):
+    report = run([ten], f"{tmp_path}/out/", Options(shards=4, span_nbytes=span_nbytes, jobs=1))
 
     assert shards_written(tmp_path / "out") == {
         "train-00000-of-00004.jsonl": ["0", "1", "2"],
@@ -707,14 +699,27 @@ def test_no_shard_is_empty_where_rows_are_few(ten, tmp_path):
     assert list(shards_written(tmp_path / "out").values()) == [[digit] for digit in "0123456789"]
 
 
-@pytest.mark.parametrize("chunk_nbytes", [1, 500, 10**6])
-def test_shards_by_size_are_as_full_as_whole_rows_allow(ten, tmp_path, chunk_nbytes):
+@pytest.mark.parametrize("span_nbytes", [1, 10**6])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_shards_by_size_are_as_full_as_rows_of_one_span_or_spans_of_one_row_allow(ten, tmp_path, span_nbytes, jobs):
     row = len(b'{"messages":[{"role":"user","content":"?"},{"role":"assistant","content":"0"}]}\n')
 
     for nbytes, sizes in ((3 * row, [3, 3, 3, 1]), (3 * row + 1, [3, 3, 3, 1]), (3 * row - 1, [2] * 5), (1, [1] * 10)):
-        report = run([ten], f"{tmp_path}/{nbytes}/", Options(shard_nbytes=nbytes, chunk_nbytes=chunk_nbytes, jobs=1))
+        options = Options(shard_nbytes=nbytes, span_nbytes=span_nbytes, jobs=jobs)
+        report = run([ten], f"{tmp_path}/{nbytes}/", options)
         assert [shard.rows for shard in report.outputs] == sizes
         assert "".join(itertools.chain(*shards_written(tmp_path / str(nbytes)).values())) == "0123456789"
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_shards_by_size_hold_whole_spans(ten, tmp_path, jobs):
+    """Spans of four lines, four and two: two spans would be more than a shard may hold, so each is one of its own."""
+    line = ten.stat().st_size // 10
+    row = len(b'{"messages":[{"role":"user","content":"?"},{"role":"assistant","content":"0"}]}\n')
+    report = run([ten], f"{tmp_path}/out/", Options(shard_nbytes=6 * row, span_nbytes=4 * line, jobs=jobs))
+
+    assert [shard.rows for shard in report.outputs] == [4, 6]
+    assert list(shards_written(tmp_path / "out").values()) == [list("0123"), list("456789")]
 
 
 def test_a_folder_that_exists_takes_shards_of_a_gigabyte(ten, tmp_path):
@@ -749,7 +754,7 @@ def test_two_runs_do_not_write_to_one_target_at_once(ten, tmp_path):
 
 def test_progress_is_told_in_bytes_and_rows(ten, tmp_path):
     told: list[fastsft.Progress] = []
-    run([ten], tmp_path / "rows.jsonl", Options(chunk_nbytes=ten.stat().st_size // 2, jobs=1), on_progress=told.append)
+    run([ten], tmp_path / "rows.jsonl", Options(span_nbytes=ten.stat().st_size // 2, jobs=1), on_progress=told.append)
 
     assert [(step.nbytes, step.rows) for step in told][-1] == (ten.stat().st_size, 10)
     assert {step.total_nbytes for step in told} == {ten.stat().st_size}
@@ -757,15 +762,15 @@ def test_progress_is_told_in_bytes_and_rows(ten, tmp_path):
 
 
 def test_progress_goes_on_through_all_shards_whatever_is_converted_at_once(ten, tmp_path, monkeypatch):
-    monkeypatch.setattr(chunk, "_AT_ONCE_NBYTES", 300)
+    monkeypatch.setattr(spans, "_AT_ONCE_NBYTES", 300)
     other = tmp_path / "other.jsonl"
     other.write_bytes(ten.read_bytes())
     told: list[int] = []
     nbytes = ten.stat().st_size
     run([ten, other], tmp_path / "rows.jsonl", Options(jobs=1), on_progress=lambda step: told.append(step.nbytes))
 
-    assert told == [nbytes] * (len(told) // 2) + [2 * nbytes] * (len(told) // 2)
-    assert len(told) > 4
+    assert told == sorted(told)
+    assert {nbytes, 2 * nbytes} < set(told)
 
 
 def test_options_and_reports_cross_processes():
@@ -786,7 +791,7 @@ def test_compressed_shards_give_the_same_rows_whatever_their_names(mixed, tmp_pa
     for path in mixed:
         packed.append(tmp_path / f"{path.name}.bin")
         packed[-1].write_bytes(PACKED[kind](path.read_bytes()))
-    options = Options(jobs=jobs, chunk_nbytes=200_000)
+    options = Options(jobs=jobs, span_nbytes=200_000)
 
     plain = run(mixed, tmp_path / "plain.jsonl", Options(jobs=1))
     report = run([packed[0], mixed[1], packed[2]], tmp_path / "rows.jsonl", options)
@@ -811,7 +816,7 @@ def test_a_damaged_shard_is_refused_whole_and_the_run_goes_on(ten, tmp_path, kin
     noise = lines(*(good(hashlib.sha256(b"%d" % number).hexdigest() * 20) for number in range(50)))
     broken.write_bytes(damaged(PACKED[kind](noise))[fault])
 
-    report = run([ten, broken], tmp_path / "rows.jsonl", Options(jobs=jobs, chunk_nbytes=5000))
+    report = run([ten, broken], tmp_path / "rows.jsonl", Options(jobs=jobs, span_nbytes=5000))
 
     assert report.rows == 10
     assert [(shard.fates.lines, shard.problem is None) for shard in report.inputs] == [(10, True), (0, False)]
@@ -848,14 +853,14 @@ def test_compressed_shards_are_cut_as_plain_ones(ten, tmp_path, kind, cut):
 
 
 @pytest.mark.parametrize("kind", [None, *PACKED])
-@pytest.mark.parametrize("chunk_nbytes", [100, 10**6])
-def test_a_line_that_is_too_long_is_refused_and_the_next_is_read(tmp_path, kind, chunk_nbytes):
+@pytest.mark.parametrize("span_nbytes", [100, 10**6])
+def test_a_line_that_is_too_long_is_refused_and_the_next_is_read(tmp_path, kind, span_nbytes):
     path = tmp_path / "in.jsonl"
     long = line(good("x" * 3000))
     data = line(good("1")) + long + line(good("2")) + long[:-1]
     path.write_bytes(PACKED[kind](data) if kind else data)
 
-    report = run([path], tmp_path / "rows.jsonl", Options(max_line_nbytes=2000, chunk_nbytes=chunk_nbytes))
+    report = run([path], tmp_path / "rows.jsonl", Options(max_line_nbytes=2000, span_nbytes=span_nbytes))
 
     assert report.fates == Fates(lines=4, kept=2, refused={"line_too_long": 2})
     recorded = [json.loads(entry) for entry in (tmp_path / "rows.refused").read_bytes().splitlines()]

@@ -192,7 +192,9 @@ CHOSEN = {
     "compress": "gz",
     "max_line_nbytes": 10**6,
     "jobs": 2,
-    "chunk_nbytes": 10**6,
+    "span_nbytes": 10**6,
+    "fresh": True,
+    "verify_inputs": True,
 }
 
 

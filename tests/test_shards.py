@@ -1,4 +1,4 @@
-"""Files, folders and globs -> shards; shards -> chunks that end at a line."""
+"""Files, folders and globs -> shards; shards -> spans."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import fastsft
 from fastsft.errors import FailedRun, UsageError
 from fastsft.lines import Lines, lines_in
-from fastsft.shards import Chunk, Shard, chunks_of, find_rollouts, find_shards
+from fastsft.shards import ByteRange, Shard, find_rollouts, find_shards, spans_of
 
 
 @pytest.fixture
@@ -124,11 +124,12 @@ def test_what_names_nothing_readable_is_said(folder, tmp_path):
             find_shards([argument])
 
 
-def read(path, chunk_nbytes: int, nbytes: int = 10**9, max_line: int = 10**9) -> list[Lines]:
+def read(path, span_nbytes: int, nbytes: int = 10**9, max_line: int = 10**9) -> list[Lines]:
     return [
         lines
-        for chunk in chunks_of(find_shards([path])[0], chunk_nbytes)
-        for lines in lines_in(chunk, nbytes=nbytes, max_line=max_line)
+        for span in spans_of(find_shards([path])[0], span_nbytes)
+        for one in span.ranges
+        for lines in lines_in(one, nbytes=nbytes, max_line=max_line)
     ]
 
 
@@ -138,12 +139,12 @@ SHORT = DATA.filter(lambda data: max(map(len, data.split(b"\n"))) < 40)
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress], ids=["plain", "gz", "zst"])
-@given(data=DATA, chunk_nbytes=st.integers(1, 40), nbytes=st.integers(1, 40))
-def test_every_line_is_read_once_whatever_the_chunk_size(tmp_path_factory, pack, data, chunk_nbytes, nbytes):
-    path = tmp_path_factory.mktemp("chunks") / "in.jsonl"
+@given(data=DATA, span_nbytes=st.integers(1, 40), nbytes=st.integers(1, 40))
+def test_every_line_is_read_once_whatever_the_span_size(tmp_path_factory, pack, data, span_nbytes, nbytes):
+    path = tmp_path_factory.mktemp("spans") / "in.jsonl"
     path.write_bytes(pack(data))
 
-    pieces = read(path, chunk_nbytes, nbytes)
+    pieces = read(path, span_nbytes, nbytes)
 
     assert b"".join(piece.data for piece in pieces) == data
     whole = [piece for piece in pieces if piece.data]
@@ -154,14 +155,14 @@ def test_every_line_is_read_once_whatever_the_chunk_size(tmp_path_factory, pack,
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress], ids=["plain", "gz", "zst"])
-@given(data=SHORT, chunk_nbytes=st.integers(1, 40), nbytes=st.integers(1, 40), max_line=st.integers(40, 60))
-def test_lines_that_are_too_long_are_passed_over(tmp_path_factory, pack, data, chunk_nbytes, nbytes, max_line):
+@given(data=SHORT, span_nbytes=st.integers(1, 40), nbytes=st.integers(1, 40), max_line=st.integers(40, 60))
+def test_lines_that_are_too_long_are_passed_over(tmp_path_factory, pack, data, span_nbytes, nbytes, max_line):
     long = b"x" * (max_line + 80)
     path = tmp_path_factory.mktemp("long") / "in.jsonl"
     data = data.rstrip(b"ac")
     path.write_bytes(pack(data + long + b"\n" + data + long))
 
-    pieces = read(path, chunk_nbytes, nbytes, max_line)
+    pieces = read(path, span_nbytes, nbytes, max_line)
 
     assert b"".join(piece.data for piece in pieces) == data + data
     found = [(piece.offset + len(piece.data), piece.too_long_nbytes) for piece in pieces if piece.too_long_nbytes]
@@ -178,13 +179,13 @@ def test_a_byte_order_mark_at_the_start_is_no_part_of_the_line(tmp_path):
 def test_a_file_that_changes_stops_the_run(tmp_path):
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"{}\n")
-    chunk = Chunk(find_shards([path])[0][0], 0, 3)
+    one = ByteRange(find_shards([path])[0][0], 0, 3)
     path.write_bytes(b"{}\n{}\n")
     with pytest.raises(FailedRun, match=r"in\.jsonl changed while it was read"):
-        next(lines_in(chunk, nbytes=9, max_line=9))
+        next(lines_in(one, nbytes=9, max_line=9))
     path.unlink()
     with pytest.raises(FailedRun, match=r"cannot read .*in\.jsonl: No such file"):
-        next(lines_in(chunk, nbytes=9, max_line=9))
+        next(lines_in(one, nbytes=9, max_line=9))
 
 
 # Files that are no files of rollouts.

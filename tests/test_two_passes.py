@@ -41,11 +41,11 @@ def mixed(tmp_path_factory) -> list[Path]:
 EVERYTHING: dict[str, Any] = {"sample": "100%"}  # drops nothing, but compares
 
 
-@pytest.mark.parametrize("chunk_nbytes", [9_000, 200_000, 2**24])
+@pytest.mark.parametrize("span_nbytes", [9_000, 200_000, 2**24])
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_what_drops_nothing_gives_the_rows_and_the_fates_of_one_pass(mixed, tmp_path, jobs, chunk_nbytes):
+def test_what_drops_nothing_gives_the_rows_and_the_fates_of_one_pass(mixed, tmp_path, jobs, span_nbytes):
     one = run(mixed, tmp_path / "one.jsonl", Options(jobs=1))
-    two = run(mixed, tmp_path / "two.jsonl", Options(jobs=jobs, chunk_nbytes=chunk_nbytes, **EVERYTHING))
+    two = run(mixed, tmp_path / "two.jsonl", Options(jobs=jobs, span_nbytes=span_nbytes, **EVERYTHING))
 
     assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
     assert two.fates == one.fates
@@ -66,11 +66,11 @@ def test_the_bytes_do_not_depend_on_jobs_chunks_compression_or_an_index(mixed, t
 
     expected = made("a", mixed, jobs=1)
     assert all(part.count(b"\n") > 10 for part in expected)
-    assert made("b", mixed, jobs=2, chunk_nbytes=9_000) == expected
+    assert made("b", mixed, jobs=2, span_nbytes=9_000) == expected
     packed = [path.with_suffix(".jsonl.gz") for path in mixed]
     for plain, path in zip(mixed, packed, strict=True):
         path.write_bytes(gzip.compress(plain.read_bytes()))
-    assert made("c", packed, jobs=2, chunk_nbytes=50_000) == expected
+    assert made("c", packed, jobs=2, span_nbytes=50_000) == expected
     fastsft.index(mixed, tmp_path / "index.parquet", dedup=True, jobs=1)
     assert made("d", mixed, tmp_path / "index.parquet", jobs=2) == expected
     fastsft.index(packed, tmp_path / "packed.parquet", dedup=True)
@@ -224,7 +224,7 @@ def test_an_index_reads_the_chosen_lines_alone(tmp_path, monkeypatch):
     first = fastsft.index(shard, tmp_path / "index.parquet")
     assert (first.fates.lines, first.fates.blank, first.fates.refused) == (12, 1, {"bad_json": 1})
 
-    monkeypatch.setattr("fastsft.scan.scan_chunk", None)  # no scan
+    monkeypatch.setattr("fastsft.pipeline.spans.scan_span", None)  # no scan
     for threshold in (0.85, 0.5):
         report = fastsft.convert(
             shard, tmp_path / "rows.jsonl", reward_threshold=threshold, index=tmp_path / "index.parquet"
@@ -494,7 +494,8 @@ def test_show_tells_what_is_in_a_line_and_what_becomes_of_it(tmp_path):
 def test_show_says_of_a_line_that_is_too_long_what_convert_says(monkeypatch, tmp_path):
     shard = tmp_path / "in.jsonl"
     shard.write_bytes(lines(good(), good(padding="x" * 500)))
-    monkeypatch.setattr("fastsft.show.Options", partial(Options, max_line_nbytes=400, chunk_nbytes=100))
+    monkeypatch.setattr("fastsft.show.Options", partial(Options, max_line_nbytes=400))
+    monkeypatch.setattr("fastsft.show._READ_NBYTES", 100)
     shown_lines = list(shown(str(shard), first=1, count=9, full=False, reward_threshold=0.95))
 
     assert [text.splitlines()[2][:23] for text in shown_lines] == ["kept; reward 1", "refused: line_too_long:"]
@@ -542,15 +543,15 @@ def test_what_cannot_be_printed_is_no_success(mixed):
 # What a reviewer found.
 
 
-@pytest.mark.parametrize("chunk_nbytes", [1, 150, 333, 2**24])
+@pytest.mark.parametrize("span_nbytes", [1, 150, 333, 2**24])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gz"])
-def test_the_longest_line_is_the_same_wherever_a_chunk_ends(tmp_path, pack, chunk_nbytes):
+def test_the_longest_line_is_the_same_wherever_a_chunk_ends(tmp_path, pack, span_nbytes):
     shard = tmp_path / "in.jsonl"
     longest = len(line(good("x" * 300))) - 1
     data = lines(*(good("x" * length) for length in (299, 300, 301, 300, 302, 299)))
     shard.write_bytes(pack(data))
 
-    report = run([shard], tmp_path / "rows.jsonl", Options(max_line_nbytes=longest, chunk_nbytes=chunk_nbytes, jobs=1))
+    report = run([shard], tmp_path / "rows.jsonl", Options(max_line_nbytes=longest, span_nbytes=span_nbytes, jobs=1))
 
     assert (report.fates.kept, report.fates.refused) == (4, {"line_too_long": 2})
     told = [json.loads(entry)["problem"] for entry in (tmp_path / "rows.refused").read_bytes().splitlines()]

@@ -42,23 +42,28 @@ def test_only_a_process_with_one_thread_and_no_choice_of_a_backend_is_forked(bef
     assert in_a_new_process(f"{before}\nfrom fastsft.forked import may_fork\nprint(may_fork())") == expected
 
 
+SMALL_SPANS = "import fastsft.shards; fastsft.shards._LEAST_SPAN_NBYTES = 100"  # so that a file is one
+
+
 def rollouts_in(folder):
-    for name in ("a.jsonl", "b.jsonl"):  # a chunk each
+    for name in ("a.jsonl", "b.jsonl"):
         (folder / name).write_bytes(lines(rollout(user("?"), said("4"))))
     return folder
 
 
 def test_a_worker_of_a_pool_which_may_have_no_processes_of_its_own_converts_alone(tmp_path):
-    script = """
+    script = f"""
+{SMALL_SPANS}
 import multiprocessing, sys, fastsft
 with multiprocessing.get_context("fork").Pool(1) as pool:
-    print(pool.apply_async(fastsft.convert, sys.argv[1:], {"jobs": 2}).get(timeout=50).rows)
+    print(pool.apply_async(fastsft.convert, sys.argv[1:], {{"jobs": 2}}).get(timeout=50).rows)
 """
     assert in_a_new_process(script, rollouts_in(tmp_path), tmp_path / "rows/train.jsonl") == "2"
 
 
 def test_processes_that_the_system_does_not_start_are_told(tmp_path):
-    script = """
+    script = f"""
+{SMALL_SPANS}
 import errno, os, sys, fastsft
 def refused():
     raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
@@ -82,7 +87,7 @@ import multiprocessing, os
 from concurrent.futures import BrokenExecutor
 from fastsft.forked import ForkedPool
 multiprocessing.active_children = lambda: []
-pool = ForkedPool(2, lambda parent, slots: os._exit(1))
+pool = ForkedPool(2, lambda parent: os._exit(1))
 try:
     pool.submit(os.getpid).result(timeout=50)
 except BrokenExecutor:
@@ -93,7 +98,8 @@ pool.end()
 
 
 def test_where_polars_is_at_work_joblibs_multiprocessing_backend_gives_way_to_loky(tmp_path):
-    script = """
+    script = f"""
+{SMALL_SPANS}
 import sys, fastsft, joblib
 if __name__ == "__main__":
     with joblib.parallel_config(backend="multiprocessing"):
@@ -132,31 +138,18 @@ def test_importing_the_package_does_not_stand_in_the_way_of_forking():
 def test_forked_workers_give_results_in_the_order_of_the_tasks():
     script = """
 from fastsft import workers
-def product(index, chunk):
-    return index * chunk
+def product(index, item):
+    return index * item
 with workers.Workers(3) as three:
     print([list(three.in_order(product, range(50))) for _ in range(2)])
 """
     assert in_a_new_process(script) == str([[index * index for index in range(50)]] * 2)
 
 
-def test_the_memory_that_forked_workers_share_is_given_back():
-    script = """
-from fastsft import workers
-def shared():
-    with open("/proc/self/maps") as maps:
-        return sum("/dev/zero" in line for line in maps)
-with workers.Workers(2) as two:
-    print(shared() > 0)
-print(shared())
-"""
-    assert in_a_new_process(script) == "True\n0"
-
-
 def test_the_workers_are_the_threads_that_polars_has():
     script = """
 from fastsft import workers
-def threads(index, chunk):
+def threads(index, item):
     import polars
     return polars.thread_pool_size()
 with workers.Workers(2) as two:
@@ -169,7 +162,7 @@ def test_what_a_forked_worker_raises_is_raised_here_and_ends_them_all():
     script = """
 import multiprocessing, signal
 from fastsft import workers
-def fails(index, chunk):
+def fails(index, item):
     if index == 5:
         raise ValueError(index)
     if index > 5:
@@ -188,7 +181,7 @@ def test_a_worker_that_is_killed_while_it_hands_its_result_over_ends_the_run():
 import multiprocessing, os, signal, threading
 from multiprocessing.connection import Connection
 from fastsft import FailedRun, workers
-def dies(index, chunk):
+def dies(index, item):
     def half(pipe, data, write=os.write):
         write(pipe.fileno(), data[:len(data) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
@@ -224,22 +217,30 @@ except KeyboardInterrupt:
 
 
 def test_a_worker_whose_parent_was_killed_before_its_first_task_ends(tmp_path):
+    """By itself: the task waits for ever, and nothing is complained of, as it was when a TypeError ended it."""
     script = tmp_path / "parent.py"
     script.write_text(
         """
 import multiprocessing, os, signal, threading
 from fastsft.workers import _in_worker
 
+def wait(index, item):
+    threading.Event().wait()
+
 def work_late(parent):
     while os.getppid() == parent:
         os.sched_yield()
-    _in_worker(lambda index, item: None, 0, None, parent)
-    threading.Event().wait()
+    print("works late", flush=True)
+    _in_worker(wait, 0, None, parent)
 
 if __name__ == "__main__":
     multiprocessing.get_context("spawn").Process(target=work_late, args=(os.getpid(),)).start()
     os.kill(os.getpid(), signal.SIGKILL)
 """
     )
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE) as parent:
-        parent.communicate(timeout=60)  # its pipe is closed when the last process that holds it has ended
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as parent:
+        told, complaint = parent.communicate(timeout=60)  # its pipes are closed when the last process has ended
+
+    assert (told, complaint) == ("works late\n", "")

@@ -1,28 +1,34 @@
-"""Check whole files of rows, in parallel, a chunk at once."""
+"""Check whole files of rows, span by span, in parallel."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import secrets
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
-from operator import attrgetter
+from pathlib import Path
 
+from fastsft.checks.checked import MOST_EXAMPLES, Checked, Schema
 from fastsft.checks.rendering import ChatTemplate, check_template, template_at
+from fastsft.checks.report import CheckReport
 from fastsft.checks.rules import UNRENDERABLE, Found, findings_of, is_pair, row_in, schemas_of
-from fastsft.checks.total import MOST_EXAMPLES, NUMBERS, Checked, CheckReport, Schema, Total
 from fastsft.encoding import is_utf8, one_line_each
 from fastsft.errors import DamagedShard, FailedRun, UsageError
 from fastsft.lines import BOM, line_starts, lines_in
 from fastsft.memory import no_garbage_collection
 from fastsft.options import Options
 from fastsft.report import Progress
-from fastsft.shards import Chunk, chunks_of, find_shards, printable
+from fastsft.shards import Span, find_shards, printable, spans_of
 from fastsft.workers import Workers, jobs_for
 
 _SHOWN_CHARACTERS = 200  # of what was found
+_READ_NBYTES = 1024 * 1024  # at a time
+_COLUMNS = ("place", "line", "hash", "nbytes", "turns", "tokens", "pair")  # what is kept of each row
 _MOST_KEYS = 2000  # of one place in a row that are told apart
 
 
@@ -48,64 +54,77 @@ def check_rows(
         check_template(template, counting=max_tokens is not None)
     elif max_tokens is not None:
         raise UsageError("--max-tokens needs a tokenizer: name its folder with --template")
-    work = partial(_check_chunk, options=options, template=template, max_tokens=max_tokens)
-    total = Total(shards)
+    spans = spans_of(shards, options.span_nbytes)
     nbytes, done = sum(shard.nbytes for shard in shards), 0
-    with Workers(jobs_for(shards, options)) as workers:
-        for checked in workers.in_order(work, chunks_of(shards, options.chunk_nbytes), attrgetter("nbytes")):
+    with contextlib.ExitStack() as stack:
+        workers = stack.enter_context(Workers(jobs_for(shards, spans, options)))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fastsft-", ignore_cleanup_errors=True))
+        from fastsft.checks.total import Total  # Polars: not before the workers are forked
+
+        total = Total(shards, Path(folder))
+        work = partial(_check_span, folder=folder, options=options, template=template, max_tokens=max_tokens)
+        for span, checked in zip(spans, workers.in_order(work, spans), strict=True):
             if checked.problem:
                 raise FailedRun(checked.problem)
             total.add(checked)
-            done += checked.chunk.stop - checked.chunk.start
+            done += span.nbytes
             if on_progress:
                 on_progress(Progress(done, nbytes, total.rows))
-    findings, notes = total.findings()
-    return CheckReport(
-        files=len(shards),
-        nbytes=nbytes,
-        rows=total.rows,
-        lines=total.lines,
-        findings=findings,
-        notes=notes,
-        lengths=total.lengths(),
-        at_least=total.at_least(),
-        skipped=list(map(printable, skipped)),
-    )
+        findings, notes = total.findings()
+        return CheckReport(
+            files=len(shards),
+            nbytes=nbytes,
+            rows=total.rows,
+            lines=total.lines,
+            findings=findings,
+            notes=notes,
+            lengths=total.lengths(),
+            at_least=total.at_least(),
+            skipped=list(map(printable, skipped)),
+        )
 
 
 @no_garbage_collection()
-def _check_chunk(
-    index: int, chunk: Chunk, *, options: Options, template: str | None, max_tokens: int | None
+def _check_span(
+    index: int, span: Span, *, folder: str, options: Options, template: str | None, max_tokens: int | None
 ) -> Checked:
-    checked = Checked(chunk)
-    check = _ChunkCheck(checked, template_at(template) if template is not None else None, max_tokens)
-    try:
-        for lines in lines_in(chunk, nbytes=options.chunk_nbytes, max_line=options.max_line_nbytes):
-            if chunk.start == 0 and lines.offset == len(BOM):
-                check.note("bad_json", "a byte order mark at the beginning")
-            # What is not UTF-8 cannot be searched at once: each line that decodes is looked at.
-            has_line_ends = not is_utf8(lines.data) or one_line_each(lines.data) != lines.data
-            for start, after in pairwise(line_starts(lines.data)):
-                check.line(lines.data[start : after - 1], has_line_ends=has_line_ends)
-                checked.lines += 1
-            if lines.too_long_nbytes is not None:
-                check.note("bad_json", f"a line of {lines.too_long_nbytes:,} bytes")
-                checked.lines += 1
-    except DamagedShard as damaged:
-        checked.problem = str(damaged)
-    check.finish()
+    checked = Checked()
+    check = _SpanCheck(checked, template_at(template) if template is not None else None, max_tokens)
+    for one in span.ranges:
+        check.begin(one.shard.place)
+        try:
+            for lines in lines_in(one, nbytes=_READ_NBYTES, max_line=options.max_line_nbytes):
+                if one.start == 0 and lines.offset == len(BOM):
+                    check.note("bad_json", "a byte order mark at the beginning")
+                # What is not UTF-8 cannot be searched at once: each line that decodes is looked at.
+                has_line_ends = not is_utf8(lines.data) or one_line_each(lines.data) != lines.data
+                for start, after in pairwise(line_starts(lines.data)):
+                    check.line(lines.data[start : after - 1], has_line_ends=has_line_ends)
+                if lines.too_long_nbytes is not None:
+                    check.note("bad_json", f"a line of {lines.too_long_nbytes:,} bytes")
+                    check.lines += 1
+        except DamagedShard as damaged:
+            checked.problem = str(damaged)
+        checked.ranges.append((one.shard.place, check.lines))
+    check.finish(Path(folder, f"check-{index:06}.{secrets.token_hex(4)}.arrow"))
     return checked
 
 
-class _ChunkCheck:
-    """Fills in what a chunk gives, line by line."""
+class _SpanCheck:
+    """Fills in what a span gives, line by line."""
 
     def __init__(self, checked: Checked, template: ChatTemplate | None, max_tokens: int | None) -> None:
         self._checked = checked
         self._template = template
         self._max_tokens = max_tokens
-        self._numbers: list[tuple[int, ...]] = []  # of each row, as `NUMBERS` names them
+        self._numbers: list[tuple[int, ...]] = []  # of each row, as `_COLUMNS` names them
+        self._place = 0
+        self.lines = 0  # of the range at hand
         self._shapes: Counter[tuple[str, type, tuple[tuple[str, type], ...]]] = Counter()
+
+    def begin(self, place: int) -> None:
+        """Begin with a range of the file at a place."""
+        self._place, self.lines = place, 0
 
     def line(self, line: bytes, *, has_line_ends: bool) -> None:
         """Check the next line."""
@@ -128,11 +147,13 @@ class _ChunkCheck:
             messages = row.get("messages")
             turns = len(messages) if isinstance(messages, list) else 2
             identity = int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "little")
-            self._numbers.append((self._checked.lines, identity, len(line), turns, tokens, is_pair(row)))
+            numbers = (self.lines, identity, len(line), turns, tokens, int(is_pair(row)))
+            self._numbers.append((self._place, *numbers))
         if found:
             first_of_each = {one.kind: one.detail for one in reversed(found)}
             for kind, detail in first_of_each.items():
                 self.note(kind, detail)
+        self.lines += 1
 
     def note(self, kind: str, detail: str) -> None:
         """Count a finding of the line at hand, and keep it if it is among the first."""
@@ -140,12 +161,19 @@ class _ChunkCheck:
         checked.counts[kind] = checked.counts.get(kind, 0) + 1
         examples = checked.found.setdefault(kind, [])
         if len(examples) < MOST_EXAMPLES:
-            examples.append((checked.lines, detail[:_SHOWN_CHARACTERS]))
+            examples.append((self._place, self.lines, detail[:_SHOWN_CHARACTERS]))
 
-    def finish(self) -> None:
-        """Put what was collected into the arrays and schemas that go to the parent."""
-        for name, numbers in zip(NUMBERS, zip(*self._numbers, strict=True), strict=bool(self._numbers)):
-            self._checked.columns[name].extend(numbers)
+    def finish(self, path: Path) -> None:
+        """Write what is kept of each row to a file, and put the rest into the value that goes to the parent."""
+        checked = self._checked
+        checked.rows = len(self._numbers)
+        if self._numbers:
+            import polars as pl
+
+            from fastsft.table import write_part
+
+            write_part([pl.DataFrame(self._numbers, schema=dict.fromkeys(_COLUMNS, pl.UInt64), orient="row")], path)
+            checked.columns = path.name
         for (place, kind, keys), count in self._shapes.items():
             schema = self._checked.schemas.setdefault(place, Schema())
             schema.types.add(_name_of(kind))

@@ -10,7 +10,7 @@ import typer
 
 from fastsft import __version__
 from fastsft.commands.convert import convert
-from fastsft.commands.look import index, show, stats
+from fastsft.commands.look import index, show, stats, verify
 from fastsft.commands.train import check, nemo_rl
 from fastsft.errors import UsageError
 
@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "stats": stats,
     "show": show,
     "check": check,
+    "verify": verify,
     "nemo-rl": nemo_rl,
 }
 

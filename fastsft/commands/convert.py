@@ -120,6 +120,12 @@ def convert(
         typer.Option(metavar="KIND", help="Compress shards: gz or zst. For one file, its suffix .gz or .zst says it."),
     ] = None,
     max_line: MaxLine = "256MB",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew, though an interrupted run left something to go on from.")
+    ] = False,
+    verify_inputs: Annotated[
+        bool, typer.Option("--verify-inputs", help="Hash the inputs, and go on only from those of the same bytes.")
+    ] = False,
     jobs: Jobs = None,
     quiet: Quiet = False,
 ) -> None:
@@ -167,6 +173,8 @@ def convert(
             name=name,
             compress=compress,
             max_line=max_line,
+            fresh=fresh,
+            verify_inputs=verify_inputs,
             jobs=jobs,
             on_progress=bar.show,
         )

@@ -24,7 +24,8 @@ from fastsft.commands.words import (
     some,
 )
 from fastsft.errors import UsageError
-from fastsft.terminal import ProgressBar, indexed
+from fastsft.escape import escaped
+from fastsft.terminal import ProgressBar, indexed, many, size_of
 
 
 def index(
@@ -112,6 +113,28 @@ def stats(
     if plot:
         draw_plot(found, plot)
     print_all([found.to_json().decode() if json else tables_of(found)])
+
+
+def verify(
+    output: Annotated[str, typer.Argument(metavar="OUT", help="The file or the folder that convert wrote to.")],
+    jobs: Jobs = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but differences.")] = False,
+) -> None:
+    """Check files of rows against the report beside them: which, and their rows, bytes and sha256.
+
+    Exit codes: 0 all is as the report says; 1 something differs; 2 there is no report.
+    """
+    from fastsft.api import verify as run
+
+    found = run(output, jobs=jobs)
+    lines = [] if quiet else list(map(escaped, found.notes))
+    lines += [f"Differs: {escaped(difference)}" for difference in found.differences]
+    if not quiet:
+        so = f"{many(len(found.differences), 'difference')}." if found.differences else "All is as the report says."
+        lines.append(f"Verified {many(found.files, 'file')}, {many(found.rows, 'row')}, {size_of(found.nbytes)}: {so}")
+    print_all(lines)
+    if found.differences:
+        raise typer.Exit(1)
 
 
 def show(

@@ -1,88 +1,106 @@
-"""The account of a run: what became of every line, taken in chunk by chunk, judged at the end."""
+"""The ledger of a run: what became of every line, taken in receipt by receipt, judged at the end."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from fastsft import __version__
 from fastsft.errors import FailedRun, TooManyRefused
 from fastsft.options import Options
-from fastsft.report import Converted, Fates, InputShard, RefusedLine, Report, Scanned, added
+from fastsft.outputs.receipts import Receipt
+from fastsft.outputs.refused import RefusedPart
+from fastsft.report import Fates, InputShard, RefusedLine, Report, added
 from fastsft.seen import Seen, merged, why_nothing
 from fastsft.shards import Shard, printable
 
 
-class Account:
-    """A report that grows, and the list of refused lines beside it, which `record` is handed."""
+class Ledger:
+    """A report that grows.
 
-    def __init__(
-        self,
-        shards: Sequence[Shard],
-        notes: Sequence[str],
-        options: Options,
-        record: Callable[[Sequence[RefusedLine]], object],
-    ) -> None:
+    Attributes:
+        report: What is known so far.
+        refused: The files of refused lines, in order.
+        parts: The parts of the table, in order: the file, the place of its first shard, and how many lines of that
+            stand before it.
+        seen: What rollouts hold, where none was kept so far.
+    """
+
+    def __init__(self, shards: Sequence[Shard], notes: Sequence[str], options: Options) -> None:
         self.report = Report(
             version=__version__,
             options=options.shown(),
             inputs=[InputShard(printable(shard.path), shard.nbytes, Fates()) for shard in shards],
             notes=[printable(note) for note in notes],
         )
+        self.refused: list[RefusedPart] = []
+        self.parts: list[tuple[str, int, int]] = []
+        self.seen: Seen | None = None
         self._options = options
-        self._record = record
         self._first_refused: RefusedLine | None = None
-        self.seen: Seen | None = None  # of rollouts that are not kept
 
-    def take(self, given: Converted | Scanned) -> int:
-        """Take in what a chunk gave, the next of its shard, and give the number of lines before it.
+    def take(self, receipt: Receipt) -> None:
+        """Take in what a span gave, the next of the input.
 
         Raises:
             TooManyRefused: More lines were refused than may be.
         """
-        entry = self.report.inputs[given.chunk.shard.place]
-        entry.problem = given.problem
-        before = entry.fates.lines
-        for line in given.refused:
-            line.line += before + 1
-        if isinstance(given, Converted):
-            self._take_rows(given)
-        self._add(given.chunk.shard.place, given.fates, given.refused)
-        return before
+        report = self.report
+        first = report.inputs[receipt.ranges[0].place]
+        before = first.fates.lines
+        if receipt.refused is not None:
+            self.refused.append(RefusedPart(receipt.refused, first.path, before))
+        if receipt.table is not None:
+            self.parts.append((receipt.table, receipt.ranges[0].place, before))
+        if receipt.first_refused is not None and self._first_refused is None:
+            line = receipt.first_refused
+            line.line += before if line.shard == first.path else 0
+            self._first_refused = line
+        for one in receipt.ranges:
+            entry = report.inputs[one.place]
+            entry.problem = one.problem or entry.problem
+            entry.fates += one.fates
+            report.fates += one.fates
+        if receipt.left_out:
+            report.left_out = added(report.left_out, receipt.left_out)
+        self.seen = merged(self.seen, receipt.seen)
+        self._check_refused()
 
-    def take_chosen(self, converted: Converted) -> None:
-        """Take in what became of chosen lines, which are counted already."""
-        self._take_rows(converted)
-        self._add(converted.chunk.shard.place, converted.fates, [])
-
-    def _take_rows(self, converted: Converted) -> None:
-        if converted.left_out:
-            self.report.left_out = added(self.report.left_out, converted.left_out)
-        self.seen = merged(self.seen, converted.seen)
-
-    def _add(self, place: int, fates: Fates, refused: Sequence[RefusedLine]) -> None:
-        entry = self.report.inputs[place]
-        if refused:
-            for line in refused:
-                line.shard = entry.path
-            self._first_refused = self._first_refused or refused[0]
-            self._record(refused)
-        entry.fates += fates
-        self.report.fates += fates
+    def _check_refused(self) -> None:
         if self._options.refuses_too_many(self.report.fates.all_refused, None):
             raise TooManyRefused(self._refusals(self._options), self.report)
 
-    def refuse(self, refused: Iterable[tuple[int, int, int, str, str]]) -> None:
-        """Take in lines that have no row: place of the shard, line, offset, reason and problem of each, in order.
+    def know(self, place: int, fates: Fates, problem: str | None, refused: Sequence[RefusedLine]) -> None:
+        """Take in what an index knows of a shard.
 
         Raises:
             TooManyRefused: More lines were refused than may be.
         """
+        entry = self.report.inputs[place]
+        entry.problem = problem
+        entry.fates += fates
+        self.report.fates += fates
+        self._first_refused = self._first_refused or next(iter(refused), None)
+        self._check_refused()
+
+    def refuse(self, refused: Iterable[tuple[int, int, int, str, str]]) -> list[RefusedLine]:
+        """Take in lines that have no row, and return them: place, line, offset, reason and problem of each, in order.
+
+        Raises:
+            TooManyRefused: More lines were refused than may be.
+        """
+        found = []
         for place, several in groupby(refused, key=lambda line: line[0]):
-            lines = [RefusedLine("", line, offset, reason, problem) for _, line, offset, reason, problem in several]
-            counts = Counter(line.reason for line in lines)
-            self._add(place, Fates(refused=dict(counts)), lines)
+            entry = self.report.inputs[place]
+            lines = [RefusedLine(entry.path, *line[1:]) for line in several]
+            fates = Fates(refused=dict(Counter(line.reason for line in lines)))
+            entry.fates += fates
+            self.report.fates += fates
+            self._first_refused = self._first_refused or lines[0]
+            found += lines
+        self._check_refused()
+        return found
 
     def drop(self, dropped: Iterable[tuple[int, str, int]]) -> None:
         """Take in how many lines of which shard, by its place, were dropped for which reason."""

@@ -1,0 +1,38 @@
+"""What a span of a check gave: the value that comes back from a worker."""
+
+from __future__ import annotations
+
+import msgspec
+
+MOST_EXAMPLES = 3  # of each finding
+
+
+class Checked(msgspec.Struct):
+    """What a span gave; its lines count from 0 at the beginning of their range.
+
+    Attributes:
+        ranges: The place of each range's file, and how many lines it has.
+        rows: How many lines are rows.
+        counts: How many lines have which finding.
+        found: The first places of each: the place of the file, the line, and what there.
+        schemas: What stands at which place of rows.
+        columns: The file of what is kept of each row; None without rows.
+        problem: Why a file could not be read to its end.
+    """
+
+    ranges: list[tuple[int, int]] = []
+    rows: int = 0
+    counts: dict[str, int] = {}
+    found: dict[str, list[tuple[int, int, str]]] = {}
+    schemas: dict[str, Schema] = {}
+    columns: str | None = None
+    problem: str | None = None
+
+
+class Schema(msgspec.Struct):
+    """What stands at one place of rows: of which types, and how many objects have which key."""
+
+    types: set[str] = msgspec.field(default_factory=set)
+    objects: int = 0
+    keys: dict[str, int] = {}
+    key_types: dict[str, set[str]] = {}

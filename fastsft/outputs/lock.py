@@ -1,0 +1,81 @@
+"""Keep a second run away from a target while one writes to it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastsft.errors import UsageError, errors_naming
+from fastsft.shards import Shard, is_same_file
+from fastsft.target import Target
+
+
+class Lock:
+    """A lock on a target, held by whoever has locked its file; the folder is made for it where it is not there."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._file = -1
+        self._made: list[Path] = []
+
+    def take(self, inputs: Sequence[Shard]) -> None:
+        """Lock the target.
+
+        Raises:
+            UsageError: Another run holds it, or something else has the lock's name.
+            FailedRun: The folder or the file cannot be made.
+        """
+        folder, path = self._target.folder, self._target.lock
+        if os.path.lexists(path) and (
+            path.is_symlink() or not path.is_file() or path.stat().st_size or _is_input(path, inputs)
+        ):
+            raise UsageError(f"{path} is in the way: it is no lock of fastsft's; choose another output or remove it")
+        with errors_naming(folder):
+            self._made = [one for one in (folder, *folder.parents) if not one.exists()]
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except (NotADirectoryError, FileExistsError):
+                raise UsageError(f"cannot write to {folder}: Not a directory") from None
+            self._file = _locked(path, folder / self._target.stem)
+
+    def release(self) -> None:
+        """Let go of the target, and remove the folders that were made for it if they are empty still."""
+        if self._file >= 0:
+            with contextlib.suppress(OSError):
+                self._target.lock.unlink()
+            os.close(self._file)
+            self._file = -1
+        for folder in self._made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        self._made = []
+
+
+def _is_input(path: Path, inputs: Sequence[Shard]) -> bool:
+    return any(is_same_file(path, shard.path) for shard in inputs)
+
+
+def _locked(path: Path, name: Path) -> int:
+    """Open and lock a lock file; its descriptor.
+
+    The holder removes the file when it is done, so after locking it is asked
+    whether the locked file is still the one that others will find.
+    """
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UsageError(f"another run is writing to {name}") from None
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), os.stat(path)):
+                    return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)

@@ -1,0 +1,217 @@
+"""All outputs of a run: locked, staged, put together from segments, and published at one point."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fastsft.errors import KeepsReceipts
+from fastsft.options import DEFAULT_SHARD_NBYTES, Options
+from fastsft.outputs import assembly
+from fastsft.outputs.assembly import FilePlan, Piece
+from fastsft.outputs.lock import Lock
+from fastsft.outputs.publication import Publication, publish
+from fastsft.outputs.receipts import Receipt, Segment
+from fastsft.outputs.refused import RefusedPart, build_refused
+from fastsft.outputs.segments import SegmentWriter
+from fastsft.outputs.staging import Staging, finish_left
+from fastsft.report import OutputShard, RefusedLine, Report
+from fastsft.shards import Shard
+from fastsft.signals import signals_later, signals_too_late
+from fastsft.storage.files import flush, write_new
+from fastsft.target import Target
+from fastsft.workers import Workers, cores
+
+if TYPE_CHECKING:
+    from fastsft.pipeline.ledger import Ledger
+
+
+class Outputs:
+    """The main target of a run and those of its splits.
+
+    Attributes:
+        notes: What was found of earlier runs, as sentences.
+    """
+
+    def __init__(self, targets: Sequence[Target], options: Options) -> None:
+        self._targets = targets
+        self._options = options
+        self._staging: list[Staging] = []
+        self.notes: list[str] = []
+
+    @property
+    def folder(self) -> Path:
+        """Where spans leave their files."""
+        return self._staging[0].path
+
+    @property
+    def fingerprint(self) -> str:
+        """What receipts of the run are bound to."""
+        return self._staging[0].run.fingerprint
+
+    @property
+    def most_nbytes(self) -> int | None:
+        """How many bytes of rows a segment has at most, so that it fits a shard; None for no limit."""
+        if self._options.shards is not None or all(target.file is not None for target in self._targets):
+            return None
+        return self._options.shard_nbytes or DEFAULT_SHARD_NBYTES
+
+    @contextlib.contextmanager
+    def locked(self, inputs: Sequence[Shard]) -> Iterator[None]:
+        """Keep other runs away from all targets, and finish what one that died had begun to publish."""
+        locks = [Lock(target) for target in self._targets]
+        try:
+            with signals_later():
+                for lock in locks:
+                    lock.take(inputs)
+            for target in self._targets:
+                if finish_left(target.staging):
+                    self.notes.append(f"finished publishing what an interrupted run had ready: {target.report}")
+            yield
+        finally:
+            with signals_too_late():
+                for lock in reversed(locks):
+                    lock.release()
+
+    @contextlib.contextmanager
+    def staged(self, made_from: dict[str, Any]) -> Iterator[None]:
+        """Have a folder for what spans leave; what an interrupted run leaves there, the same run goes on from."""
+        keeps = False
+        try:
+            for target in self._targets:
+                staging = Staging(target.staging, made_from)
+                self._staging.append(staging)
+                staging.open(fresh=self._options.fresh)
+            self.notes += self._staging[0].notes
+            yield
+        except BaseException as error:
+            keeps = isinstance(error, KeepsReceipts) or not isinstance(error, Exception)
+            if keeps and self._staging and self._staging[0].has_receipts:
+                error.keeps_receipts = True  # type: ignore[attr-defined] # for whoever tells a person of it
+            raise
+        finally:
+            with signals_too_late():
+                for number, staging in enumerate(self._staging):
+                    staging.close(keeps=keeps and number == 0)
+
+    def receipts(self, phase: str) -> dict[int, Receipt]:
+        """Read the receipts that an earlier run left of a phase, by span."""
+        return self._staging[0].receipts(phase)
+
+    def write_refused(self, ledger: Ledger, lines: Sequence[RefusedLine]) -> None:
+        """Write refused lines that no span has written."""
+        if lines:
+            with SegmentWriter(self.folder, "chosen") as writer:
+                writer.write_refused(lines)
+                _, refused = writer.finish()
+            assert refused is not None
+            ledger.refused.append(RefusedPart(refused, "", 0))
+
+    def assemble(
+        self, receipts: Sequence[Receipt], refused: Sequence[RefusedPart], workers: Workers
+    ) -> list[list[OutputShard]]:
+        """Put segments together into the files of each output, complete and flushed, and the refused lines into one.
+
+        Returns:
+            The files of each output.
+        """
+        segments = [segment for receipt in receipts for segment in receipt.segments]
+        files = []
+        for number, target in enumerate(self._targets):
+            mine = [segment for segment in segments if segment.split == number]
+            plans = self._plans(target, mine)
+            files.append(_built(plans, target, self._staging[number].path, self.folder, workers, self._options))
+        if refused:
+            list(workers.in_order(partial(build_refused, folder=str(self.folder)), [list(refused)]))
+        return files
+
+    def _plans(self, target: Target, segments: Sequence[Segment]) -> list[FilePlan]:
+        pieces: list[list[Piece]]
+        if target.file is not None:
+            pieces = assembly.one_file(segments)
+        elif self._options.shards is not None:
+            pieces = assembly.files_by_count(segments, self._options.shards)
+        else:
+            pieces = assembly.files_by_size(segments, self._options.shard_nbytes or DEFAULT_SHARD_NBYTES)
+        names = [target.file or target.shard_name(number, len(pieces)) for number in range(len(pieces))]
+        return [FilePlan(name, inside) for name, inside in zip(names, pieces, strict=True)]
+
+    def publish(self, files: Sequence[Sequence[OutputShard]], report: Report, earlier: Sequence[set[str]]) -> None:
+        """Write a report for each output, and give all files their names. A signal comes too late here.
+
+        Raises:
+            FailedRun: They could not get them.
+        """
+        renames: list[tuple[str, str]] = []
+        reports: list[tuple[str, str]] = []
+        away: list[str] = []
+        has_refused = (self.folder / "refused").exists()
+        for number, (target, staging, outputs, old) in enumerate(
+            zip(self._targets, self._staging, files, earlier, strict=True)
+        ):
+            mine = report if number == 0 else msgspec.structs.replace(report)
+            mine.folder, mine.outputs = str(target.folder), list(outputs)
+            new = [output.name for output in outputs]
+            mine.refused_lines = target.refused.name if has_refused and number == 0 else None
+            if mine.refused_lines:
+                renames.append((str(self.folder / "refused"), str(target.refused)))
+                new.append(target.refused.name)
+            renames += [(str(staging.path / output.name), str(target.folder / output.name)) for output in outputs]
+            write_new(staging.path / "report", mine.to_json())
+            reports.append((str(staging.path / "report"), str(target.report)))
+            away += [str(target.folder / name) for name in sorted(old - set(new))]
+            flush(staging.path)
+        publish(Publication(renames, away, reports[::-1]), [staging.folder for staging in self._staging])
+
+
+def _built(
+    plans: Sequence[FilePlan], target: Target, staging: Path, folder: Path, workers: Workers, options: Options
+) -> list[OutputShard]:
+    """Make the files of a target in its staging folder."""
+    done: dict[int, OutputShard] = {}
+    build: list[tuple[int, FilePlan]] = []
+    for number, plan in enumerate(plans):
+        is_one = len(plan.pieces) == 1 and plan.pieces[0].is_whole and target.compression is None
+        if is_one and _same_device(staging, folder):
+            done[number] = assembly.rename_segment(plan, staging / plan.name, folder)
+        elif len(plans) == 1 and target.compression is None and plan.pieces and workers.jobs > 1:
+            done[number] = _copied(plan, staging / plan.name, folder, workers)
+        else:
+            build.append((number, plan))
+    threads = options.jobs or cores()
+    work = partial(_build, staging=str(staging), folder=str(folder), compression=target.compression, threads=threads)
+    for (number, _), output in zip(build, workers.in_order(work, [plan for _, plan in build]), strict=True):
+        done[number] = output
+    return [done[number] for number in range(len(plans))]
+
+
+def _copied(plan: FilePlan, path: Path, folder: Path, workers: Workers) -> OutputShard:
+    """Copy whole segments into one file, several workers at once, while another reads the digest."""
+    nbytes = sum(piece.segment.nbytes for piece in plan.pieces)
+    assembly.make_empty(path, nbytes)
+    names = [piece.segment.name for piece in plan.pieces]
+    tasks: list[Any] = [names, *assembly.copies_of(plan, str(path), workers.jobs)]
+    digest, *_ = list(workers.in_order(partial(_copy_or_digest, folder=str(folder)), tasks))
+    flush(path)
+    return OutputShard(plan.name, plan.rows, nbytes, digest)
+
+
+def _copy_or_digest(_: int, task: Any, folder: str) -> str:
+    if isinstance(task, list):
+        return assembly.digest_of(task, Path(folder))
+    assembly.copy_segments(task, Path(folder))
+    return ""
+
+
+def _build(_: int, plan: FilePlan, *, staging: str, folder: str, compression: str | None, threads: int) -> OutputShard:
+    return assembly.build_file(plan, Path(staging, plan.name), Path(folder), compression, threads)
+
+
+def _same_device(first: Path, second: Path) -> bool:
+    return os.stat(first).st_dev == os.stat(second).st_dev

@@ -1,0 +1,46 @@
+"""The list of refused lines: what spans recorded, numbered as the lines stand in their shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from fastsft.outputs.receipts import Segment
+from fastsft.report import RefusedLine
+from fastsft.storage.files import HashedFile, blocks_of
+
+_decode = msgspec.json.Decoder(RefusedLine).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class RefusedPart(NamedTuple):
+    """A file of refused lines; lines of the shard at a path have so many before them that it does not count."""
+
+    segment: Segment
+    shard: str
+    before: int
+
+
+def build_refused(_: int, parts: Sequence[RefusedPart], folder: str) -> int:
+    """Put parts together into the file `refused` of the folder, flushed, and return how many lines it has."""
+    target = Path(folder, "refused")
+    target.unlink(missing_ok=True)
+    file = HashedFile(target)
+    try:
+        for segment, shard, before in parts:
+            path = Path(folder, segment.name)
+            if not before:
+                for data in blocks_of(path, 0, None):
+                    file.write(data)
+                continue
+            with path.open("rb") as lines:
+                for encoded in lines:
+                    line = _decode(encoded)
+                    line.line += before if line.shard == shard else 0
+                    file.write(_encode(line) + b"\n")
+    finally:
+        file.close(flush=True)
+    return sum(part.segment.rows for part in parts)

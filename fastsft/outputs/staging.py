@@ -1,0 +1,212 @@
+"""A run's own folder beside its output, `.NAME.fastsft/`: what spans leave, until it is published.
+
+    .NAME.fastsft/
+        run.json            which run this is: the record that makes the folder ours
+        RUN_ID/             segments, receipts, parts of the table, of this run alone
+        publish.json        while files get their names: what goes where (`publication.py`)
+
+A run that died leaves the folder, and the same words go on from its receipts: they are bound to the version, the
+options and the inputs by a fingerprint. Receipts and segments are taken over into the folder of the new run's id, so
+that a late span of the old run reaches nothing. Nothing is removed but folders that the record names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fastsft.errors import FailedRun, UsageError, errors_naming
+from fastsft.outputs.publication import finish_publication, is_pending
+from fastsft.outputs.receipts import Receipt
+from fastsft.storage.files import write_new
+
+_RECORD = "run.json"
+_RUN_ID = re.compile(r"[0-9a-f]{16}")
+_encode = msgspec.json.Encoder().encode
+_receipt = msgspec.json.Decoder(Receipt)
+
+
+class Run(msgspec.Struct, frozen=True):
+    """The record of a run.
+
+    Attributes:
+        run_id: The name of its folder.
+        fingerprint: Of what its receipts are made from, in hexadecimal.
+        made_from: The same in words, so that a difference can be told: version, options, inputs.
+        before: Folders of earlier runs that are being taken over.
+    """
+
+    run_id: str
+    fingerprint: str
+    made_from: dict[str, Any]
+    before: list[str] = []
+
+
+class Staging:
+    """The folder of one run of one target.
+
+    Attributes:
+        folder: `.NAME.fastsft/`.
+        run: The record of this run.
+        notes: What was taken over from an earlier run or not, as sentences.
+    """
+
+    def __init__(self, folder: Path, made_from: dict[str, Any]) -> None:
+        self.folder = folder
+        self.notes: list[str] = []
+        encoded = msgspec.json.encode(made_from, order="deterministic")
+        plain: dict[str, Any] = msgspec.json.decode(encoded)
+        self.run = Run(secrets.token_hex(8), hashlib.sha256(encoded).hexdigest(), plain)
+        self._is_open = False
+
+    @property
+    def path(self) -> Path:
+        """The folder of this run's id."""
+        return self.folder / self.run.run_id
+
+    @property
+    def has_receipts(self) -> bool:
+        """Whether there is something that a run can go on from."""
+        return any(name.endswith(".receipt") for name in _names(self.path))
+
+    def open(self, *, fresh: bool) -> None:
+        """Make the folder, taking over what an earlier run of the same kind left, unless `fresh`.
+
+        Raises:
+            UsageError: Something else has its name.
+            FailedRun: It cannot be made.
+        """
+        earlier = record_in(self.folder)
+        if earlier is None and self.folder.exists() and any(self.folder.iterdir()):
+            raise UsageError(f"{self.folder} is in the way: it is no folder of fastsft's; remove it")
+        left = [earlier.run_id, *earlier.before] if earlier else []
+        with errors_naming(self.folder):
+            self.folder.mkdir(exist_ok=True)
+            self._is_open = True
+            self._write_record(left)  # first, so that no folder is there that it does not name
+            self.path.mkdir()
+            if earlier is not None and (self.folder / earlier.run_id).is_dir():
+                self._note(earlier, fresh=fresh)
+            for name in left:
+                if not fresh:
+                    self._take_over(self.folder / name)
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+            if left:
+                self._write_record([])
+
+    def _write_record(self, before: list[str]) -> None:
+        write_new(self.folder / _RECORD, _encode(msgspec.structs.replace(self.run, before=before)))
+
+    def _note(self, earlier: Run, *, fresh: bool) -> None:
+        """Say why receipts that an earlier run left are not used."""
+        if not any(name.endswith(".receipt") for name in _names(self.folder / earlier.run_id)):
+            return
+        if fresh:
+            self.notes.append("what an interrupted run left is not used: --fresh")
+        elif earlier.fingerprint != self.run.fingerprint:
+            differs = [name for name in self.run.made_from if self.run.made_from[name] != earlier.made_from.get(name)]
+            self.notes.append(f"what an interrupted run left is not used: it had other {' and '.join(differs)}")
+
+    def _take_over(self, left: Path) -> None:
+        """Take over the receipts that were made from the same, with their files, if they have the right size."""
+        for name in sorted(_names(left)):
+            if not name.endswith(".receipt"):
+                continue
+            try:
+                receipt = _receipt.decode((left / name).read_bytes())
+                files = [*receipt.segments, *filter(None, [receipt.refused])]
+                is_whole = all(os.stat(left / file.name).st_size == file.nbytes for file in files)
+                is_whole = is_whole and (receipt.table is None or (left / receipt.table).is_file())
+            except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+                continue
+            if is_whole and receipt.fingerprint == self.run.fingerprint:
+                for file_name in [*(file.name for file in files), *filter(None, [receipt.table]), name]:
+                    os.replace(left / file_name, self.path / file_name)
+
+    def receipts(self, phase: str) -> dict[int, Receipt]:
+        """Read the receipts that there are of a phase, by span."""
+        found = {}
+        for name in os.listdir(self.path):
+            if name.startswith(f"{phase}-") and name.endswith(".receipt"):
+                receipt = _receipt.decode((self.path / name).read_bytes())
+                found[receipt.span] = receipt
+        return found
+
+    def close(self, *, keeps: bool) -> None:
+        """Remove the folder, or, with `keeps`, leave what a run after this can go on from; harmless the second time."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        if is_pending(self.folder):  # the next run finishes it, with the files that lie here
+            return
+        if keeps and self.has_receipts:
+            return
+        _remove(self.folder, [self.run.run_id])
+
+
+def finish_left(folder: Path) -> bool:
+    """Finish what an interrupted run had begun to publish from a staging folder; return whether there was such a run.
+
+    Raises:
+        FailedRun: It cannot be finished.
+    """
+    if not finish_publication(folder):
+        return False
+    if record := record_in(folder):
+        _remove(folder, [record.run_id, *record.before])
+    return True
+
+
+def _remove(folder: Path, names: Iterable[str]) -> None:
+    """Remove the folders of runs, and the staging folder if nothing else lies in it."""
+    for name in names:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (folder / _RECORD).unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def record_in(folder: Path) -> Run | None:
+    """Read the record of a staging folder; None where there is none that is ours."""
+    try:
+        record = msgspec.json.decode((folder / _RECORD).read_bytes(), type=Run)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return record if all(_RUN_ID.fullmatch(name) for name in (record.run_id, *record.before)) else None
+
+
+def write_receipt(folder: Path, phase: str, receipt: Receipt) -> Receipt:
+    """Write a receipt beside the files that it speaks of, and return it.
+
+    Neither is flushed to the disk: a run that goes on from it compares digests, so a power failure loses time alone,
+    and 64 receipts of 1 GB cost 0.12 s each way.
+
+    Raises:
+        FailedRun: The folder is gone, or the receipt cannot be written.
+    """
+    if not folder.is_dir():
+        raise FailedRun(f"{folder} is gone: the run was ended or another has begun")
+    write_new(receipt_path(folder, phase, receipt.span), _encode(receipt), flush=False)
+    return receipt
+
+
+def receipt_path(folder: Path, phase: str, span: int) -> Path:
+    """Return where the receipt of a span is."""
+    return folder / f"{phase}-{span:06}.receipt"
+
+
+def _names(folder: Path) -> Sequence[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []

@@ -1,0 +1,183 @@
+"""Check what lies at an output against its report: which files, and their rows, bytes and digests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from fastsft.compression import SUFFIXES, damages, open_compressed
+from fastsft.errors import FailedRun, UsageError
+from fastsft.options import Options
+from fastsft.outputs.lock import Lock
+from fastsft.outputs.publication import is_pending
+from fastsft.outputs.staging import finish_left
+from fastsft.report import OutputShard, Report
+from fastsft.shards import printable
+from fastsft.target import Target, target_of
+from fastsft.workers import Workers, cores
+
+_READ_NBYTES = 1024 * 1024
+_REPORT = ".report.json"
+
+
+class Verification(msgspec.Struct):
+    """What a verification found.
+
+    Attributes:
+        files: How many files the reports name.
+        rows: Rows that they should hold.
+        nbytes: Bytes that they should have.
+        differences: What differs from the reports, as sentences; empty where all is as it should be.
+        notes: What was done beside, as sentences.
+    """
+
+    files: int = 0
+    rows: int = 0
+    nbytes: int = 0
+    differences: list[str] = []
+    notes: list[str] = []
+
+
+def verify_output(output: str | os.PathLike[str], *, jobs: int | None = None) -> Verification:
+    """Check the files of an output, and of the splits of its run, against the reports beside them.
+
+    What a run that died had begun to publish is finished first.
+
+    Raises:
+        UsageError: No report is there, or another run is writing there.
+        FailedRun: A report cannot be read, or what was begun cannot be finished.
+    """
+    found = Verification()
+    reports: dict[Path, Report] = {}
+    for target in _targets_at(output):
+        if is_pending(target.staging):
+            _finish(target)
+            found.notes.append(f"finished publishing what an interrupted run had ready: {target.report}")
+        reports[target.report] = _report_of(target)
+    for path, report in list(reports.items()):
+        for split in (_split_target(path.parent / split.name) for split in report.splits[1:]):
+            if split.report.exists():
+                reports[split.report] = _report_of(split)
+            else:
+                found.differences.append(f"{split.report}: it is missing")
+    files = [(path.parent, shard) for path, report in reports.items() for shard in report.outputs]
+    with Workers(max(1, min(jobs or cores(), len(files)))) as workers:
+        differences = list(workers.in_order(_differences_of, files))
+    for path, report in reports.items():
+        found.files += len(report.outputs)
+        found.rows += report.rows
+        found.nbytes += report.nbytes
+        found.differences += _differences_in(path, report)
+    found.differences += [problem for problems in differences for problem in problems]
+    return found
+
+
+def _targets_at(output: str | os.PathLike[str]) -> list[Target]:
+    """Find the outputs at a path: those of a folder that have a report, or the one of a file.
+
+    Raises:
+        UsageError: There is none.
+    """
+    path = Path(os.path.realpath(output))
+    if path.is_dir():
+        names = sorted(os.listdir(path))
+        stems = {name.removesuffix(_REPORT) for name in names if name.endswith(_REPORT)}
+        stems |= {name[1:].removesuffix(".fastsft") for name in names if re.fullmatch(r"\..+\.fastsft", name)}
+        where = path / f"NAME{_REPORT}"
+    else:
+        is_report = path.name.endswith(_REPORT)
+        stems = {path.name.removesuffix(_REPORT) if is_report else target_of(path, Options()).stem}
+        path, where = path.parent, path.parent / f"{min(stems)}{_REPORT}"
+    targets = [Target(path, stem, None) for stem in sorted(stems)]
+    targets = [target for target in targets if target.report.exists() or is_pending(target.staging)]
+    if not targets:
+        raise UsageError(f"nothing to verify: there is no report {where}")
+    return targets
+
+
+def _split_target(path: Path) -> Target:
+    """Return where a split lies: in the folder of its name, or in one file."""
+    is_file = ".jsonl" in path.suffixes or not path.is_dir()
+    return Target(path.parent, target_of(path, Options()).stem, None) if is_file else Target(path, path.name, None)
+
+
+def _finish(target: Target) -> None:
+    lock = Lock(target)
+    try:
+        lock.take([])
+        finish_left(target.staging)
+    finally:
+        lock.release()
+
+
+def _report_of(target: Target) -> Report:
+    try:
+        return msgspec.json.decode(target.report.read_bytes(), type=Report)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FailedRun(f"{target.report} cannot be read as a report: {error}") from None
+
+
+def _differences_in(path: Path, report: Report) -> Iterator[str]:
+    """Find what a report says that cannot be, and files beside it that it does not name."""
+    fates = report.fates
+    if fates.lines != fates.kept + fates.all_dropped + fates.all_refused + fates.blank:
+        yield f"{path}: the fates of lines do not add up"
+    rows = sum(split.rows for split in report.splits) if report.splits else report.rows
+    if rows != fates.kept:
+        yield f"{path}: {fates.kept:,} lines were kept, and {rows:,} rows were written"
+    target = Target(path.parent, path.name.removesuffix(_REPORT), None)
+    named = {output.name for output in report.outputs}
+    for name in sorted(os.listdir(path.parent)):
+        if target.is_shard(name) and name not in named:
+            yield f"{path.parent / name}: the report does not name it"
+    if report.refused_lines:
+        refused = path.parent / report.refused_lines
+        lines = refused.read_bytes().count(b"\n") if refused.is_file() else -1
+        if lines != fates.all_refused:
+            yield f"{refused}: {max(lines, 0):,} lines, and {fates.all_refused:,} were refused"
+
+
+def _differences_of(_: int, item: tuple[Path, OutputShard]) -> list[str]:
+    """Compare one file with what its report says."""
+    folder, said = item
+    path = folder / said.name
+    compression = path.suffix[1:] if path.suffix[1:] in SUFFIXES else None
+    try:
+        if not path.is_file():
+            return [f"{printable(str(path))}: it is missing"]
+        nbytes, digest = 0, hashlib.sha256()
+        rows = 0
+        with path.open("rb", buffering=0) as file:
+            while data := file.read(_READ_NBYTES):
+                nbytes += len(data)
+                digest.update(data)
+                rows += data.count(b"\n")
+        if compression:
+            rows = _rows_in(path, compression)
+    except OSError as error:
+        return [f"{path}: cannot be read: {error.strerror}"]
+    differences = []
+    if nbytes != said.nbytes:
+        differences.append(f"{path}: {nbytes:,} bytes, and the report says {said.nbytes:,}")
+    if rows != said.rows:
+        differences.append(f"{path}: {rows:,} rows, and the report says {said.rows:,}")
+    if digest.hexdigest() != said.sha256:
+        differences.append(f"{path}: sha256 {digest.hexdigest()[:16]}…, and the report says {said.sha256[:16]}…")
+    return differences
+
+
+def _rows_in(path: Path, compression: str) -> int:
+    """Count the lines of a compressed file."""
+    rows = 0
+    try:
+        with open_compressed(str(path), compression) as file:
+            while data := file.read(_READ_NBYTES):
+                rows += data.count(b"\n")
+    except damages(compression):
+        return rows  # its digest differs, too
+    return rows

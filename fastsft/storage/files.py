@@ -1,0 +1,147 @@
+"""One thin layer for what a run does to files, so that each promise is kept in one place.
+
+New files are made exclusively and never through a link. What has its final name was flushed before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastsft.errors import errors_naming
+
+# Hashed and then written while it is in the cache: for 4 GB, that cut the system's time from 1.7 s to 1.1 s.
+_AT_ONCE_NBYTES = 256 * 1024
+_COPY_NBYTES = 16 * 1024 * 1024  # where the kernel does not copy by itself
+
+
+class HashedFile:
+    """A new file that is written from its beginning to its end, with the SHA-256 of its bytes.
+
+    Attributes:
+        path: Where it is.
+        nbytes: How many bytes were written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.nbytes = 0
+        self._sha256 = hashlib.sha256()
+        self._file = create(path)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes."""
+        left = memoryview(data)
+        with errors_naming(self.path):
+            while left:
+                piece = left[:_AT_ONCE_NBYTES]
+                self._sha256.update(piece)
+                left = left[len(piece) :]
+                self.nbytes += len(piece)
+                while piece:
+                    piece = piece[os.write(self._file, piece) :]
+
+    def mark(self) -> tuple[int, hashlib._Hash]:
+        """Return where the file is, to go back to."""
+        return self.nbytes, self._sha256.copy()
+
+    def go_back(self, mark: tuple[int, hashlib._Hash]) -> None:
+        """Forget what was written since a mark."""
+        self.nbytes, self._sha256 = mark[0], mark[1].copy()
+        with errors_naming(self.path):
+            if self._file < 0:
+                self._file = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            os.ftruncate(self._file, self.nbytes)
+            os.lseek(self._file, self.nbytes, os.SEEK_SET)
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what was written, in hexadecimal."""
+        return self._sha256.hexdigest()
+
+    def close(self, *, flush: bool) -> None:
+        """Close the file; with `flush`, what was written is on the disk."""
+        if self._file >= 0:
+            file, self._file = self._file, -1
+            with errors_naming(self.path):
+                try:
+                    if flush:
+                        os.fsync(file)
+                finally:
+                    os.close(file)
+
+
+def create(path: Path) -> int:
+    """Make a new file and open it for writing, as any program's: mode 0666 less the umask.
+
+    Raises:
+        FailedRun: It cannot be made, or something is there already.
+    """
+    with errors_naming(path):
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+
+
+def write_new(path: Path, data: bytes, *, flush: bool = True) -> None:
+    """Write a small file, whole and with `flush` on the disk, under a name that may be taken."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with contextlib.suppress(FileNotFoundError):
+        part.unlink()
+    file = HashedFile(part)
+    try:
+        file.write(data)
+    finally:
+        file.close(flush=flush)
+    with errors_naming(path):
+        os.replace(part, path)
+
+
+def flush(path: Path) -> None:
+    """Make sure that a file's bytes, or a folder's names, are on the disk."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def copy_range(source: Path, start: int, stop: int, target: Path, offset: int) -> None:
+    """Copy a range of one file into another, which exists, at an offset; by the kernel where it can."""
+    with errors_naming(target), contextlib.ExitStack() as stack:
+        read = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, read)
+        write = os.open(target, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        stack.callback(os.close, write)
+        by_kernel = hasattr(os, "copy_file_range")
+        first = offset
+        while start < stop:
+            copied = 0
+            if by_kernel:
+                try:
+                    copied = os.copy_file_range(read, write, stop - start, start, offset)
+                except OSError:  # across file systems, or of a kind that cannot
+                    by_kernel = False
+            if not copied:
+                data = os.pread(read, min(stop - start, _COPY_NBYTES), start)
+                if not data:
+                    raise OSError(5, f"{source} became shorter")
+                copied = os.pwrite(write, data, offset)
+            start, offset = start + copied, offset + copied
+        if hasattr(os, "posix_fadvise"):  # lets Linux begin to write, so that the flush waits for less
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(write, first, offset - first, os.POSIX_FADV_DONTNEED)
+
+
+def blocks_of(path: Path, start: int, stop: int | None) -> Iterator[bytes]:
+    """Read a range of a file in large pieces."""
+    with errors_naming(path), path.open("rb", buffering=0) as file:
+        file.seek(start)
+        left = stop - start if stop is not None else None
+        while left is None or left > 0:
+            data = file.read(_COPY_NBYTES // 16 if left is None else min(left, _COPY_NBYTES // 16))
+            if not data:
+                return
+            yield data
+            left = None if left is None else left - len(data)
