@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers.utils.chat_template_utils import render_jinja_template
 
 import fastsft
 from fastsft.checks.rendering import ChatTemplate
+
+theirs = pytest.importorskip("transformers.utils.chat_template_utils", reason="tox -e engines installs transformers")
 
 SPEC = importlib.util.find_spec("trl")  # not imported, as that takes torch
 FOLDER = Path(SPEC.submodule_search_locations[0], "chat_templates") if SPEC else None  # type: ignore[index]
@@ -33,7 +34,7 @@ def as_nemo_rl_renders(messages: list[Any], tools: Any, template: str) -> str:
     pieces, before = "", ""
     for end in range(1, len(messages) + 1):
         try:
-            (now,), _ = render_jinja_template(
+            (now,), _ = theirs.render_jinja_template(
                 conversations=[messages[:end]], tools=tools, chat_template=template, **SPECIAL
             )
         except Exception:
