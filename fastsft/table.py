@@ -159,7 +159,10 @@ def read_parts(parts: Sequence[tuple[Path, int, int]], names: Sequence[str]) -> 
     """
     if not parts:
         return empty(names)
-    read = [_behind(pl.scan_ipc(path).select(names), place, before) for path, place, before in parts]
+    read = [
+        _behind(pl.scan_ipc(path).select(names), place, before if "line" in names else 0)
+        for path, place, before in parts
+    ]
     return pl.concat(read).collect()
 
 

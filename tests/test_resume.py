@@ -322,3 +322,18 @@ def test_without_a_report_there_is_nothing_to_verify(tmp_path):
     for path in (tmp_path, tmp_path / "rows.jsonl", tmp_path / "nosuch.jsonl"):
         with pytest.raises(UsageError, match="nothing to verify: there is no report"):
             fastsft.verify(path)
+
+
+# The other work that is cut into spans.
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_statistics_and_indexes_do_not_depend_on_spans_or_jobs(shards, tmp_path, monkeypatch, jobs):
+    plain = fastsft.stats(shards, jobs=1).to_json()
+    fastsft.index(shards, tmp_path / "plain.parquet", dedup=True, jobs=1)
+    monkeypatch.setattr("fastsft.shards._LEAST_SPAN_NBYTES", SPAN_NBYTES)
+    cut = fastsft.stats(shards, jobs=jobs).to_json()
+    fastsft.index(shards, tmp_path / "cut.parquet", dedup=True, jobs=jobs)
+
+    assert cut == plain
+    assert (tmp_path / "cut.parquet").read_bytes() == (tmp_path / "plain.parquet").read_bytes()

@@ -37,7 +37,7 @@ def scanned(
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(Workers(jobs_for(shards, spans, options)))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fastsft-", ignore_cleanup_errors=True))
-        work = Work(options, folder, "scan", columns=tuple(names), every_line=every_line)
+        work = Work(options, folder, phase="scan", columns=tuple(names), every_line=every_line)
         done = 0
 
         def tell(nbytes: int, rows: int) -> None:
