@@ -16,8 +16,8 @@ from fastsft.report import Progress, Report
 
 if TYPE_CHECKING:
     from fastsft.checks.report import CheckReport
-    from fastsft.distribution import Stats
     from fastsft.outputs.verify import Verification
+    from fastsft.statistics.distribution import Stats
 
 
 def convert(
@@ -187,7 +187,7 @@ def index(
         FailedRun: The scan could not be finished; nothing was written.
     """
     check_polars()
-    from fastsft.index_file import write_index  # Polars, 0.2 s
+    from fastsft.index_writer import write_index
 
     nbytes = nbytes_of(max_line) if isinstance(max_line, str) else max_line
     options = _options(
@@ -231,7 +231,7 @@ def stats(
         FailedRun: The scan could not be finished.
     """
     check_polars()
-    from fastsft.distribution import stats_of  # Polars, 0.2 s
+    from fastsft.statistics.run import stats_of
 
     nbytes = nbytes_of(max_line) if isinstance(max_line, str) else max_line
     options = _options(reward_threshold=reward_threshold, allow=gates_of(allow), max_line_nbytes=nbytes, jobs=jobs)

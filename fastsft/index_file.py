@@ -7,7 +7,7 @@ while their sizes and modification times are the same. A digest tells whether it
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,27 +17,22 @@ import polars as pl
 from fastsft import __version__
 from fastsft.errors import FailedRun, UsageError
 from fastsft.formats.row import Layout
-from fastsft.options import Options
+from fastsft.options import INDEX_NAME, Options
 from fastsft.pipeline.ledger import Ledger
-from fastsft.pipeline.scan import scanned
-from fastsft.pipeline.scans import scanned_lines
-from fastsft.report import Fates, Progress, RefusedLine, Report
+from fastsft.report import Fates, RefusedLine, Report
 from fastsft.seal import UNSEALED, head_of, is_whole, seal
-from fastsft.shards import Shard, find_rollouts, is_same_file, printable
+from fastsft.shards import Shard, printable
 from fastsft.storage.whole import written_whole
 from fastsft.table import COLUMNS
-from fastsft.target import check_promise
 from fastsft.tasks import with_tasks
 
 if TYPE_CHECKING:
     from fastsft.outputs.outputs import Outputs
 
-NAME = "fastsft.index.parquet"  # where it is found by itself, beside the first shard
 _COMMAND = "fastsft index INPUT... --output FILE"
 _KEY = "fastsft"
 _VERSION = 5  # of what it holds and how it is found
 _REFUSED = {"reason": pl.String, "problem": pl.String}  # of lines that are no rollout
-_FOUND = [name for name in COLUMNS if name != "task"] + ["prompt"]
 
 
 class _Entry(msgspec.Struct):
@@ -117,7 +112,7 @@ def index_for(
     """
     if path is not None:
         return _fitting(os.fspath(path), shards, options)
-    beside = os.path.join(os.path.dirname(shards[0].path), NAME)
+    beside = os.path.join(os.path.dirname(shards[0].path), INDEX_NAME)
     if not os.path.isfile(beside):
         return None
     try:
@@ -175,65 +170,17 @@ def _fitting(path: str, shards: Sequence[Shard], options: Options) -> Index:
     return Index(path, about, shards, found)
 
 
-def _is_index(path: Path) -> bool:
-    try:
-        return head_of(path) is not None
-    except OSError:
-        return False
-
-
 def _identity(shard: Shard) -> str:
     return printable(os.path.realpath(shard.path))
 
 
-def index_path(output: str | os.PathLike[str]) -> Path:
-    """Give where an index goes: in a folder, to the name under which it is found."""
-    text = os.fspath(output)
-    if text.endswith("/") or os.path.isdir(text):
-        return Path(text, NAME)
-    check_promise(text, "an index is one .parquet file", ("parquet", "index"))
-    return Path(text)
+def columns_for(options: Options) -> list[str]:
+    """List the columns that a scan finds for an index."""
+    known = [name for name in COLUMNS if name != "task"]
+    return ["place", *known, "prompt", "unusable", "problem", *(["content"] if options.dedup else [])]
 
 
-def write_index(
-    inputs: Iterable[str | os.PathLike[str]],
-    output: str | os.PathLike[str],
-    options: Options,
-    *,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Report:
-    """Scan the rollouts of `inputs`, and write their table to `output`, whole or not at all.
-
-    Raises:
-        UsageError: The arguments are wrong; nothing was read or written.
-        FailedRun: The scan could not be finished; nothing was written.
-    """
-    shards, notes = find_rollouts(inputs)
-    target = index_path(output)
-    for shard in shards:
-        if is_same_file(target, shard.path):
-            raise UsageError(f"{shard.path} is an input and would be overwritten; choose another output")
-    if target.exists() and not _is_index(target):
-        raise UsageError(f"{target} is no index of fastsft, and would be overwritten; choose another output")
-    names = ["place", *_FOUND, "unusable", "problem", *(["content"] if options.dedup else [])]
-    with scanned(shards, notes, options, names, on_progress, every_line=True) as (ledger, folder):
-        lines = scanned_lines(ledger, folder, names)
-        refused = [
-            line for part in ledger.refused for line in _refused_in(folder / part.segment.name, part.shard, part.before)
-        ]
-    ledger.judge_scan()
-    _write(target, with_tasks(lines), refused, ledger.report, shards, options)
-    return ledger.report
-
-
-def _refused_in(path: Path, shard: str, before: int) -> list[RefusedLine]:
-    lines = [msgspec.json.decode(line, type=RefusedLine) for line in path.read_bytes().splitlines()]
-    for line in lines:
-        line.line += before if line.shard == shard else 0
-    return lines
-
-
-def _write(
+def write_table(
     target: Path,
     lines: pl.DataFrame,
     refused: Sequence[RefusedLine],
@@ -241,6 +188,11 @@ def _write(
     shards: Sequence[Shard],
     options: Options,
 ) -> None:
+    """Write the table of all lines as an index, whole or not at all.
+
+    Raises:
+        FailedRun: It cannot be written.
+    """
     entries = [
         _Entry(_identity(shard), shard.nbytes, shard.modified_ns, entry.fates, entry.problem)
         for shard, entry in zip(shards, report.inputs, strict=True)
@@ -252,7 +204,7 @@ def _write(
     kinds = {name: lines.schema[name] for name in ("place", "shard", "line", "offset")} | _REFUSED
     rows = [(places[line.shard], *msgspec.structs.astuple(line)) for line in refused]
     unusable = pl.DataFrame(rows, schema=kinds, orient="row")
-    both = pl.concat([lines, unusable], how="diagonal").sort("place", "offset", maintain_order=True)
+    both = pl.concat([with_tasks(lines), unusable], how="diagonal").sort("place", "offset", maintain_order=True)
     with written_whole(target) as part:
         try:
             with part.open("wb") as file:

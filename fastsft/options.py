@@ -17,6 +17,7 @@ from fastsft.formats.row import Layout
 
 DEFAULT_SHARD_NBYTES = 1_000_000_000
 DEFAULT_MAX_LINE_NBYTES = 256_000_000
+INDEX_NAME = "fastsft.index.parquet"  # where an index is found by itself, beside the first shard
 
 _UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", 1):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastsft.distribution import Bin, Stats, edges_of
 from fastsft.errors import FailedRun, UsageError
 from fastsft.shards import find_shards, is_same_file
+from fastsft.statistics.distribution import Bin, Stats, edges_of
 from fastsft.storage.whole import written_whole
 
 

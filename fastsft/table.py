@@ -6,9 +6,10 @@ them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import polars as pl
 
@@ -27,6 +28,23 @@ class Column(NamedTuple):
     of: Callable[[Rollout], Any] | None = None
 
 
+class TablePart(NamedTuple):
+    """A file of lines that one span has: the part of the table of its rollouts.
+
+    Attributes:
+        path: The file.
+        rows: How many lines it has.
+        place: Which of the run's shards its first range is of.
+        before: How many lines of that shard stand before that range.
+    """
+
+    path: str | Path
+    rows: int
+    place: int
+    before: int
+
+
+_FILES_AT_ONCE = 256  # of which a process may have 1,024 open
 FROM_ROWS = ("unusable", "problem", "content")
 
 
@@ -137,41 +155,50 @@ def with_rows(known: pl.DataFrame, told: Sequence[tuple[str | None, str | None, 
     return known.hstack(pl.DataFrame(told, schema=kinds, orient="row"))
 
 
-def write_part(tables: Sequence[pl.DataFrame], path: Path) -> None:
-    """Write a part of the table as an Arrow file, which is read by columns.
+def write_part(
+    tables: Sequence[pl.DataFrame], path: Path, reduce: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+) -> None:
+    """Write a part of the table, or what `reduce` makes of it, as an Arrow file, which is read by columns.
 
     Raises:
         FailedRun: It cannot be written.
     """
     try:
         with errors_naming(path):
-            pl.concat(tables).write_ipc(path)
+            part = pl.concat(tables)
+            (reduce(part) if reduce else part).write_ipc(path)
     except pl.exceptions.PolarsError as error:  # it tells of a full disk itself
         raise FailedRun(f"cannot write {path}: {str(error).splitlines()[0]}; nothing was published") from None
 
 
-def read_parts(parts: Sequence[tuple[Path, int, int]], names: Sequence[str]) -> pl.DataFrame:
-    """Read the columns `names` of parts, end to end.
-
-    Args:
-        parts: Each file, the place of the first shard in it, and how many lines of that shard stand before it.
-        names: The columns.
-    """
+def read_parts(parts: Sequence[TablePart], names: Sequence[str]) -> pl.DataFrame:
+    """Read the columns `names` of parts, end to end; lines are numbered as in their shards."""
+    parts = [part for part in parts if part.rows]
     if not parts:
         return empty(names)
-    read = [
-        _behind(pl.scan_ipc(path).select(names), place, before if "line" in names else 0)
-        for path, place, before in parts
-    ]
-    return pl.concat(read).collect()
+    batches = [parts[start : start + _FILES_AT_ONCE] for start in range(0, len(parts), _FILES_AT_ONCE)]
+    lines = pl.concat([read_files([part.path for part in batch], names) for batch in batches])
+    return _numbered(lines, parts) if "line" in names else lines
 
 
-def _behind(part: pl.LazyFrame, place: int, before: int) -> pl.LazyFrame:
-    """Number the lines of a part that goes on in a shard as they are numbered in the shard."""
-    if not before:
-        return part
-    goes_on = pl.col("place") == place
-    return part.with_columns(pl.when(goes_on).then(pl.col("line") + before).otherwise(pl.col("line")).alias("line"))
+def read_files(paths: Sequence[str | Path], names: Sequence[str]) -> pl.DataFrame:
+    """Read columns of Arrow files, end to end, all at once: Polars takes a third of a file's time for each reading."""
+    with contextlib.ExitStack() as stack:
+        # Not paths, as Polars takes one with brackets for a glob.
+        files: list[IO[bytes]] = [stack.enter_context(open(path, "rb")) for path in paths]
+        return pl.scan_ipc(files).select(names).collect()
+
+
+def _numbered(lines: pl.DataFrame, parts: Sequence[TablePart]) -> pl.DataFrame:
+    """Number the lines of parts that go on in a shard as they are numbered in the shard."""
+    if not any(part.before for part in parts):
+        return lines
+    schema = {"first": pl.UInt32, "before": pl.UInt64, "rows": pl.UInt64}
+    values = [(part.place, part.before, part.rows) for part in parts]
+    each = pl.DataFrame(values, schema=schema, orient="row")
+    each = each.select(pl.col("first", "before").repeat_by("rows")).explode("first", "before")
+    number = pl.col("line") + pl.when(each["first"] == pl.col("place")).then(each["before"]).otherwise(0)
+    return lines.with_columns(number.alias("line"))
 
 
 def write_chosen(lines: pl.DataFrame, path: Path) -> None:
@@ -187,7 +214,8 @@ def read_chosen(path: str, one: ByteRange, start: int, stop: int) -> list[Chosen
     """Read the chosen lines of a range, from where to where they stand, a value for each split."""
     if start == stop:
         return []
-    lines = pl.scan_ipc(path).slice(start, stop - start).collect()
+    with open(path, "rb") as file:
+        lines = pl.scan_ipc(file).slice(start, stop - start).collect()
     return [
         Chosen(one, part["line"].to_list(), part["offset"].to_list(), part["nbytes"].to_list(), split)
         for (split,), part in lines.partition_by("split", as_dict=True, maintain_order=True).items()

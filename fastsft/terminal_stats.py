@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fastsft.distribution import THRESHOLDS, Distribution, Stats, edges_of
 from fastsft.escape import escaped
+from fastsft.statistics.distribution import THRESHOLDS, Distribution, Stats, edges_of
 from fastsft.terminal import many, size_of
 
 _BAR_CHARACTERS = 40

@@ -113,10 +113,12 @@ class Workers:
         signal.siginterrupt(signal.SIGINT, True)
         calls = (joblib.delayed(task)() for task in tasks)
         settings: dict[str, Any] = {"n_jobs": self.jobs, "batch_size": 1, "max_nbytes": None}
+        wait_for_next: Callable[[], None] = _joblib_waits
         if self._forked:
             from fastsft.backend import ForkedBackend
 
-            settings["backend"] = ForkedBackend(self._forked)
+            settings["backend"] = backend = ForkedBackend(self._forked)
+            wait_for_next = backend.wait_for_next
         elif "polars" in sys.modules and isinstance(
             joblib.parallel.get_active_backend()[0], joblib.parallel.BACKENDS["multiprocessing"]
         ):
@@ -131,7 +133,14 @@ class Workers:
         with _closed(parallel(calls)) as rest:
             for future in first:
                 yield future.result()
-            yield from rest
+            wait_for_next()
+            for result in rest:
+                yield result
+                wait_for_next()
+
+
+def _joblib_waits() -> None:
+    """Wait for nothing, as joblib does."""
 
 
 @contextlib.contextmanager

@@ -680,7 +680,7 @@ def test_a_run_that_fails_leaves_no_folder(tmp_path):
 
 
 def test_too_many_different_rewards_are_cut_and_none_comes_over_a_threshold(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastsft.distribution._MOST_VALUES", 10)
+    monkeypatch.setattr("fastsft.statistics.tally._MOST_VALUES", 10)
     rewards = [0.94996, 0.94999999, 0.95, 0.850001, 0.8499999, 1.0, *(number / 1e7 for number in range(30))]
     (tmp_path / "in.jsonl").write_bytes(lines(*(good(reward=reward) for reward in rewards)))
     found = fastsft.stats(tmp_path)
@@ -741,3 +741,13 @@ def test_an_index_of_other_choices_of_the_layout_does_not_fit(tmp_path):
     with pytest.raises(UsageError, match="is of chat rows, and this run makes others"):
         fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", **options)
     assert fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", reasoning="drop", **options).rows == 1
+
+
+def test_a_folder_whose_name_is_a_pattern_holds_outputs_of_runs_that_compare_lines(tmp_path):
+    folder = tmp_path / "runs[1]*"
+    folder.mkdir()
+    (folder / "in.jsonl").write_bytes(lines(good(), good("four")))
+
+    report = fastsft.convert(folder / "in.jsonl", folder / "rows.jsonl", best_of=1)
+
+    assert (report.fates.kept, report.fates.dropped) == (1, {"not_best": 1})

@@ -16,7 +16,10 @@ class Checked(msgspec.Struct):
         counts: How many lines have which finding.
         found: The first places of each: the place of the file, the line, and what there.
         schemas: What stands at which place of rows.
-        columns: The file of what is kept of each row; None without rows.
+        kinds: How many rows of each range are pairs or not, and the first of them: place of the file, whether they are
+            pairs, rows, line.
+        hashes: The file of the rows' hashes; None without rows.
+        lengths: The file of how many rows have which length; None without rows.
         problem: Why a file could not be read to its end.
     """
 
@@ -25,7 +28,9 @@ class Checked(msgspec.Struct):
     counts: dict[str, int] = {}
     found: dict[str, list[tuple[int, int, str]]] = {}
     schemas: dict[str, Schema] = {}
-    columns: str | None = None
+    kinds: list[tuple[int, bool, int, int]] = []
+    hashes: str | None = None
+    lengths: str | None = None
     problem: str | None = None
 
 

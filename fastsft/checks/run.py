@@ -8,15 +8,17 @@ import os
 import secrets
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fastsft.checks.checked import MOST_EXAMPLES, Checked, Schema
 from fastsft.checks.rendering import ChatTemplate, check_template, template_at
 from fastsft.checks.report import CheckReport
 from fastsft.checks.rules import UNRENDERABLE, Found, findings_of, is_pair, row_in, schemas_of
+from fastsft.checks.total import Total
 from fastsft.encoding import is_utf8, one_line_each
 from fastsft.errors import DamagedShard, FailedRun, UsageError
 from fastsft.lines import BOM, line_starts, lines_in
@@ -26,9 +28,13 @@ from fastsft.report import Progress
 from fastsft.shards import Span, find_shards, printable, spans_of
 from fastsft.workers import Workers, jobs_for
 
+if TYPE_CHECKING:
+    from fastsft.checks.parts import Duplicates, Lengths
+
 _SHOWN_CHARACTERS = 200  # of what was found
+_ROWS_AT_ONCE = 16_000_000  # of which one worker looks for those that are there again: 0.4 GB
 _READ_NBYTES = 1024 * 1024  # at a time
-_COLUMNS = ("place", "line", "hash", "nbytes", "turns", "tokens", "pair")  # what is kept of each row
+_LENGTHS = ("nbytes", "turns", "tokens")
 _MOST_KEYS = 2000  # of one place in a row that are told apart
 
 
@@ -59,9 +65,7 @@ def check_rows(
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(Workers(jobs_for(shards, spans, options)))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fastsft-", ignore_cleanup_errors=True))
-        from fastsft.checks.total import Total  # Polars: not before the workers are forked
-
-        total = Total(shards, Path(folder))
+        total = Total(shards)
         work = partial(_check_span, folder=folder, options=options, template=template, max_tokens=max_tokens)
         for span, checked in zip(spans, workers.in_order(work, spans), strict=True):
             if checked.problem:
@@ -70,7 +74,8 @@ def check_rows(
             done += span.nbytes
             if on_progress:
                 on_progress(Progress(done, nbytes, total.rows))
-        findings, notes = total.findings()
+        lengths, duplicates = _of_all_rows(total, Path(folder), workers)
+        findings, notes = total.findings(duplicates)
         return CheckReport(
             files=len(shards),
             nbytes=nbytes,
@@ -78,10 +83,40 @@ def check_rows(
             lines=total.lines,
             findings=findings,
             notes=notes,
-            lengths=total.lengths(),
-            at_least=total.at_least(),
+            lengths=lengths.quantiles if lengths else {},
+            at_least=lengths.at_least if lengths else {},
             skipped=list(map(printable, skipped)),
         )
+
+
+def _of_all_rows(total: Total, folder: Path, workers: Workers) -> tuple[Lengths | None, list[Duplicates]]:
+    """Have workers find what takes all rows."""
+    if not total.rows:
+        return None, []
+    shares = -(-total.rows // _ROWS_AT_ONCE)
+    paths = [str(folder / name) for name in total.lengths]
+    parts = [(str(folder / name), rows, place, before) for name, rows, place, before in total.hashes]
+    tasks: list[Callable[[], Any]] = [partial(_lengths_in, paths)]
+    tasks += [partial(_duplicates_in, parts, share, shares) for share in range(shares)]
+    lengths, *duplicates = workers.in_order(_call, tasks)
+    return lengths, duplicates
+
+
+def _call(_: int, task: Callable[[], Any]) -> Any:
+    return task()
+
+
+def _lengths_in(paths: Sequence[str]) -> Lengths:
+    from fastsft.checks.parts import find_lengths  # Polars: not in the process that forks workers
+
+    return find_lengths(paths)
+
+
+def _duplicates_in(parts: Sequence[tuple[str, int, int, int]], share: int, shares: int) -> Duplicates:
+    from fastsft.checks.parts import find_duplicates
+    from fastsft.table import TablePart
+
+    return find_duplicates([TablePart(*part) for part in parts], share, shares)
 
 
 @no_garbage_collection()
@@ -106,7 +141,7 @@ def _check_span(
         except DamagedShard as damaged:
             checked.problem = str(damaged)
         checked.ranges.append((one.shard.place, check.lines))
-    check.finish(Path(folder, f"check-{index:06}.{secrets.token_hex(4)}.arrow"))
+    check.finish(Path(folder, f"check-{index:06}-{secrets.token_hex(4)}"))
     return checked
 
 
@@ -117,7 +152,9 @@ class _SpanCheck:
         self._checked = checked
         self._template = template
         self._max_tokens = max_tokens
-        self._numbers: list[tuple[int, ...]] = []  # of each row, as `_COLUMNS` names them
+        self._hashes: list[tuple[int, int, int]] = []  # of each row: place of the file, line, hash
+        self._lengths: dict[str, Counter[int]] = {name: Counter() for name in _LENGTHS}
+        self._kinds: dict[tuple[int, bool], list[int]] = {}  # rows, and the line of the first
         self._place = 0
         self.lines = 0  # of the range at hand
         self._shapes: Counter[tuple[str, type, tuple[tuple[str, type], ...]]] = Counter()
@@ -147,8 +184,10 @@ class _SpanCheck:
             messages = row.get("messages")
             turns = len(messages) if isinstance(messages, list) else 2
             identity = int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "little")
-            numbers = (self.lines, identity, len(line), turns, tokens, int(is_pair(row)))
-            self._numbers.append((self._place, *numbers))
+            self._hashes.append((self._place, self.lines, identity))
+            for name, length in zip(_LENGTHS, (len(line), turns, tokens), strict=True):
+                self._lengths[name][length] += 1
+            self._kinds.setdefault((self._place, is_pair(row)), [0, self.lines])[0] += 1
         if found:
             first_of_each = {one.kind: one.detail for one in reversed(found)}
             for kind, detail in first_of_each.items():
@@ -164,16 +203,18 @@ class _SpanCheck:
             examples.append((self._place, self.lines, detail[:_SHOWN_CHARACTERS]))
 
     def finish(self, path: Path) -> None:
-        """Write what is kept of each row to a file, and put the rest into the value that goes to the parent."""
+        """Write the rows' hashes and lengths to files, and put the rest into the value that goes to the parent."""
         checked = self._checked
-        checked.rows = len(self._numbers)
-        if self._numbers:
-            import polars as pl
+        checked.rows = len(self._hashes)
+        if self._hashes:
+            from fastsft.checks.parts import write_hashes, write_lengths
 
-            from fastsft.table import write_part
-
-            write_part([pl.DataFrame(self._numbers, schema=dict.fromkeys(_COLUMNS, pl.UInt64), orient="row")], path)
-            checked.columns = path.name
+            hashes, lengths = path.with_suffix(".hashes"), path.with_suffix(".lengths")
+            write_hashes(self._hashes, hashes)
+            del self._lengths["tokens"][0]  # of rows of which nobody counted them
+            write_lengths(self._lengths, lengths)
+            checked.hashes, checked.lengths = hashes.name, lengths.name
+        checked.kinds = [(place, pair, rows, first) for (place, pair), (rows, first) in self._kinds.items()]
         for (place, kind, keys), count in self._shapes.items():
             schema = self._checked.schemas.setdefault(place, Schema())
             schema.types.add(_name_of(kind))

@@ -1,33 +1,38 @@
-"""What the spans of a check gave, added up: findings with examples, duplicates, mixed schemas, lengths."""
+"""What the spans of a check gave, added up: findings with examples, duplicates, mixed schemas."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from fastsft.checks.checked import MOST_EXAMPLES, Checked, Schema
 from fastsft.checks.kinds import KINDS
 from fastsft.checks.report import Example, Finding
 from fastsft.shards import Shard, printable
-from fastsft.table import read_parts
 
-QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
+if TYPE_CHECKING:
+    from fastsft.checks.parts import Duplicates
 
 
 class Total:
-    """What all spans together gave; parts of what is kept of each row lie in a folder."""
+    """What all spans together gave.
 
-    def __init__(self, shards: Sequence[Shard], folder: Path) -> None:
+    Attributes:
+        rows: How many lines are rows.
+        hashes: The files of the rows' hashes: the name, the rows, the place of the first file of rows in it, and how
+            many lines of that stand before it.
+        lengths: The files of the rows' lengths.
+    """
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
         self._paths = [printable(shard.path) for shard in shards]
-        self._folder = folder
         self._lines_before = [0] * len(shards)
         self._counts: dict[str, int] = {}
         self._examples: dict[str, list[Example]] = {}
         self._schemas: dict[str, Schema] = {}
-        self._parts: list[tuple[Path, int, int]] = []
+        self._kinds: dict[int, dict[bool, list[int]]] = {}  # by file and whether pairs: rows, and the line of the first
+        self.hashes: list[tuple[str, int, int, int]] = []
+        self.lengths: list[str] = []
         self.rows = 0
 
     @property
@@ -46,8 +51,12 @@ class Total:
             for place, line, detail in checked.found[kind][: MOST_EXAMPLES - len(examples)]:
                 at = line + 1 + (before if place == first else 0)
                 examples.append(Example(self._paths[place], at, detail))
-        if checked.columns is not None:
-            self._parts.append((self._folder / checked.columns, first, before))
+        if checked.hashes is not None and checked.lengths is not None:
+            self.hashes.append((checked.hashes, checked.rows, first, before))
+            self.lengths.append(checked.lengths)
+        for place, pair, rows, line in checked.kinds:
+            kinds = self._kinds.setdefault(place, {})
+            kinds.setdefault(pair, [0, line + 1 + (before if place == first else 0)])[0] += rows
         for where, schema in checked.schemas.items():
             total = self._schemas.setdefault(where, Schema())
             total.types |= schema.types
@@ -58,15 +67,9 @@ class Total:
         for place, lines in checked.ranges:
             self._lines_before[place] += lines
 
-    def _read(self, *names: str) -> pl.DataFrame:
-        rows = read_parts(self._parts, ["place", "line", *names]) if self._parts else None
-        if rows is None:
-            return pl.DataFrame(schema=dict.fromkeys(("place", "line", *names), pl.UInt64))
-        return rows.with_columns(pl.all().cast(pl.UInt64)).with_columns(pl.col("line") + 1)
-
-    def findings(self) -> tuple[list[Finding], list[Finding]]:
-        """Give what was found, faults and notes apart, the most frequent first."""
-        self._find_duplicates()
+    def findings(self, duplicates: Sequence[Duplicates]) -> tuple[list[Finding], list[Finding]]:
+        """Give what was found, faults and notes apart, the most frequent first; of duplicates, workers tell."""
+        self._add_duplicates(duplicates)
         self._find_odd_files()
         self._find_mixed_schemas()
         found = sorted(self._counts, key=lambda kind: (-self._counts[kind], kind))
@@ -77,34 +80,25 @@ class Total:
         faults = [one for one in all_found if not KINDS[one.kind].is_note]
         return faults, [one for one in all_found if KINDS[one.kind].is_note]
 
-    def _find_duplicates(self) -> None:
-        rows = self._read("hash")
-        again = rows.filter(pl.col("hash").is_first_distinct().not_())
-        if again.is_empty():
-            return
-        self._counts["duplicate"] = len(again)
-        shown = again.head(MOST_EXAMPLES)
-        first = rows.join(shown.select("hash"), on="hash", how="semi").unique("hash", keep="first", maintain_order=True)
-        self._examples["duplicate"] = [
-            Example(self._paths[place], line, f"as {self._paths[first_place]}:{first_line}")
-            for place, line, first_place, first_line in shown.join(first, on="hash", how="left", suffix="_first")
-            .select("place", "line", "place_first", "line_first")
-            .rows()
-        ]
+    def _add_duplicates(self, shares: Sequence[Duplicates]) -> None:
+        count = sum(share.rows for share in shares)
+        if count:
+            self._counts["duplicate"] = count
+            first = sorted(example for share in shares for example in share.first)[:MOST_EXAMPLES]
+            self._examples["duplicate"] = [
+                Example(self._paths[place], line, f"as {self._paths[first_place]}:{first_line}")
+                for _, place, line, first_place, first_line in first
+            ]
 
     def _find_odd_files(self) -> None:
         """Find files without rows, and files of two kinds of rows, with the first row that is of the rarer kind."""
-        rows = self._read("pair")
-        for place in sorted(set(range(len(self._paths))) - set(rows["place"].unique())):
-            self._add("no_rows", 1, self._paths[place], 0)
-        for (place,), found in rows.partition_by("place", as_dict=True, maintain_order=True).items():
-            kinds = (
-                found.group_by("pair")
-                .agg(pl.len(), pl.col("line").first())
-                .sort("len", "line", descending=[False, True])
-            )
+        for place, path in enumerate(self._paths):
+            if place not in self._kinds:
+                self._add("no_rows", 1, path, 0)
+        for place, kinds in sorted(self._kinds.items()):
             if len(kinds) > 1:
-                self._add("mixed_rows", kinds["len"][0], self._paths[place], kinds["line"][0])
+                rows, line = min(kinds.values(), key=lambda kind: (kind[0], -kind[1]))
+                self._add("mixed_rows", rows, self._paths[place], line)
 
     def _add(self, kind: str, rows: int, file: str, line: int) -> None:
         self._counts[kind] = self._counts.get(kind, 0) + rows
@@ -127,20 +121,3 @@ class Total:
         if examples:
             self._counts["mixed_schemas"] = self.rows
             self._examples["mixed_schemas"] = examples[:MOST_EXAMPLES]
-
-    def at_least(self) -> dict[int, int]:
-        """Count the rows of at least so many tokens, for each power of two up to the longest."""
-        tokens = self._read("tokens")["tokens"]
-        longest = int(tokens.max() or 0)  # type: ignore[arg-type] # of an integer column
-        return {1 << power: int((tokens >= 1 << power).sum()) for power in range(longest.bit_length())}
-
-    def lengths(self) -> dict[str, dict[str, int]]:
-        """Return quantiles (nearest rank) of what rows are long by."""
-        lengths = {}
-        for name in ("nbytes", "turns", "tokens"):
-            numbers = self._read(name)[name].sort()
-            numbers = numbers.filter(numbers > 0) if name == "tokens" else numbers  # those that were counted
-            if len(numbers):
-                places = {part: max(1, math.ceil(part * len(numbers))) - 1 for part in QUANTILES}
-                lengths[name] = {str(part): int(numbers[place]) for part, place in places.items()}
-        return lengths

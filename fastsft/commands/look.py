@@ -49,7 +49,7 @@ def index(
 ) -> None:
     """Write the table of lines, so that choosing again reads the chosen lines alone."""
     from fastsft.api import index as run
-    from fastsft.index_file import index_path
+    from fastsft.index_writer import index_path
 
     if not output:
         raise UsageError("no output: name a file or a folder with --output")

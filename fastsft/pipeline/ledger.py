@@ -22,8 +22,8 @@ class Ledger:
     Attributes:
         report: What is known so far.
         refused: The files of refused lines, in order.
-        parts: The parts of the table, in order: the file, the place of its first shard, and how many lines of that
-            stand before it.
+        parts: Of the table, in order: the receipt's name for it, its rows, the place of its first shard, and how many
+            lines of that stand before it.
         seen: What rollouts hold, where none was kept so far.
     """
 
@@ -35,7 +35,7 @@ class Ledger:
             notes=[printable(note) for note in notes],
         )
         self.refused: list[RefusedPart] = []
-        self.parts: list[tuple[str, int, int]] = []
+        self.parts: list[tuple[str, int, int, int]] = []
         self.seen: Seen | None = None
         self._options = options
         self._first_refused: RefusedLine | None = None
@@ -52,7 +52,7 @@ class Ledger:
         if receipt.refused is not None:
             self.refused.append(RefusedPart(receipt.refused, first.path, before))
         if receipt.table is not None:
-            self.parts.append((receipt.table, receipt.ranges[0].place, before))
+            self.parts.append((receipt.table, receipt.rollouts, receipt.ranges[0].place, before))
         if receipt.first_refused is not None and self._first_refused is None:
             line = receipt.first_refused
             line.line += before if line.shard == first.path else 0

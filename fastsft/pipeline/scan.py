@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,37 +17,54 @@ from fastsft.shards import Shard, spans_of
 from fastsft.workers import Workers, jobs_for
 
 
-@contextlib.contextmanager
-def scanned(
-    shards: Sequence[Shard],
-    notes: Sequence[str],
-    options: Options,
-    names: Sequence[str],
-    on_progress: Callable[[Progress], None] | None,
-    *,
-    every_line: bool = False,
-) -> Iterator[tuple[Ledger, Path]]:
-    """Scan the columns `names` of all rollouts; in the block, parts of the table lie in the folder.
+class Scan(contextlib.ExitStack):
+    """Workers that scan all lines of shards, and a folder for what they find; use it in a `with` block.
 
-    With `every_line`, a row is tried for every line.
+    The workers are forked when it is made: Polars is not to be imported before.
+
+    Attributes:
+        ledger: What becomes of the lines.
+        folder: Where the spans' parts of the table lie, and their refused lines.
     """
-    spans = spans_of(shards, options.span_nbytes)
-    total = sum(span.nbytes for span in spans)
-    ledger = Ledger(shards, notes, options)
-    with contextlib.ExitStack() as stack:
-        workers = stack.enter_context(Workers(jobs_for(shards, spans, options)))
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fastsft-", ignore_cleanup_errors=True))
-        work = Work(options, folder, phase="scan", columns=tuple(names), every_line=every_line)
+
+    def __init__(self, shards: Sequence[Shard], notes: Sequence[str], options: Options) -> None:
+        super().__init__()
+        self._options = options
+        self._spans = spans_of(shards, options.span_nbytes)
+        self.ledger = Ledger(shards, notes, options)
+        self._workers = self.enter_context(Workers(jobs_for(shards, self._spans, options)))
+        name = self.enter_context(tempfile.TemporaryDirectory(prefix="fastsft-", ignore_cleanup_errors=True))
+        self.folder = Path(name)
+
+    def run(
+        self,
+        names: Sequence[str],
+        on_progress: Callable[[Progress], None] | None,
+        *,
+        every_line: bool = False,
+        reduce: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Scan the columns `names` of all rollouts.
+
+        With `every_line`, a row is tried for every line. `reduce` turns a span's part of the table into what it writes.
+
+        Raises:
+            FailedRun: There is no rollout.
+        """
+        work = Work(
+            self._options, str(self.folder), phase="scan", columns=tuple(names), every_line=every_line, reduce=reduce
+        )
+        total = sum(span.nbytes for span in self._spans)
         done = 0
 
         def tell(nbytes: int, rows: int) -> None:
             if on_progress:
                 on_progress(Progress(done + nbytes, total, rows))
 
-        alone: dict[str, Any] = {"tell": tell} if workers.jobs == 1 else {}
-        receipts = workers.in_order(partial(scan_span, work=work, **alone), spans)
-        for span, receipt in zip(spans, receipts, strict=True):
-            ledger.take(receipt)
+        alone: dict[str, Any] = {"tell": tell} if self._workers.jobs == 1 else {}
+        receipts = self._workers.in_order(partial(scan_span, work=work, **alone), self._spans)
+        for span, receipt in zip(self._spans, receipts, strict=True):
+            self.ledger.take(receipt)
             done += span.nbytes
             tell(0, 0)
-        yield ledger, Path(folder)
+        self.ledger.judge_scan()

@@ -198,6 +198,7 @@ class Work(msgspec.Struct, frozen=True):
         columns: The columns of the table that a scan finds.
         every_line: Whether a scan tries a row for every line, and not for those alone that no other criterion drops.
         chosen: The file of chosen lines.
+        reduce: What turns the table of a span into what the scan writes of it; None where that is the table.
     """
 
     options: Options
@@ -208,6 +209,7 @@ class Work(msgspec.Struct, frozen=True):
     columns: tuple[str, ...] = ()
     every_line: bool = False
     chosen: str | None = None
+    reduce: Callable[[Any], Any] | None = None
 
     @property
     def path(self) -> Path:
@@ -361,7 +363,7 @@ def scan_span(_: int, span: Span, work: Work, tell: Tell | None = None) -> Recei
     rollouts = sum(map(len, tables))
     name = f"{work.phase}-{span.index:06}.{secrets.token_hex(4)}.arrow" if tables else None
     if name:
-        write_part(tables, work.path / name)
+        write_part(tables, work.path / name, work.reduce)
     digest = input_digest(span) if work.options.verify_inputs else None
     receipt = Receipt(span.index, ranges, [], listed, first, table=name, rollouts=rollouts, input_sha256=digest)
     return work.left(receipt)

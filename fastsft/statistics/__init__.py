@@ -1,0 +1,1 @@
+"""How rollouts are distributed, before anything is converted."""
