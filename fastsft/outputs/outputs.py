@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fastsft.errors import KeepsReceipts
+from fastsft.errors import FailedRun, KeepsReceipts
 from fastsft.options import DEFAULT_SHARD_NBYTES, Options
 from fastsft.outputs import assembly
 from fastsft.outputs.assembly import FilePlan, Piece
@@ -169,6 +169,13 @@ class Outputs:
             flush(staging.path)
         publish(Publication(renames, away, reports[::-1]), [staging.folder for staging in self._staging])
 
+    def remove_segments(self, receipts: Sequence[Receipt], workers: Workers) -> None:
+        """Have workers remove what was published: 1 GB takes one process 0.1 s, as the system frees it page by page."""
+        names = [segment.name for receipt in receipts for segment in receipt.segments]
+        shares = [names[start :: workers.jobs] for start in range(workers.jobs)]
+        with contextlib.suppress(FailedRun):  # what is left goes with the folder
+            list(workers.in_order(partial(_remove_segments, folder=str(self.folder)), shares))
+
 
 def _built(
     plans: Sequence[FilePlan], target: Target, staging: Path, folder: Path, workers: Workers, options: Options
@@ -207,6 +214,12 @@ def _copy_or_digest(_: int, task: Any, folder: str) -> str:
         return assembly.digest_of(task, Path(folder))
     assembly.copy_segments(task, Path(folder))
     return ""
+
+
+def _remove_segments(_: int, names: Sequence[str], folder: str) -> None:
+    for name in names:
+        with contextlib.suppress(OSError):  # it may have become an output
+            os.unlink(os.path.join(folder, name))
 
 
 def _build(_: int, plan: FilePlan, *, staging: str, folder: str, compression: str | None, threads: int) -> OutputShard:

@@ -80,6 +80,7 @@ def run(
         report.seconds = round(time.perf_counter() - started, 3)
         at_last.enter_context(signals_too_late())  # until everything is put away
         outputs.publish(files, report, earlier)
+        outputs.remove_segments(receipts, workers)
     return report
 
 
