@@ -85,7 +85,7 @@ def _table(count: int) -> pl.DataFrame:
 
 def _fastsft(table: str) -> tuple[int, int]:
     from fastsft.options import Options
-    from fastsft.selection import choose, columns_of
+    from fastsft.selection.criteria import choose, columns_of
 
     options = Options(reward_threshold=0.5, where="tokens < 8192", dedup=True, best_of=2)
     names = columns_of(options, splits=False)

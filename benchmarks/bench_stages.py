@@ -25,15 +25,15 @@ import corpora
 import msgspec
 from timing import Results, arguments
 
-from fastsft.encoding import is_utf8, one_line_each
 from fastsft.errors import Refused
+from fastsft.execution.memory import keep_freed_memory
 from fastsft.formats import FORMATS
-from fastsft.gates import drop_reasons
-from fastsft.lines import line_starts, lines_in
-from fastsft.memory import keep_freed_memory
+from fastsft.inputs.encoding import is_utf8, one_line_each
+from fastsft.inputs.lines import line_starts, lines_in
+from fastsft.inputs.shards import ByteRange, find_shards, spans_of
 from fastsft.options import Options, nbytes_of
-from fastsft.rollout import Rollout, rollout_of
-from fastsft.shards import ByteRange, find_shards, spans_of
+from fastsft.rollouts.rollout import Rollout, rollout_of
+from fastsft.selection.gates import drop_reasons
 
 
 class _Header(msgspec.Struct):

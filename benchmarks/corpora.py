@@ -80,7 +80,7 @@ def compressed(paths: list[Path], kind: str) -> list[Path]:
         if kind == "gz":
             packed.write_bytes(gzip.compress(path.read_bytes(), 6))
         else:
-            from fastsft.compression import zstd_frame
+            from fastsft.storage.compression import zstd_frame
 
             data = path.read_bytes()
             packed.write_bytes(b"".join(zstd_frame([data], len(data), workers=1)))

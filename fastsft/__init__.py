@@ -8,13 +8,12 @@ The library is the same door as the command:
     (185, {'bad_json': 5, 'no_output': 5, 'no_assistant_turn': 1})
 """
 
-__version__ = "0.6.0"  # above the imports, as the report names it
-
 from fastsft.api import check, convert, index, stats, verify
 from fastsft.errors import FailedRun, FastsftError, TooManyRefused, UsageError
 from fastsft.formats import FORMATS
 from fastsft.options import Options
 from fastsft.report import Fates, Progress, Report
+from fastsft.version import __version__
 
 __all__ = [
     "FORMATS",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fastsft.errors import UsageError
+from fastsft.execution.polars_after_fork import check_polars
 from fastsft.options import DEFAULT_MAX_LINE_NBYTES, Options, Split, gates_of, nbytes_of, pass_rate_of, share_of
 from fastsft.pipeline import run
-from fastsft.polars_after_fork import check_polars
 from fastsft.report import Progress, Report
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def index(
         FailedRun: The scan could not be finished; nothing was written.
     """
     check_polars()
-    from fastsft.index_writer import write_index
+    from fastsft.pipeline.index import write_index
 
     nbytes = nbytes_of(max_line) if isinstance(max_line, str) else max_line
     options = _options(
@@ -231,7 +231,7 @@ def stats(
         FailedRun: The scan could not be finished.
     """
     check_polars()
-    from fastsft.statistics.run import stats_of
+    from fastsft.pipeline.statistics import stats_of
 
     nbytes = nbytes_of(max_line) if isinstance(max_line, str) else max_line
     options = _options(reward_threshold=reward_threshold, allow=gates_of(allow), max_line_nbytes=nbytes, jobs=jobs)

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from fastsft.compression import SUFFIXES
 from fastsft.errors import UsageError
 from fastsft.formats import CHOICES, FORMATS, TRAINERS
 from fastsft.formats.row import Layout
+from fastsft.storage.compression import SUFFIXES
 
 DEFAULT_SHARD_NBYTES = 1_000_000_000
 DEFAULT_MAX_LINE_NBYTES = 256_000_000

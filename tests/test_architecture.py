@@ -1,4 +1,4 @@
-"""The graph of imports: no module needs, by any way, one that needs it."""
+"""The graph of imports: no module needs, by any way, one that needs it, and folders need those below them alone."""
 
 from __future__ import annotations
 
@@ -38,9 +38,29 @@ def imports_of(path: Path, known: set[str]) -> set[str]:
     return found & known
 
 
+# From the bottom up: each needs those before it alone.
+FOLDERS = (
+    *("version", "errors", "escape", "report", "execution", "storage", "inputs", "rollouts", "formats", "options"),
+    *("selection", "statistics", "outputs", "checks", "pipeline", "trainers", "views", "api", "cli", "__main__"),
+)
+
+
 def test_the_graph_of_imports_has_no_circle():
     paths = modules()
     needs = {name: imports_of(path, set(paths)) - {name, "fastsft"} for name, path in paths.items()}
 
     assert len(needs) > 80
     assert list(TopologicalSorter(needs).static_order())  # raises CycleError with the circle
+
+
+def test_folders_need_those_below_them_alone():
+    paths = modules()
+    needs = {
+        (name.split(".")[1], other.split(".")[1])
+        for name, path in paths.items()
+        for other in imports_of(path, set(paths)) - {"fastsft"}
+        if name != "fastsft"
+    }
+
+    assert {folder for pair in needs for folder in pair} == set(FOLDERS)
+    assert {(upper, lower) for upper, lower in needs if FOLDERS.index(upper) < FOLDERS.index(lower)} == set()

@@ -249,7 +249,7 @@ def test_a_closed_stdout_changes_no_exit_code(folder, words, code, told):
 
 def test_no_alarm_and_no_handler_outlives_the_command():
     script = """
-import os, signal, fastsft.cli, fastsft.commands
+import os, signal, fastsft.cli.main, fastsft.cli.app
 def run():
     signal.setitimer(signal.ITIMER_REAL, 60)  # as for a signal that came in a callback
     return 0
@@ -258,8 +258,8 @@ def told(code):
     os.write(1, f"{code} {signal.getitimer(signal.ITIMER_REAL)} {names}".encode())
     end(code)
 end, os._exit = os._exit, told
-fastsft.commands.run = run
-fastsft.cli.main()
+fastsft.cli.app.run = run
+fastsft.cli.main.main()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stdout == "0 (0.0, 0.0) ['SIG_DFL', 'SIG_DFL', 'SIG_DFL']"
@@ -275,14 +275,14 @@ def test_another_encoding_shows_escapes(folder):
 
 
 def test_a_run_under_nohup_goes_on_when_the_terminal_closes(folder):
-    script = "import os, signal, fastsft.cli; os.kill(os.getpid(), signal.SIGHUP); fastsft.cli.main()"
+    script = "import os, signal, fastsft.cli.main; os.kill(os.getpid(), signal.SIGHUP); fastsft.cli.main.main()"
     command = ["nohup", sys.executable, "-c", script, "convert", "rollouts.jsonl", "--output", "o.jsonl"]
     assert subprocess.run(command, cwd=folder, capture_output=True, timeout=60).returncode == 0
 
 
 def test_a_run_that_began_where_an_interrupt_is_ignored_goes_on(folder):
     """As a script's `&` begins it."""
-    script = "import os, signal, fastsft.cli; os.kill(os.getpid(), signal.SIGINT); fastsft.cli.main()"
+    script = "import os, signal, fastsft.cli.main; os.kill(os.getpid(), signal.SIGINT); fastsft.cli.main.main()"
     words = [sys.executable, "-c", script, "convert", "rollouts.jsonl", "--output", "o.jsonl", "--quiet"]
     done = subprocess.run(["sh", "-c", 'trap "" INT; exec "$@"', "sh", *words], cwd=folder, timeout=60)
     assert done.returncode == 0
@@ -294,7 +294,7 @@ def test_a_run_that_began_where_an_interrupt_is_ignored_goes_on(folder):
 )
 def test_a_signal_that_comes_while_a_callback_runs_is_not_lost(name, code, told):
     script = f"""
-import os, signal, weakref, fastsft.cli, fastsft.commands
+import os, signal, weakref, fastsft.cli.main, fastsft.cli.app
 class Gone:
     pass
 def run():
@@ -303,8 +303,8 @@ def run():
     del gone
     while True:
         signal.pause()
-fastsft.commands.run = run
-fastsft.cli.main()
+fastsft.cli.app.run = run
+fastsft.cli.main.main()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (code, f"fastsft: {told}; nothing was published\n")
@@ -313,8 +313,8 @@ fastsft.cli.main()
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_a_run_is_put_away_comes_too_late(folder, number):
     script = f"""
-import os, fastsft.cli
-from fastsft.workers import Workers
+import os, fastsft.cli.main
+from fastsft.execution.workers import Workers
 end = Workers.end
 def interrupted(self):
     if os.path.exists("o.jsonl"):
@@ -322,7 +322,7 @@ def interrupted(self):
         print("killed")
     end(self)
 Workers.end = interrupted
-fastsft.cli.main()
+fastsft.cli.main.main()
 """
     command = [sys.executable, "-c", script, "convert", "rollouts.jsonl", "--output", "o.jsonl", "--quiet"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)

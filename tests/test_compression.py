@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from backports import zstd
 
-from fastsft import compression
-from fastsft.compression import GzipCompressor, compression_of, damages, open_compressed, zstd_frame
+from fastsft.storage import compression
+from fastsft.storage.compression import GzipCompressor, compression_of, damages, open_compressed, zstd_frame
 
 DATA = b"".join(b"line %d\n" % (number * 7919) for number in range(5000))
 PACKED = {"gz": gzip.compress(DATA), "zst": zstd.compress(DATA)}

@@ -14,7 +14,7 @@ from builders import assistant, lines, row_of, turn
 
 from fastsft import FORMATS, FailedRun, TooManyRefused, UsageError
 from fastsft.checks.kinds import KINDS
-from fastsft.commands import COMMANDS as COMMANDS_OF_CLI
+from fastsft.cli.app import COMMANDS as COMMANDS_OF_CLI
 from fastsft.options import GATES
 
 PROJECT = Path(__file__).parent.parent

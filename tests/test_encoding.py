@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastsft import encoding
-from fastsft.encoding import is_utf8, one_line_each
+from fastsft.inputs import encoding
+from fastsft.inputs.encoding import is_utf8, one_line_each
 
 LINES = st.lists(st.text(st.sampled_from("ab é\u00a8\u00a9\u0085\u2028\u2029\u2014数😀")), max_size=12)
 

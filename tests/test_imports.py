@@ -42,7 +42,7 @@ def test_lines_are_judged_by_gates_and_reward_and_converted_without_polars(tmp_p
 def test_bytes_are_checked_by_polars_once_there_were_many_to_decode(text, count, expected):
     script = f"""
 import sys
-from fastsft import encoding
+from fastsft.inputs import encoding
 encoding._CHECKED_NBYTES, encoding._to_decode_nbytes = 10_000, 300_000
 print(encoding.is_utf8(({text!r} * 10 + "\\n").encode() * {count}), "polars" in sys.modules)
 """
@@ -65,7 +65,7 @@ def test_line_ends_are_searched_by_polars_once_much_was_not_ascii(text, expected
     """The last byte of what is no line end here is that of one."""
     script = f"""
 import sys
-from fastsft import encoding
+from fastsft.inputs import encoding
 encoding._to_decode_nbytes = 500_000
 text = {text!r}
 escaped = text.replace("\\u2028", "\\\\u2028").replace("\\u2029", "\\\\u2029").replace("\\u0085", "\\\\u0085")
@@ -81,15 +81,16 @@ def test_the_workers_of_the_command_are_forked(tmp_path):
     for name in ("a.jsonl", "b.jsonl"):
         (tmp_path / name).write_bytes(lines(rollout(user("?"), said("4"))))
     script = """
-import fastsft.cli
-from fastsft import forked, shards
+import fastsft.cli.main
+from fastsft.execution import forked
+from fastsft.inputs import shards
 shards._LEAST_SPAN_NBYTES = 100  # a span each
 may_fork = forked.may_fork
 def told():
     print(may_fork())
     return may_fork()
 forked.may_fork = told
-fastsft.cli.main()
+fastsft.cli.main.main()
 """
     words = ("convert", tmp_path, "--output", tmp_path / "rows" / "train.jsonl", "--jobs", 2, "--quiet")
     assert in_a_new_process(script, *words) == "True"

@@ -14,8 +14,8 @@ from builders import assistant, lines, rollout, said, turn, user
 
 import fastsft
 from fastsft.errors import UsageError
-from fastsft.nemo_rl import write_config
-from fastsft.nemo_rl_config import Training, batches_of
+from fastsft.trainers.nemo_rl import write_config
+from fastsft.trainers.nemo_rl_config import Training, batches_of
 
 # What `examples/configs/sft.yaml` of NeMo RL (main, August 2026) has where it matters here.
 BASE = {

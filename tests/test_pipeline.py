@@ -22,11 +22,11 @@ from builders import assistant, line, lines, raw_call, rollout, said, turn, user
 
 import fastsft
 from fastsft import FailedRun, Fates, Options, TooManyRefused, UsageError
+from fastsft.execution.workers import jobs_for
+from fastsft.inputs.shards import Shard, expanded_nbytes, spans_of
 from fastsft.outputs import lock
 from fastsft.pipeline import run, spans
-from fastsft.shards import Shard, spans_of
 from fastsft.storage.files import HashedFile
-from fastsft.workers import jobs_for
 
 DATA = Path(__file__).parent / "data"
 
@@ -165,9 +165,9 @@ def test_there_are_as_many_workers_as_asked_for_or_pay_and_no_more_than_spans(na
     nbytes = {"large.jsonl": 200_000_000, "small.jsonl": 20_000_000, "none.jsonl": 0}
     nbytes |= {"large.jsonl.gz": 200_000_000, "small.jsonl.gz": 12_000_000}
     shards = [Shard(name, nbytes[name], 0, "gz" if name.endswith(".gz") else None) for name in names]
-    monkeypatch.setattr("fastsft.workers.cores", lambda: 4)
+    monkeypatch.setattr("fastsft.execution.workers.cores", lambda: 4)
 
-    assert jobs_for(shards, spans_of(shards), Options(jobs=jobs)) == expected
+    assert jobs_for(jobs, nbytes=expanded_nbytes(shards), tasks=len(spans_of(shards))) == expected
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -607,7 +607,7 @@ def large(tmp_path_factory) -> Path:
 
 
 # A process that has imported joblib may have chosen a backend and has threads of its own, so it is not forked.
-STARTS = {"forked": ["-m", "fastsft"], "loky": ["-c", "import joblib; from fastsft.cli import main; main()"]}
+STARTS = {"forked": ["-m", "fastsft"], "loky": ["-c", "import joblib; from fastsft.cli.main import main; main()"]}
 
 
 def command_of(shard: Path, tmp_path: Path, workers: str) -> list[str]:

@@ -10,9 +10,9 @@ from builders import messages_of, rollout, said, user
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsft.depth import flattened
 from fastsft.errors import Refused
-from fastsft.rollout import rollout_of
+from fastsft.rollouts.depth import flattened
+from fastsft.rollouts.rollout import rollout_of
 
 GOOD = json.dumps(rollout(user("?"), said("4")))[1:-1]
 

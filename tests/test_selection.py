@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from fastsft import gates
 from fastsft.errors import FailedRun, UsageError
 from fastsft.options import GATES, Options, sample_of
-from fastsft.rollout import Item, Marks, ResponseMarks, Rollout
-from fastsft.selection import choose, columns_of, compares_lines, criteria, drop_reasons, where_of
-from fastsft.table import COLUMNS, HIDDEN, ShardPlace, columns, frame_of
-from fastsft.tasks import draw_for
+from fastsft.rollouts.rollout import Item, Marks, ResponseMarks, Rollout
+from fastsft.selection import gates
+from fastsft.selection.criteria import choose, columns_of, compares_lines, criteria, drop_reasons, where_of
+from fastsft.selection.table import COLUMNS, HIDDEN, ShardPlace, columns, frame_of
+from fastsft.selection.tasks import draw_for
 
 ASKED = Item(role="user", content=Raw(b'"?"'))
 KNOWN: dict[str, Any] = {

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import fastsft
 from fastsft.errors import FailedRun, UsageError
-from fastsft.lines import Lines, lines_in
-from fastsft.shards import ByteRange, Shard, find_rollouts, find_shards, spans_of
+from fastsft.inputs.lines import Lines, lines_in
+from fastsft.inputs.shards import ByteRange, Shard, find_rollouts, find_shards, spans_of
 
 
 @pytest.fixture

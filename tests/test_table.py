@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from builders import call, line, raw_call, returned, rollout, said, system, thought, user
 
-from fastsft.rollout import rollout_of
-from fastsft.table import ShardPlace, table
-from fastsft.tasks import prompt_hash
+from fastsft.rollouts.prompts import prompt_hash
+from fastsft.rollouts.rollout import rollout_of
+from fastsft.selection.table import ShardPlace, table
 
 
 def known(value: dict[str, Any], *names: str) -> Any:

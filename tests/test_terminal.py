@@ -11,7 +11,7 @@ import pytest
 import fastsft
 from fastsft.escape import escaped, excerpt
 from fastsft.report import OutputShard, Progress
-from fastsft.terminal import ProgressBar, example_of, few_rows_warning, size_of
+from fastsft.views.terminal import ProgressBar, example_of, few_rows_warning, size_of
 
 
 @pytest.mark.parametrize(

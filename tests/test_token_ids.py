@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from builders import Json, call, returned, rollout, said, thought, user
 
-from fastsft import facts
-from fastsft.rollout import rollout_of
+from fastsft.rollouts.rollout import rollout_of
+from fastsft.selection import facts
 
 
 def tokens(value: Json) -> int | None:

@@ -21,7 +21,7 @@ import fastsft
 from fastsft.errors import FailedRun, UsageError
 from fastsft.options import Options, Split
 from fastsft.pipeline import run
-from fastsft.show import shown
+from fastsft.views.preview import shown
 
 
 def good(answer: str = "4", *, prompt: str = "2+2?", **more: Any) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def test_an_index_reads_the_chosen_lines_alone(tmp_path, monkeypatch):
         report = fastsft.convert(
             shard, tmp_path / "rows.jsonl", reward_threshold=threshold, index=tmp_path / "index.parquet"
         )
-        monkeypatch.setattr("fastsft.workers.WORKERS_PAY_FROM_NBYTES", 1)
+        monkeypatch.setattr("fastsft.execution.workers.WORKERS_PAY_FROM_NBYTES", 1)
         expected = fastsft.convert(shard, tmp_path / "again.jsonl", reward_threshold=threshold)
         assert report.fates == expected.fates
         assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "again.jsonl").read_bytes()
@@ -494,8 +494,8 @@ def test_show_tells_what_is_in_a_line_and_what_becomes_of_it(tmp_path):
 def test_show_says_of_a_line_that_is_too_long_what_convert_says(monkeypatch, tmp_path):
     shard = tmp_path / "in.jsonl"
     shard.write_bytes(lines(good(), good(padding="x" * 500)))
-    monkeypatch.setattr("fastsft.show.Options", partial(Options, max_line_nbytes=400))
-    monkeypatch.setattr("fastsft.show._READ_NBYTES", 100)
+    monkeypatch.setattr("fastsft.views.preview.Options", partial(Options, max_line_nbytes=400))
+    monkeypatch.setattr("fastsft.views.preview._READ_NBYTES", 100)
     shown_lines = list(shown(str(shard), first=1, count=9, full=False, reward_threshold=0.95))
 
     assert [text.splitlines()[2][:23] for text in shown_lines] == ["kept; reward 1", "refused: line_too_long:"]

@@ -8,7 +8,7 @@ import sys
 import pytest
 from builders import in_a_new_process, lines, rollout, said, user
 
-from fastsft import workers
+from fastsft.execution import workers
 
 
 @pytest.mark.parametrize(
@@ -39,10 +39,10 @@ def test_no_container_no_limit(tmp_path, monkeypatch):
     ],
 )
 def test_only_a_process_with_one_thread_and_no_choice_of_a_backend_is_forked(before, expected):
-    assert in_a_new_process(f"{before}\nfrom fastsft.forked import may_fork\nprint(may_fork())") == expected
+    assert in_a_new_process(f"{before}\nfrom fastsft.execution.forked import may_fork\nprint(may_fork())") == expected
 
 
-SMALL_SPANS = "import fastsft.shards; fastsft.shards._LEAST_SPAN_NBYTES = 100"  # so that a file is one
+SMALL_SPANS = "import fastsft.inputs.shards; fastsft.inputs.shards._LEAST_SPAN_NBYTES = 100"  # so that a file is one
 
 
 def rollouts_in(folder):
@@ -85,7 +85,7 @@ def test_processes_that_are_gone_before_anyone_looks_are_waited_for_by_nobody():
     script = """
 import multiprocessing, os
 from concurrent.futures import BrokenExecutor
-from fastsft.forked import ForkedPool
+from fastsft.execution.forked import ForkedPool
 multiprocessing.active_children = lambda: []
 pool = ForkedPool(2, lambda parent: os._exit(1))
 try:
@@ -131,13 +131,15 @@ for call in (fastsft.stats, fastsft.check, lambda path: fastsft.convert(path, pa
 
 
 def test_importing_the_package_does_not_stand_in_the_way_of_forking():
-    script = "import fastsft, fastsft.workers\nfrom fastsft.forked import may_fork\nprint(may_fork())"
+    script = (
+        "import fastsft, fastsft.execution.workers\nfrom fastsft.execution.forked import may_fork\nprint(may_fork())"
+    )
     assert in_a_new_process(script) == "True"
 
 
 def test_forked_workers_give_results_in_the_order_of_the_tasks():
     script = """
-from fastsft import workers
+from fastsft.execution import workers
 def product(index, item):
     return index * item
 with workers.Workers(3) as three:
@@ -148,7 +150,7 @@ with workers.Workers(3) as three:
 
 def test_the_workers_are_the_threads_that_polars_has():
     script = """
-from fastsft import workers
+from fastsft.execution import workers
 def threads(index, item):
     import polars
     return polars.thread_pool_size()
@@ -161,7 +163,7 @@ with workers.Workers(2) as two:
 def test_what_a_forked_worker_raises_is_raised_here_and_ends_them_all():
     script = """
 import multiprocessing, signal
-from fastsft import workers
+from fastsft.execution import workers
 def fails(index, item):
     if index == 5:
         raise ValueError(index)
@@ -180,7 +182,8 @@ def test_a_worker_that_is_killed_while_it_hands_its_result_over_ends_the_run():
     script = """
 import multiprocessing, os, signal, threading
 from multiprocessing.connection import Connection
-from fastsft import FailedRun, workers
+from fastsft import FailedRun
+from fastsft.execution import workers
 def dies(index, item):
     def half(pipe, data, write=os.write):
         write(pipe.fileno(), data[:len(data) // 2])
@@ -200,7 +203,7 @@ except FailedRun as error:
 def test_waiting_for_a_worker_can_be_interrupted_where_polars_is_imported():
     script = """
 import os, signal
-from fastsft import workers
+from fastsft.execution import workers
 def interrupts(index, parent):
     while open(f"/proc/{parent}/stat").read().split()[2] != "S":
         pass
@@ -222,7 +225,7 @@ def test_a_worker_whose_parent_was_killed_before_its_first_task_ends(tmp_path):
     script.write_text(
         """
 import multiprocessing, os, signal, threading
-from fastsft.workers import _in_worker
+from fastsft.execution.workers import _in_worker
 
 def wait(index, item):
     threading.Event().wait()

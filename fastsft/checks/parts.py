@@ -12,7 +12,7 @@ from typing import NamedTuple
 import polars as pl
 
 from fastsft.checks.checked import MOST_EXAMPLES
-from fastsft.table import TablePart, read_files, read_parts, write_part
+from fastsft.selection.table import TablePart, read_files, read_parts, write_part
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
 _HASHES = {"place": pl.UInt32, "line": pl.UInt64, "hash": pl.UInt64}

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from fastsft.encoding import one_line_each
 from fastsft.formats.calls import ASSISTANT
 from fastsft.formats.reasoning import CLOSE, OPEN
+from fastsft.inputs.encoding import one_line_each
 
 _ROLES = frozenset({"system", "developer", "user", ASSISTANT, "tool"})
 _CHAT_MEDIA = frozenset({"image_url", "video_url", "input_audio", "file"})

@@ -19,14 +19,14 @@ from fastsft.checks.rendering import ChatTemplate, check_template, template_at
 from fastsft.checks.report import CheckReport
 from fastsft.checks.rules import UNRENDERABLE, Found, findings_of, is_pair, row_in, schemas_of
 from fastsft.checks.total import Total
-from fastsft.encoding import is_utf8, one_line_each
 from fastsft.errors import DamagedShard, FailedRun, UsageError
-from fastsft.lines import BOM, line_starts, lines_in
-from fastsft.memory import no_garbage_collection
+from fastsft.execution.memory import no_garbage_collection
+from fastsft.execution.workers import Workers, jobs_for
+from fastsft.inputs.encoding import is_utf8, one_line_each
+from fastsft.inputs.lines import BOM, line_starts, lines_in
+from fastsft.inputs.shards import Span, expanded_nbytes, find_shards, printable, spans_of
 from fastsft.options import Options
 from fastsft.report import Progress
-from fastsft.shards import Span, find_shards, printable, spans_of
-from fastsft.workers import Workers, jobs_for
 
 if TYPE_CHECKING:
     from fastsft.checks.parts import Duplicates, Lengths
@@ -63,7 +63,7 @@ def check_rows(
     spans = spans_of(shards, options.span_nbytes)
     nbytes, done = sum(shard.nbytes for shard in shards), 0
     with contextlib.ExitStack() as stack:
-        workers = stack.enter_context(Workers(jobs_for(shards, spans, options)))
+        workers = stack.enter_context(Workers(jobs_for(jobs, nbytes=expanded_nbytes(shards), tasks=len(spans))))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fastsft-", ignore_cleanup_errors=True))
         total = Total(shards)
         work = partial(_check_span, folder=folder, options=options, template=template, max_tokens=max_tokens)
@@ -114,7 +114,7 @@ def _lengths_in(paths: Sequence[str]) -> Lengths:
 
 def _duplicates_in(parts: Sequence[tuple[str, int, int, int]], share: int, shares: int) -> Duplicates:
     from fastsft.checks.parts import find_duplicates
-    from fastsft.table import TablePart
+    from fastsft.selection.table import TablePart
 
     return find_duplicates([TablePart(*part) for part in parts], share, shares)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fastsft.checks.checked import MOST_EXAMPLES, Checked, Schema
 from fastsft.checks.kinds import KINDS
 from fastsft.checks.report import Example, Finding
-from fastsft.shards import Shard, printable
+from fastsft.inputs.shards import Shard, printable
 
 if TYPE_CHECKING:
     from fastsft.checks.parts import Duplicates

@@ -11,7 +11,7 @@ from fastsft.formats.chat import to_chat
 from fastsft.formats.openai import to_openai
 from fastsft.formats.row import PLAIN, Layout, Row
 from fastsft.formats.simple import to_simple
-from fastsft.rollout import Rollout
+from fastsft.rollouts.rollout import Rollout
 
 
 class Format(Protocol):

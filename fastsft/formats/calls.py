@@ -8,7 +8,7 @@ from msgspec import Raw
 from fastsft.errors import Refused
 from fastsft.escape import excerpt
 from fastsft.formats.values import joined, object_of, text_of
-from fastsft.rollout import ABSENT, QUOTE, Item, is_string, json_type
+from fastsft.rollouts.rollout import ABSENT, QUOTE, Item, is_string, json_type
 
 ASSISTANT = "assistant"
 _DELIMITER = Raw(b'"__"')  # NeMo Gym's, between a namespace and a name (`nemo_gym/responses_streaming.py`)

@@ -21,7 +21,7 @@ from fastsft.formats.row import PLAIN, Layout, Row
 from fastsft.formats.tools import Function, tools_in, tools_of
 from fastsft.formats.turns import Turn, conversation, is_imitable, without_thoughts
 from fastsft.formats.values import joined
-from fastsft.rollout import ABSENT, Rollout
+from fastsft.rollouts.rollout import ABSENT, Rollout
 
 _encode = msgspec.json.Encoder().encode
 _BETWEEN = Raw(b'"\\n\\n"')  # two texts that were apart: instructions and a system turn, two pieces of reasoning
@@ -83,7 +83,7 @@ class OfferedFunction(msgspec.Struct, omit_defaults=True, gc=False):
 def to_chat(rollout: Rollout, layout: Layout = PLAIN) -> Row:
     """Keep the whole conversation as the model was sent it and answered it.
 
-    >>> from fastsft.rollout import Item
+    >>> from fastsft.rollouts.rollout import Item
     >>> asked, said = Item(role="user", content=Raw(b'"2+2?"')), Item(role="assistant", content=Raw(b'"4"'))
     >>> thought = Item(type="reasoning", summary=Raw(b'[{"text": "Easy."}]'))
     >>> _encode(to_chat(Rollout([asked], [thought, said])).body.messages[1])

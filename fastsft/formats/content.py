@@ -13,7 +13,7 @@ from msgspec import Raw
 from fastsft.errors import Refused
 from fastsft.escape import excerpt
 from fastsft.formats.values import joined, plain
-from fastsft.rollout import ABSENT, QUOTE, is_string, json_type
+from fastsft.rollouts.rollout import ABSENT, QUOTE, is_string, json_type
 
 NO_TEXT = Raw(b'""')
 _LIST = ord("[")

@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from fastsft.formats.content import Content, Part
 from fastsft.formats.turns import Turn
-from fastsft.rollout import Rollout, json_type
+from fastsft.rollouts.rollout import Rollout, json_type
 
 _any = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder().encode

@@ -13,7 +13,7 @@ from fastsft.formats.media import for_nemo_rl, media_beside
 from fastsft.formats.row import PLAIN, Layout, Row
 from fastsft.formats.tools import Function, tools_in, tools_of
 from fastsft.formats.turns import Turn, conversation, without_thoughts
-from fastsft.rollout import ABSENT, Rollout
+from fastsft.rollouts.rollout import ABSENT, Rollout
 
 
 class OpenaiRow(msgspec.Struct, omit_defaults=True, gc=False):
@@ -34,7 +34,7 @@ class Tool(msgspec.Struct, gc=False):
 def to_openai(rollout: Rollout, layout: Layout = PLAIN) -> Row:
     """Keep the whole conversation but for its reasoning.
 
-    >>> from fastsft.rollout import Item
+    >>> from fastsft.rollouts.rollout import Item
     >>> asked, said = Item(role="user", content=Raw(b'"2+2?"')), Item(role="assistant", content=Raw(b'"4"'))
     >>> msgspec.json.encode(to_openai(Rollout([asked], [said])).body)
     b'{"messages":[{"role":"user","content":"2+2?"},{"role":"assistant","content":"4"}]}'

@@ -13,7 +13,7 @@ from fastsft.errors import Refused
 from fastsft.escape import excerpt
 from fastsft.formats.content import NO_TEXT, Content
 from fastsft.formats.values import joined, text_of
-from fastsft.rollout import Item, is_string, json_type
+from fastsft.rollouts.rollout import Item, is_string, json_type
 
 
 class _Text(msgspec.Struct, gc=False):

@@ -11,7 +11,7 @@ from fastsft.formats.media import media_beside, media_in
 from fastsft.formats.row import PLAIN, Layout, Row
 from fastsft.formats.tools import tools_of
 from fastsft.formats.turns import Turn, conversation, is_imitable, without_thoughts
-from fastsft.rollout import Rollout
+from fastsft.rollouts.rollout import Rollout
 
 
 class SimpleRow(msgspec.Struct, gc=False):
@@ -27,7 +27,7 @@ def to_simple(rollout: Rollout, layout: Layout = PLAIN) -> Row:
     Where the prompt has no user turn, as with agents that repeat it in the output, the output's last one before the
     answer counts.
 
-    >>> from fastsft.rollout import Item
+    >>> from fastsft.rollouts.rollout import Item
     >>> asked, said = Item(role="user", content=Raw(b'"2+2?"')), Item(role="assistant", content=Raw(b'"4"'))
     >>> msgspec.json.encode(to_simple(Rollout([asked], [said])).body)
     b'{"input":"2+2?","output":"4"}'

@@ -14,7 +14,7 @@ from fastsft.escape import excerpt
 from fastsft.formats.calls import in_namespace
 from fastsft.formats.row import Layout
 from fastsft.formats.values import plain
-from fastsft.rollout import ABSENT, json_type
+from fastsft.rollouts.rollout import ABSENT, json_type
 
 T = TypeVar("T")
 

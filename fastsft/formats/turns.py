@@ -17,8 +17,8 @@ from fastsft.formats.calls import ASSISTANT, Called, call_of, chat_shaped_calls,
 from fastsft.formats.content import NO_TEXT, Content, content_of, one_content
 from fastsft.formats.reasoning import Piece, reasoning_of, reasoning_of_turn, split_thoughts
 from fastsft.formats.results import TOOL, pair_results
-from fastsft.rollout import ABSENT, Item, Rollout, is_string
-from fastsft.token_ids import has_ids, same_ids, split_at_last_sampled
+from fastsft.rollouts.rollout import ABSENT, Item, Rollout, is_string
+from fastsft.rollouts.token_ids import has_ids, same_ids, split_at_last_sampled
 
 _NOTHING_SAID: tuple[Content, ...] = (NO_TEXT, [])
 _RESULT_ROLES = (TOOL, "function")  # the latter in an older dialect

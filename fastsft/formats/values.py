@@ -11,9 +11,9 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
-from fastsft.depth import MAX_DEPTH
 from fastsft.errors import Refused
-from fastsft.rollout import QUOTE, json_type
+from fastsft.rollouts.depth import MAX_DEPTH
+from fastsft.rollouts.rollout import QUOTE, json_type
 
 _object = msgspec.json.Decoder(dict[str, Raw])
 _list = msgspec.json.Decoder(list[Raw])

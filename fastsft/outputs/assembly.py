@@ -16,9 +16,9 @@ from pathlib import Path
 
 import msgspec
 
-from fastsft.compression import GzipCompressor, zstd_frame
 from fastsft.outputs.receipts import Segment
 from fastsft.report import OutputShard
+from fastsft.storage.compression import GzipCompressor, zstd_frame
 from fastsft.storage.files import HashedFile, blocks_of, copy_range, create, flush
 
 _MAX_THREADS = 16  # that compress; so many blocks of 1 MiB again may wait

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastsft.errors import UsageError, errors_naming
-from fastsft.shards import Shard, is_same_file
-from fastsft.target import Target
+from fastsft.inputs.shards import Shard, is_same_file
+from fastsft.outputs.target import Target
 
 
 class Lock:

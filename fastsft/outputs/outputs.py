@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fastsft.errors import FailedRun, KeepsReceipts
+from fastsft.execution.signals import signals_later, signals_too_late
+from fastsft.execution.workers import Workers, cores
+from fastsft.inputs.shards import Shard
 from fastsft.options import DEFAULT_SHARD_NBYTES, Options
 from fastsft.outputs import assembly
 from fastsft.outputs.assembly import FilePlan, Piece
@@ -21,12 +24,9 @@ from fastsft.outputs.receipts import Receipt, Segment
 from fastsft.outputs.refused import RefusedPart, build_refused
 from fastsft.outputs.segments import SegmentWriter
 from fastsft.outputs.staging import Staging, finish_left
+from fastsft.outputs.target import Target
 from fastsft.report import OutputShard, RefusedLine, Report
-from fastsft.shards import Shard
-from fastsft.signals import signals_later, signals_too_late
 from fastsft.storage.files import flush, write_new
-from fastsft.target import Target
-from fastsft.workers import Workers, cores
 
 if TYPE_CHECKING:
     from fastsft.pipeline.ledger import Ledger

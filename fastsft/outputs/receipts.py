@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fastsft.report import Fates, RefusedLine
-from fastsft.seen import Seen
+from fastsft.selection.seen import Seen
 
 
 class Segment(msgspec.Struct, frozen=True):

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import msgspec
 
-from fastsft.compression import SUFFIXES, damages, open_compressed
 from fastsft.errors import FailedRun, UsageError
+from fastsft.execution.workers import Workers, cores
+from fastsft.inputs.shards import printable
 from fastsft.options import Options
 from fastsft.outputs.lock import Lock
 from fastsft.outputs.publication import is_pending
 from fastsft.outputs.staging import finish_left
+from fastsft.outputs.target import Target, target_of
 from fastsft.report import OutputShard, Report
-from fastsft.shards import printable
-from fastsft.target import Target, target_of
-from fastsft.workers import Workers, cores
+from fastsft.storage.compression import SUFFIXES, damages, open_compressed
 
 _READ_NBYTES = 1024 * 1024
 _REPORT = ".report.json"

@@ -10,24 +10,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastsft import __version__
 from fastsft.errors import UsageError
+from fastsft.execution.polars_after_fork import check_polars
+from fastsft.execution.signals import signals_too_late
+from fastsft.execution.workers import Workers, jobs_for
+from fastsft.inputs.shards import Shard, Span, expanded_nbytes, find_rollouts, printable, spans_of, whole_of
 from fastsft.options import Options, Split
 from fastsft.outputs.assembly import digest_of
 from fastsft.outputs.outputs import Outputs
 from fastsft.outputs.receipts import Receipt
+from fastsft.outputs.target import Target, check_target, splits_left, targets_of
 from fastsft.pipeline.ledger import Ledger
 from fastsft.pipeline.spans import Work, convert_chosen, convert_span, input_digest, scan_span
-from fastsft.polars_after_fork import check_polars
 from fastsft.report import Progress, Report
-from fastsft.seen import seen_of
-from fastsft.shards import Shard, Span, find_rollouts, printable, spans_of, whole_of
-from fastsft.signals import signals_too_late
-from fastsft.target import Target, check_target, splits_left, targets_of
-from fastsft.workers import Workers, jobs_for
+from fastsft.selection.seen import seen_of
+from fastsft.version import __version__
 
 if TYPE_CHECKING:
-    from fastsft.index_file import Index
+    from fastsft.selection.index_file import Index
 
 
 def run(
@@ -53,7 +53,7 @@ def run(
     outputs = Outputs(targets, options)
     # Workers come first: Polars, which reads the expressions, starts threads, and then none can be forked; and what is
     # forked later would hold the lock, too.
-    workers = Workers(jobs_for(shards, spans, options))
+    workers = Workers(jobs_for(options.jobs, nbytes=expanded_nbytes(shards), tasks=len(spans)))
     with contextlib.ExitStack() as at_last, contextlib.ExitStack() as stack:
         stack.callback(workers.end)
         stack.enter_context(outputs.locked(shards))
@@ -122,7 +122,7 @@ def _versions_of(path: str | os.PathLike[str] | None) -> list[tuple[str, int, in
 def _compares(splits: Sequence[Split], options: Options) -> bool:
     if not (options.may_compare or splits):
         return False
-    from fastsft.selection import compares_lines
+    from fastsft.selection.criteria import compares_lines
 
     return compares_lines(options) or bool(splits)
 
@@ -144,7 +144,7 @@ def _index_for(
     if not (options.may_compare or splits or index is not None):
         return None
     check_polars()
-    from fastsft.index_file import index_for
+    from fastsft.selection.index_file import index_for
 
     usable = (_compares(splits, options) or index is not None) and not options.judges_rows
     return index_for(index, shards, options, notes) if usable else None
@@ -181,9 +181,9 @@ class _Job:
     def in_two_passes(self, shares: Sequence[float], index: Index | None) -> list[Receipt]:
         """Choose from the table of all lines, then convert the chosen ones, in input order within each split."""
         from fastsft.pipeline.scans import chosen_spans, scanned_lines
-        from fastsft.selection import choose, columns_of
-        from fastsft.table import write_chosen
-        from fastsft.tasks import split_counts
+        from fastsft.selection.criteria import choose, columns_of
+        from fastsft.selection.table import write_chosen
+        from fastsft.selection.tasks import split_counts
 
         ledger, folder = self._ledger, self._outputs.folder
         names = columns_of(self._options, splits=bool(shares))
@@ -192,7 +192,10 @@ class _Job:
             self._done(scan_span, [(span, span) for span in self._spans], work, share=(0.0, 0.5))
             lines = scanned_lines(ledger, folder, names)
         else:
-            lines = index.lines(names, ledger, self._outputs)
+            lines, known = index.read(names)
+            for shard in known:
+                ledger.know(*shard)
+                self._outputs.write_refused(ledger, shard.refused)
         chosen, dropped, unusable = choose(lines, self._options, shares)
         ledger.drop(dropped)
         self._outputs.write_refused(ledger, ledger.refuse(unusable))

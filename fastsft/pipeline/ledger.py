@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from fastsft import __version__
 from fastsft.errors import FailedRun, TooManyRefused
+from fastsft.inputs.shards import Shard, printable
 from fastsft.options import Options
 from fastsft.outputs.receipts import Receipt
 from fastsft.outputs.refused import RefusedPart
 from fastsft.report import Fates, InputShard, RefusedLine, Report, added
-from fastsft.seen import Seen, merged, why_nothing
-from fastsft.shards import Shard, printable
+from fastsft.selection.seen import Seen, merged, why_nothing
+from fastsft.version import __version__
 
 
 class Ledger:

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fastsft.execution.workers import Workers, jobs_for
+from fastsft.inputs.shards import Shard, expanded_nbytes, spans_of
 from fastsft.options import Options
 from fastsft.pipeline.ledger import Ledger
 from fastsft.pipeline.spans import Work, scan_span
 from fastsft.report import Progress
-from fastsft.shards import Shard, spans_of
-from fastsft.workers import Workers, jobs_for
 
 
 class Scan(contextlib.ExitStack):
@@ -32,7 +32,8 @@ class Scan(contextlib.ExitStack):
         self._options = options
         self._spans = spans_of(shards, options.span_nbytes)
         self.ledger = Ledger(shards, notes, options)
-        self._workers = self.enter_context(Workers(jobs_for(shards, self._spans, options)))
+        jobs = jobs_for(options.jobs, nbytes=expanded_nbytes(shards), tasks=len(self._spans))
+        self._workers = self.enter_context(Workers(jobs))
         name = self.enter_context(tempfile.TemporaryDirectory(prefix="fastsft-", ignore_cleanup_errors=True))
         self.folder = Path(name)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
+from fastsft.inputs.shards import ByteRange, Span
 from fastsft.pipeline.ledger import Ledger
 from fastsft.pipeline.spans import ChosenSpan
-from fastsft.shards import ByteRange, Span
-from fastsft.table import TablePart, read_parts
+from fastsft.selection.table import TablePart, read_parts
 
 _MOST_SHARD_NBYTES = 1 << 44
 

@@ -17,23 +17,23 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from fastsft import gates
-from fastsft.depth import flattened
-from fastsft.encoding import is_utf8, one_line_each
 from fastsft.errors import DamagedShard, Dropped, FailedRun, NoRow, Refused
+from fastsft.execution.memory import no_garbage_collection
 from fastsft.formats import FORMATS
 from fastsft.formats.row import Row, content_hash
 from fastsft.formats.turns import Turn, conversation
-from fastsft.lines import Lines, Numbered, chosen_lines, is_blank, line_starts, lines_in
-from fastsft.memory import no_garbage_collection
+from fastsft.inputs.encoding import is_utf8, one_line_each
+from fastsft.inputs.lines import Lines, Numbered, chosen_lines, is_blank, line_starts, lines_in
+from fastsft.inputs.shards import ByteRange, Shard, Span, printable
 from fastsft.options import Options
 from fastsft.outputs.receipts import RangeFates, Receipt
 from fastsft.outputs.segments import SegmentWriter
 from fastsft.outputs.staging import write_receipt
 from fastsft.report import Fates, RefusedLine, added
-from fastsft.rollout import Rollout, rollout_of
-from fastsft.seen import Seen, merged, seen_in
-from fastsft.shards import ByteRange, Shard, Span, printable
+from fastsft.rollouts.depth import flattened
+from fastsft.rollouts.rollout import Rollout, rollout_of
+from fastsft.selection import gates
+from fastsft.selection.seen import Seen, merged, seen_in
 from fastsft.storage.files import blocks_of
 
 _encoder = msgspec.json.Encoder()  # built once per process; cannot be pickled, so never passed around
@@ -304,8 +304,8 @@ def _drop_reasons(judged: _Judged, of: Shard, options: Options) -> list[str | No
     left = [place for place, reason in enumerate(reasons) if reason is None]
     if gates.suffice(options) or not left:
         return reasons
-    from fastsft.selection import columns_beyond_values, drop_reasons  # Polars: not before it is needed
-    from fastsft.table import ShardPlace, columns
+    from fastsft.selection.criteria import columns_beyond_values, drop_reasons  # Polars: not before it is needed
+    from fastsft.selection.table import ShardPlace, columns
 
     rollouts, lines = [judged.rollouts[place] for place in left], [judged.numbers[place] for place in left]
     shard = ShardPlace(printable(of.path), of.place)
@@ -335,7 +335,7 @@ def _rows(judged: _Judged, wanted: Sequence[tuple[int, Rollout]], options: Optio
 
 def scan_span(_: int, span: Span, work: Work, tell: Tell | None = None) -> Receipt:
     """Write the part of the table of lines that a span has, its lines numbered from 1 at the first of each range."""
-    from fastsft.table import write_part
+    from fastsft.selection.table import write_part
 
     ranges: list[RangeFates] = []
     tables: list[Any] = []
@@ -371,7 +371,7 @@ def scan_span(_: int, span: Span, work: Work, tell: Tell | None = None) -> Recei
 
 @no_garbage_collection()
 def _scan(lines: Lines, one: ByteRange, work: Work, before: int) -> _Scanned:
-    from fastsft.table import FROM_ROWS, ShardPlace, table, with_rows
+    from fastsft.selection.table import FROM_ROWS, ShardPlace, table, with_rows
 
     options, names = work.options, work.columns
     judged = _judged(lines, options)
@@ -429,7 +429,7 @@ def convert_chosen(_: int, chosen: ChosenSpan, work: Work, tell: Tell | None = N
     Raises:
         FailedRun: A line is not the rollout that was scanned.
     """
-    from fastsft.table import read_chosen
+    from fastsft.selection.table import read_chosen
 
     span = chosen.span
     ranges = [RangeFates(one.shard.place, Fates()) for one in span.ranges]

@@ -13,9 +13,9 @@ from typing import Any
 import polars as pl
 
 from fastsft.options import Options
+from fastsft.selection.table import read_files
+from fastsft.selection.tasks import TASK_FROM, with_tasks
 from fastsft.statistics.distribution import THRESHOLDS, AgentStats, Bin, Distribution, TaskStats
-from fastsft.table import read_files
-from fastsft.tasks import TASK_FROM, with_tasks
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 20

@@ -1,0 +1,64 @@
+"""The commands by their names, and the app that reads their words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from fastsft.cli.convert import convert
+from fastsft.cli.look import index, show, stats, verify
+from fastsft.cli.train import check, nemo_rl
+from fastsft.errors import UsageError
+from fastsft.version import __version__
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "convert": convert,
+    "index": index,
+    "stats": stats,
+    "show": show,
+    "check": check,
+    "verify": verify,
+    "nemo-rl": nemo_rl,
+}
+
+
+def run() -> int:
+    """Do what the words of the command line ask for, and give the exit code.
+
+    Raises:
+        FastsftError: It could not be done, or the words are wrong.
+    """
+    # Plain help and errors: the boxes of rich pass on escape characters from what the user typed.
+    app = typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback(invoke_without_command=True)(_fastsft)
+    named = sys.argv[1:2]
+    for name in named if named and named[0] in COMMANDS else COMMANDS:  # reading all six takes typer 0.02 s
+        app.command(name)(COMMANDS[name])
+    try:
+        return app(standalone_mode=False, prog_name="fastsft") or 0
+    except typer.TyperException as error:
+        raise UsageError(error.format_message()) from None
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # `--help | true`: typer takes it for a failure
+            return 0
+        raise
+
+
+def _fastsft(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Turn NeMo Gym rollouts into training rows, in parallel."""
+    if show_version:
+        print(f"fastsft {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)

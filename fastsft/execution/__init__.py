@@ -1,0 +1,1 @@
+"""Worker processes: forked ones, joblib's backends, signals, memory."""

@@ -1,0 +1,237 @@
+"""Files, folders and globs -> input shards in a fixed order, cut into spans of byte ranges.
+
+Nobody reads ahead to find where lines end: a line belongs to the range in which its first byte lies. So one huge file
+is cut as freely as many small ones, and every worker finds its own lines.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from fastsft.errors import UsageError
+from fastsft.inputs.file_kinds import why_not_rollouts
+from fastsft.storage.compression import compression_of, open_compressed
+
+_ROLLOUT_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+# What NeMo Gym writes beside rollouts, by the end of its stem.
+_NOT_ROLLOUTS = ("_materialized_inputs", "_failures", "_reward_profiling", ".capture", ".tokens")
+_NOT_ROLLOUTS_FOLDER = "preprocessed_datasets"  # what `ng_e2e_collect_rollouts` reads
+_MOST_DEEPER = 1000  # folders that are looked into for a hint
+
+_LEAST_SPAN_NBYTES = 16 * 1024**2
+_MOST_SPAN_NBYTES = 1024**3
+_SPANS = 1024  # of an input that is neither small nor huge
+_EXPANSION = 5  # how many times larger compressed rollouts are taken to be
+_MOST_LEFT_OUT = 8  # files that are noted one by one
+_MOST_NOTES = 3  # of files that are named again
+
+
+class Shard(msgspec.Struct, frozen=True):
+    """One input file as it was found; a file that differs when it is read stops the run.
+
+    Attributes:
+        path: Where it is.
+        nbytes: Its size on disk.
+        modified_ns: When it was modified last, in nanoseconds.
+        compression: `gz`, `zst` or None, by its first bytes.
+        place: Which of the run's shards it is, from 0.
+        problem: Why it is surely no file of rollouts, as a sentence; None where it may be one.
+    """
+
+    path: str
+    nbytes: int
+    modified_ns: int
+    compression: str | None = None
+    place: int = 0
+    problem: str | None = None
+
+
+class ByteRange(msgspec.Struct, frozen=True):
+    """The lines of a shard whose first byte lies in [start, stop); a compressed shard is one range."""
+
+    shard: Shard
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of the file it takes in."""
+        return self.stop - self.start
+
+
+class Span(msgspec.Struct, frozen=True):
+    """The unit of work: byte ranges of consecutive shards, at most one of each."""
+
+    index: int
+    ranges: tuple[ByteRange, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of files it takes in."""
+        return sum(one.nbytes for one in self.ranges)
+
+
+def find_rollouts(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], list[str]]:
+    """Find the same as `find_shards`, and which of the files are surely no rollouts.
+
+    Raises:
+        UsageError: As `find_shards` does.
+    """
+    shards, notes = find_shards(inputs)
+    told = []
+    for shard in shards:
+        try:
+            problem = why_not_rollouts(shard.path, shard.compression)
+        except OSError as error:
+            raise UsageError(f"cannot read {shard.path}: {error.strerror}") from None
+        told.append(msgspec.structs.replace(shard, problem=problem) if problem else shard)
+    return told, notes
+
+
+def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], list[str]]:
+    """Find the files that the arguments name, and say in sentences which were left out and why.
+
+    The order is the arguments', and sorted within one. A folder means its own
+    rollout files; a glob with `**` goes deeper. A file is read once, however often
+    and by whatever links it is named.
+
+    Raises:
+        UsageError: An argument names nothing, or something that cannot be read.
+    """
+    shards: list[Shard] = []
+    notes: list[str] = []
+    seen: dict[tuple[int, int], str] = {}
+    again: list[str] = []
+    left_out: list[str] = []
+    for argument in inputs:
+        for path in _paths(os.fspath(argument), left_out):
+            try:
+                found = os.stat(path)
+            except OSError as error:
+                raise UsageError(f"cannot read {path}: {error.strerror}") from None
+            if not stat.S_ISREG(found.st_mode):
+                raise UsageError(f"cannot read {path}: it is not a regular file")
+            if before := seen.get((found.st_dev, found.st_ino)):
+                again.append(f"{path} counts once" if path == before else f"{path} is {before} again, and counts once")
+                continue
+            seen[found.st_dev, found.st_ino] = path
+            shards.append(Shard(path, found.st_size, found.st_mtime_ns, _compression_of(path), len(shards)))
+    if len(left_out) > _MOST_LEFT_OUT:
+        left_out = [f"{len(left_out):,} files are left out, which NeMo Gym writes beside rollouts, as {left_out[0]}"]
+    notes += left_out
+    notes += again if len(again) <= _MOST_NOTES else [f"{len(again):,} files are named more than once, and count once"]
+    if not shards:
+        raise UsageError("\n  ".join(["no input: the arguments name no file of rollouts", *notes]))
+    return shards, notes
+
+
+def _paths(argument: str, left_out: list[str]) -> list[str]:
+    if argument == "-":
+        raise UsageError("an input is a file, a folder or a glob, as it may be read twice; a file of that name is ./-")
+    if os.path.isdir(argument):
+        try:
+            names = os.listdir(argument)
+        except OSError as error:
+            raise UsageError(f"cannot read {argument}: {error.strerror}") from None
+        names = [name for name in names if name.endswith(_ROLLOUT_SUFFIXES) and not name.startswith(".")]
+        found = [os.path.join(argument, name) for name in sorted(names)]
+        what = f"the folder {argument} has no file named *.jsonl, *.jsonl.gz or *.jsonl.zst{_deeper(argument)}"
+    elif os.path.lexists(argument) or not glob.has_magic(argument):
+        return [argument]
+    else:
+        matching = sorted(glob.glob(argument, recursive=True))
+        found = [path for path in matching if not os.path.isdir(path)]
+        what = f"{'only folders match' if matching else 'no file matches'} {argument}"
+    if not found:
+        raise UsageError(what)
+    kept = []
+    for path in found:
+        if _is_rollouts(path, argument):
+            kept.append(path)
+        else:
+            left_out.append(f"{path} is left out: NeMo Gym writes it beside rollouts")
+    return kept
+
+
+def _deeper(folder: str) -> str:
+    """Say how to name files of rollouts that lie deeper in a folder; nothing where none is found soon."""
+    for number, (where, _, names) in enumerate(os.walk(folder)):
+        if any(name.endswith(_ROLLOUT_SUFFIXES) for name in names) and where != folder:
+            return f"; there are some deeper: '{os.path.join(folder, '**', '*.jsonl')}' finds them (in quotes)"
+        if number == _MOST_DEEPER:
+            break
+    return ""
+
+
+def _is_rollouts(path: str, argument: str) -> bool:
+    name = os.path.basename(path)
+    stem = name.split(".jsonl")[0]
+    if _NOT_ROLLOUTS_FOLDER in path.split("/")[:-1] and _NOT_ROLLOUTS_FOLDER not in argument.split("/"):
+        return False
+    return not stem.endswith(_NOT_ROLLOUTS) and "_aggregate_metrics" not in name
+
+
+def _compression_of(path: str) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            compression = compression_of(file.read(4))
+            if compression:
+                open_compressed(path, compression).close()  # says now which extra is missing
+            return compression
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+
+
+def spans_of(shards: Sequence[Shard], nbytes: int | None = None) -> list[Span]:
+    """Cut shards into spans of about `nbytes`, in order; None for a size that follows from the input's alone.
+
+    That is between 16 MiB and 1 GiB, so that there are some hundred spans, for 16 workers and for 1,000.
+    """
+    total = expanded_nbytes(shards)
+    most = min(max(total // _SPANS, _LEAST_SPAN_NBYTES), _MOST_SPAN_NBYTES) if nbytes is None else nbytes
+    spans: list[tuple[ByteRange, ...]] = []
+    small: list[ByteRange] = []
+    small_nbytes = 0
+    for shard in shards:
+        is_cut = shard.compression is None and shard.problem is None
+        step = most if is_cut else max(shard.nbytes, 1)
+        for start in range(0, shard.nbytes, step):
+            one = ByteRange(shard, start, min(start + step, shard.nbytes))
+            size = one.nbytes if is_cut else expanded_nbytes([shard])
+            if small and small_nbytes + size > most:
+                spans.append(tuple(small))
+                small, small_nbytes = [], 0
+            small.append(one)
+            small_nbytes += size
+    if small:
+        spans.append(tuple(small))
+    return [Span(index, ranges) for index, ranges in enumerate(spans)]
+
+
+def expanded_nbytes(shards: Iterable[Shard]) -> int:
+    """Return how many bytes shards are taken to have when they are decompressed."""
+    return sum(shard.nbytes * (_EXPANSION if shard.compression else 1) for shard in shards)
+
+
+def whole_of(shards: Sequence[Shard]) -> Span:
+    """Take all shards for one span, for a run that nobody shares."""
+    return Span(0, tuple(ByteRange(shard, 0, shard.nbytes) for shard in shards if shard.nbytes))
+
+
+def is_same_file(path: str | Path, source: str | os.PathLike[str]) -> bool:
+    """Tell whether a path names the file of a source, by whatever links."""
+    try:
+        return os.path.samefile(path, source)
+    except OSError:
+        return False
+
+
+def printable(path: str) -> str:
+    """Give a path that JSON can hold: bytes that are not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

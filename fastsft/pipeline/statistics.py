@@ -1,0 +1,57 @@
+"""Scan rollouts, and tell how they are distributed before anything is converted.
+
+One pass, at the speed of the scan. Workers count by value, and `tally.py` adds up what they counted, so that what is
+held grows with the number of tasks, not of lines.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from fastsft.inputs.shards import find_rollouts
+from fastsft.options import GATES, Options
+from fastsft.pipeline.scan import Scan
+from fastsft.report import Progress
+from fastsft.statistics.distribution import Stats
+
+# What is counted, of the columns of the table: rewards, what tells tasks, gates, lengths.
+_COLUMNS = ("reward", "place", "agent", "task_index", "prompt", *GATES, "nbytes", "turns", "calls", "tokens")
+
+
+def stats_of(
+    inputs: Iterable[str | os.PathLike[str]],
+    options: Options,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Stats:
+    """Scan the rollouts of `inputs` and tell how they are distributed.
+
+    Raises:
+        UsageError: The arguments are wrong.
+        FailedRun: The scan could not be finished.
+    """
+    shards, notes = find_rollouts(inputs)
+    with Scan(shards, notes, options) as scan:
+        scan.run(_COLUMNS, on_progress, reduce=partial(_counted, options=options))
+        from fastsft.statistics.tally import Tally  # Polars: not before the workers are forked
+
+        tally = Tally()
+        tally.add([scan.folder / part[0] for part in scan.ledger.parts])
+    report = scan.ledger.report
+    return Stats(
+        shards=len(shards),
+        nbytes=sum(shard.nbytes for shard in shards),
+        fates=report.fates,
+        reward_threshold=options.reward_threshold,
+        notes=[*report.notes, *(f"Skipped file: {shard.problem}" for shard in report.damaged)],
+        **tally.results(),
+    )
+
+
+def _counted(lines: Any, options: Options) -> Any:
+    from fastsft.statistics.tally import counts_of
+
+    return counts_of(lines, options)

@@ -1,0 +1,352 @@
+"""What an input line is: the structs that msgspec decodes, and why a line is refused.
+
+One typed pass per line builds the items and nothing else: what is not declared
+here (token ids, log-probabilities, captures; megabytes a line) is skipped without
+being built, and the leaves that a row repeats stay `Raw`, so that text is never
+unescaped and escaped again. That pass costs about as much as reading `reward` alone.
+
+A line that the typed pass does not take is decoded once more, field by field, to
+say why it is refused, or to read one of the shapes that are too rare to pay for in
+every line (a string prompt, lists of lists). What a line gives depends on its bytes alone.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from fastsft.errors import Refused
+from fastsft.escape import excerpt
+from fastsft.rollouts.depth import flattened
+
+ABSENT = Raw(b"")  # a field that the line does not have; `Raw | None` cannot be decoded
+
+
+class Item(msgspec.Struct, gc=False):
+    """One element of the prompt or of the model's output.
+
+    Attributes:
+        type: `message`, `function_call`, `function_call_output` or `reasoning`;
+            None in chat-shaped turns, which have only a role.
+        role: Who speaks, for messages.
+        content: A JSON string or a list of parts, for messages; a list of texts for reasoning.
+        name: The called function, a JSON string, for calls.
+        namespace: What the called function is grouped under, a JSON string; most have none.
+        arguments: A JSON string that holds a JSON object, for calls.
+        output: What the function returned, a JSON string or a list of parts.
+        call_id: Which call a call is, or a result answers, a JSON string.
+        summary: What a reasoning item tells of the reasoning, a list of texts.
+        tool_calls: The calls of a chat-shaped assistant turn, a list.
+        function_call: The one call of an older chat-shaped turn, an object.
+        tool_call_id: Which call a chat-shaped result answers, a JSON string.
+        reasoning_content: The reasoning of a chat-shaped assistant turn, a JSON string.
+        reasoning: The same by the name that vLLM and others give it now.
+        refusal: What a chat-shaped assistant turn says instead of content, a JSON string.
+        prompt_token_ids: The tokens that the model saw before it sampled this item, a list.
+        generation_token_ids: The tokens that it sampled, a list.
+    """
+
+    type: str | None = None
+    role: str | None = None
+    content: Raw = ABSENT
+    name: Raw = ABSENT
+    namespace: Raw = ABSENT
+    arguments: Raw = ABSENT
+    output: Raw = ABSENT
+    call_id: Raw = ABSENT
+    summary: Raw = ABSENT
+    tool_calls: Raw = ABSENT
+    function_call: Raw = ABSENT
+    tool_call_id: Raw = ABSENT
+    reasoning_content: Raw = ABSENT
+    reasoning: Raw = ABSENT
+    refusal: Raw = ABSENT
+    prompt_token_ids: Raw = ABSENT
+    generation_token_ids: Raw = ABSENT
+
+
+class Marks(msgspec.Struct, gc=False):
+    """What a line says of itself on top, beside the conversation; whatever stands there, the line is usable."""
+
+    mask_sample: Raw = ABSENT
+    instance_config: Raw = ABSENT
+    failure_class: Raw = msgspec.field(name="_ng_failure_class", default=ABSENT)
+    verification_skipped: Raw = ABSENT
+    truncated: Raw = ABSENT
+    agent_ref: Raw = ABSENT
+    task_source: Raw = ABSENT
+    token_capture: Raw = msgspec.field(name="_ng_token_capture", default=ABSENT)
+    task_index: Raw = msgspec.field(name="_ng_task_index", default=ABSENT)
+
+
+class ResponseMarks(msgspec.Struct, gc=False):
+    """What the response says of itself beside the output."""
+
+    status: Raw = ABSENT
+    incomplete_details: Raw = ABSENT
+    usage: Raw = ABSENT
+    metadata: Raw = ABSENT
+    tools: Raw = ABSENT
+
+
+class Rollout(msgspec.Struct, frozen=True, gc=False):
+    """One scored attempt at a task: one input line.
+
+    Attributes:
+        prompt: What the model was given, oldest first; may be empty.
+        output: What followed, oldest first; may be empty.
+        reward: Score of the whole attempt, finite, no unit, usually 0.0 to 1.0.
+            A line without one counts as 0.0, the rule of NeMo Gym's SFT guide;
+            None where the line says null, which is how a NaN arrives.
+        tools: The tools on offer, a JSON list; null or `ABSENT` for none. Where the request names none, the response's.
+        instructions: A system text beside the prompt, a JSON string; null or `ABSENT` for none.
+        metadata: What the request carries beside the conversation, an object; `ABSENT` for nothing.
+        marks: What the line says of itself.
+        response: What the response says of itself; None without a response.
+    """
+
+    prompt: list[Item]
+    output: list[Item]
+    reward: float | None = 0.0
+    tools: Raw = ABSENT
+    instructions: Raw = ABSENT
+    metadata: Raw = ABSENT
+    marks: Marks = msgspec.field(default_factory=Marks)
+    response: ResponseMarks | None = None
+
+
+class _Elsewhere(msgspec.Struct, gc=False):
+    """Where else a prompt may lie: stored by a server, of which the line knows a name alone."""
+
+    previous_response_id: Raw = ABSENT
+    prompt: Raw = ABSENT
+    conversation: Raw = ABSENT
+
+
+class _Params(_Elsewhere, kw_only=True, gc=False):
+    input: list[Item] | str
+    tools: Raw = ABSENT
+    instructions: Raw = ABSENT
+    metadata: Raw = ABSENT
+
+
+class _Response(ResponseMarks, gc=False):
+    output: list[Item] | None = None
+
+
+class _Line(Marks, kw_only=True, gc=False):
+    params: _Params = msgspec.field(name="responses_create_params")
+    response: _Response | None = None
+    output: list[Item] | None = None
+    reward: float | None = 0.0
+
+
+class _LooseParams(_Elsewhere, kw_only=True, gc=False):
+    input: Raw = ABSENT
+    tools: Raw = ABSENT
+    instructions: Raw = ABSENT
+    metadata: Raw = ABSENT
+
+
+class _LooseResponse(ResponseMarks, gc=False):
+    output: Raw = ABSENT
+
+
+class _LooseLine(Marks, gc=False):
+    params: Raw = msgspec.field(name="responses_create_params", default=ABSENT)
+    response: Raw = ABSENT
+    output: Raw = ABSENT
+    reward: Raw = ABSENT
+
+
+# Built once per process: they cannot be pickled, so they are never passed around.
+_line = msgspec.json.Decoder(_Line)
+_grammar = msgspec.json.Decoder(Raw)
+_loose_line = msgspec.json.Decoder(_LooseLine)
+_loose_params = msgspec.json.Decoder(_LooseParams)
+_loose_response = msgspec.json.Decoder(_LooseResponse)
+_encode = msgspec.json.Encoder().encode
+_any = msgspec.json.Decoder()
+_number = msgspec.json.Decoder(float)
+_items = msgspec.json.Decoder(list[Item])
+_values = msgspec.json.Decoder(list[Raw])
+
+
+def rollout_of(line: bytes | memoryview) -> Rollout:
+    """Decode one line, which must be valid UTF-8.
+
+    The rollout's raw leaves refer to the memory of the line.
+
+    Raises:
+        Refused: The line is not a usable rollout.
+    """
+    try:
+        try:
+            found = _line.decode(line)
+        except msgspec.ValidationError:
+            return _other_shape(line)  # well-formed so far, but of another shape
+        params, output, prompt = found.params, found.output, found.params.input
+        if output is None:
+            if found.response is None or found.response.output is None:
+                return _other_shape(line)
+            output = found.response.output
+        if isinstance(prompt, str):
+            prompt = [Item(type="message", role="user", content=Raw(_encode(prompt)))]
+        tools, response = params.tools, found.response
+        if not (params.previous_response_id in _UNSET and params.prompt in _UNSET and params.conversation in _UNSET):
+            _check_prompt_is_here(params)
+        if response is not None and response.tools and tools in _NO_TOOLS:
+            tools = response.tools
+        return Rollout(prompt, output, found.reward, tools, params.instructions, params.metadata, found, response)
+    except msgspec.DecodeError as error:
+        raise Refused("bad_json", f"not a JSON object: {error}") from None
+    except RecursionError:
+        # The decoder's own limit (996 levels on Python 3.10, 1,497 on 3.12, 9,998 on 3.13) must not decide.
+        return rollout_of(flattened(bytes(line)))
+
+
+def _other_shape(line: bytes | memoryview) -> Rollout:
+    """Read a line field by field: the rare shapes, and the reason of every refusal."""
+    _grammar.decode(line)
+    try:
+        found = _loose_line.decode(line)
+    except msgspec.ValidationError:
+        raise Refused("not_object", f"the line is not a JSON object, found {excerpt(line)}") from None
+    prompt, params = _prompt(found.params)
+    response = _response_of(found)
+    output = _output(found, response, prompt, params.instructions)
+    _check_prompt_is_here(params)
+    tools = params.tools
+    if response is not None and response.tools and tools in _NO_TOOLS:
+        tools = response.tools
+    reward = _reward(found.reward)
+    return Rollout(prompt, output, reward, tools, params.instructions, params.metadata, found, response)
+
+
+_UNSET = (ABSENT, Raw(b"null"))
+_NO_TOOLS = (*_UNSET, Raw(b"[]"), Raw(b"{}"))
+
+
+def _check_prompt_is_here(params: _Elsewhere) -> None:
+    for name in _Elsewhere.__struct_fields__:
+        if getattr(params, name) not in _UNSET:
+            problem = f"the prompt is stored elsewhere: {name} is {excerpt(getattr(params, name))}"
+            raise Refused("prompt_elsewhere", problem)
+
+
+def _response_of(line: _LooseLine) -> _LooseResponse | None:
+    try:
+        return _loose_response.decode(line.response)
+    except msgspec.DecodeError:
+        return None
+
+
+def _reward(raw: Raw) -> float | None:
+    if not raw:
+        return 0.0
+    if json_type(raw) == "null":
+        return None
+    try:
+        return _number.decode(raw)
+    except msgspec.DecodeError:
+        raise Refused("reward_type", f"reward is not a finite number, found {excerpt(raw)}") from None
+
+
+def _prompt(raw: Raw) -> tuple[list[Item], _LooseParams]:
+    try:
+        params = _loose_params.decode(raw)
+    except msgspec.DecodeError:
+        raise Refused("no_prompt", f"responses_create_params is not an object, found {excerpt(raw)}") from None
+    match json_type(params.input):
+        case "list":
+            return _items_of(params.input, "prompt"), params
+        case "string":
+            return [Item(type="message", role="user", content=params.input)], params
+        case _:
+            problem = f"responses_create_params.input is neither a string nor a list, found {excerpt(params.input)}"
+            raise Refused("no_prompt", problem)
+
+
+def _output(line: _LooseLine, response: _LooseResponse | None, prompt: list[Item], instructions: Raw) -> list[Item]:
+    """Give the output's items; of a list of lists the last, as each repeats the prompt and extends the one before."""
+    raw = line.output
+    if json_type(raw) != "list":  # an environment may use the name for something else
+        if response is None:
+            problem = f"no list `output`, and `response` is not an object, found {excerpt(line.response)}"
+            raise Refused("no_output", problem)
+        raw = response.output
+    if json_type(raw) != "list":
+        raise Refused("no_output", f"neither `output` nor `response.output` is a list, found {excerpt(raw)}")
+    elements = _values.decode(raw)
+    if elements and all(json_type(element) == "list" for element in elements):
+        return _without_prompt(_items_of(elements[-1], "output"), prompt, instructions)
+    return _items_of(raw, "output")
+
+
+def _without_prompt(items: list[Item], prompt: list[Item], instructions: Raw) -> list[Item]:
+    """Take the repeated prompt from the front of an output, with the instructions before it if they are there too."""
+    asked = [comparable(item) for item in prompt]
+    for before in (*([Item(role=role, content=instructions)] for role in ("system", "developer")), []):
+        given = [comparable(item) for item in before] + asked
+        if [comparable(item) for item in items[: len(given)]] == given:
+            return items[len(given) :]
+    return items
+
+
+def comparable(item: Item) -> list[object]:
+    """Give what makes an item the same as its repetition, whatever escapes and dialect of parts it is written in."""
+    content = decoded(item.content)
+    if isinstance(content, list) and all(
+        isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
+    ):
+        content = "".join(part["text"] for part in content)
+    elif isinstance(content, list):
+        content = [_comparable_part(part) for part in content]
+    rest = [*(decoded(raw) for raw in (item.name, item.arguments, item.output)), decoded(item.tool_calls) or None]
+    return [item.type or "message", "user" if item.role is None else item.role, content, *rest]
+
+
+def _comparable_part(part: object) -> object:
+    if not isinstance(part, dict):
+        return part
+    return {key: value for key, value in part.items() if value is not None and (key, value) != ("detail", "auto")}
+
+
+def decoded(raw: Raw) -> object:
+    """Decode a value; what cannot be decoded is given as its bytes, and what is absent as None."""
+    try:
+        return _any.decode(raw) if raw else None
+    except (msgspec.DecodeError, RecursionError):  # a number beyond a double, or too deep
+        return bytes(raw)
+
+
+def _items_of(raw: Raw, where: str) -> list[Item]:
+    try:
+        return _items.decode(raw)
+    except msgspec.ValidationError as error:
+        raise Refused("bad_item", f"an item of the {where} has the wrong type: {error}") from None
+
+
+QUOTE = ord('"')
+_JSON_TYPES = {
+    QUOTE: "string",
+    ord("["): "list",
+    ord("{"): "object",
+    ord("n"): "null",
+    ord("t"): "boolean",
+    ord("f"): "boolean",
+}
+
+
+def json_type(raw: Raw) -> str:
+    """Name the type of a well-formed JSON value without decoding it: its first byte tells.
+
+    >>> json_type(Raw(b"[1, 2]")), json_type(Raw(b"-1")), json_type(ABSENT)
+    ('list', 'number', 'absent')
+    """
+    return _JSON_TYPES.get(memoryview(raw)[0], "number") if raw else "absent"
+
+
+def is_string(raw: Raw) -> bool:
+    """Tell whether a well-formed JSON value is a string; `json_type` for where it nearly always is."""
+    return bool(raw) and memoryview(raw)[0] == QUOTE

@@ -1,0 +1,1 @@
+"""Which lines are kept: criteria, tasks, the table of lines, the index."""

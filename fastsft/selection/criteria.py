@@ -1,0 +1,241 @@
+"""Why a line is dropped: Polars expressions over the table of lines, in the order of asking.
+
+Each criterion is a reason and an expression that is true where a line is dropped for it,
+among the lines that those before it left. Most judge a line by itself and are asked chunk by
+chunk, in the one pass over the input. As soon as one compares lines, the table of
+the whole run is scanned first, and the chosen lines are read after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import groupby
+from typing import Any, Literal, NamedTuple
+
+import polars as pl
+
+from fastsft.errors import FailedRun, UsageError
+from fastsft.options import UNTRAINABLE, Options, sample_of
+from fastsft.selection.gates import ValueCriterion, gate_criteria, reward_criteria
+from fastsft.selection.table import COLUMNS, frame_of
+from fastsft.selection.tasks import TASK_FROM, draw, draw_for, rank, split_of, with_tasks
+from fastsft.selection.where import functions_in
+
+# Functions of SQL that look at one line; with any other, and with these columns, lines are compared.
+_LINE_BY_LINE = frozenset(
+    "IN AND OR NOT BETWEEN LIKE ILIKE ABS CEIL CEILING FLOOR ROUND SIGN SQRT MOD LOWER UPPER LENGTH CHAR_LENGTH "
+    "OCTET_LENGTH STARTS_WITH ENDS_WITH REGEXP_LIKE CONCAT LEFT RIGHT TRIM LTRIM RTRIM COALESCE IFNULL NULLIF CAST "
+    "GREATEST LEAST IF".split()
+)
+_OF_THE_WHOLE_RUN = frozenset({"line", "task"})
+_NUMBERS = ("line", "offset", "nbytes", "turns", "calls", "tokens")  # unsigned in the table
+
+
+class Criterion(NamedTuple):
+    """A reason to drop a line.
+
+    Attributes:
+        reason: The code it is counted under.
+        dropped: What is true of the line.
+        compares: Whether that depends on other lines.
+        of_rows: Whether it is asked of what has a row alone, as what has none must take no other's place.
+    """
+
+    reason: str
+    dropped: pl.Expr
+    compares: bool = False
+    of_rows: bool = False
+
+
+@lru_cache(maxsize=8)
+def criteria(options: Options) -> tuple[Criterion, ...]:
+    """List why lines are dropped, in the order of asking.
+
+    Raises:
+        UsageError: `where` is not an expression over the table's columns.
+    """
+    return tuple(_criteria(options))
+
+
+def _criteria(options: Options) -> Iterator[Criterion]:
+    reward, task = pl.col("reward"), pl.col("task")
+    yield from map(_on_column, gate_criteria(options))
+    if options.pass_rate is not None:
+        share = (reward >= options.reward_threshold).mean().over(task)
+        yield Criterion("pass_rate", share.is_between(*options.pass_rate).not_(), compares=True)
+    yield from map(_on_column, reward_criteria(options))
+    if options.where is not None:
+        expression, compares = where_of(options.where)
+        yield Criterion("where", expression.fill_null(False).not_(), compares)
+    if options.max_tokens is not None and options.template is None:
+        yield Criterion("too_long", (pl.col("tokens") > options.max_tokens).fill_null(False))
+    if options.dedup:
+        content = pl.col("content")
+        again = content.is_not_null() & content.is_first_distinct().not_()
+        yield Criterion("duplicate", again, True, of_rows=True)
+    if options.best_of is not None:
+        best_first = [-reward, pl.col("tokens").fill_null(2**32 - 1), pl.col("nbytes"), pl.col("order")]
+        yield Criterion("not_best", rank(best_first, of="task") >= options.best_of, True, of_rows=True)
+    if options.per_task is not None:
+        drawn = rank([draw_for("per_task"), pl.col("order")], of="task")
+        yield Criterion("per_task", drawn >= options.per_task, True, of_rows=True)
+    if options.per_agent is not None:
+        drawn = rank([draw_for("per_agent"), pl.col("order")], of="agent")
+        yield Criterion("per_agent", drawn >= options.per_agent, True, of_rows=True)
+    if options.sample is not None:
+        count, part = sample_of(options.sample)
+        wanted = pl.lit(count) if part is None else pl.len().cast(pl.UInt64) * part.numerator // part.denominator
+        place = pl.int_range(pl.len()).sort_by(draw_for("not_sampled"), "order").arg_sort()
+        yield Criterion("not_sampled", place >= wanted, True, of_rows=True)
+
+
+def _on_column(one: ValueCriterion) -> Criterion:
+    return Criterion(one.reason, one.drops(pl.col(one.column)))
+
+
+def where_of(text: str) -> tuple[pl.Expr, bool]:
+    """Read an SQL expression over the table's columns; and tell whether it compares lines.
+
+    Raises:
+        UsageError: It is none, or names a column that is not there.
+    """
+    columns = f"the columns are: {', '.join(COLUMNS)}"
+    functions = functions_in(text)
+    try:
+        expression = pl.sql_expr(f"({text}\n)")  # the brackets let Polars 1.30 see what stands behind an expression
+        if unknown := [name for name in expression.meta.root_names() if name not in COLUMNS]:
+            hint = " (text stands in single quotes)" if '"' in text else ""
+            raise UsageError(f"--where names no column of the table: {unknown[0]}{hint}; {columns}")
+        empty = pl.DataFrame(schema={name: column.dtype for name, column in COLUMNS.items()})
+        kind = _signed(empty).select(expression.alias("where")).collect()["where"].dtype
+    except (pl.exceptions.PolarsError, UnicodeEncodeError, OSError) as error:
+        raise UsageError(f"--where cannot be read: {str(error).splitlines()[0]}; {columns}") from None
+    if kind != pl.Boolean:
+        raise UsageError(f"--where must be true or false of a line, and {text!r} is neither but {kind}; {columns}")
+    compares = not functions <= _LINE_BY_LINE or bool(_OF_THE_WHOLE_RUN & set(expression.meta.root_names()))
+    return expression, compares
+
+
+def compares_lines(options: Options) -> bool:
+    """Tell whether choosing takes the table of the whole run."""
+    return any(criterion.compares for criterion in criteria(options))
+
+
+def _beyond_values(options: Options) -> list[Criterion]:
+    """List the criteria that judge each line by itself and that `gates.py` cannot ask."""
+    by_value = {one.reason for one in (*gate_criteria(options), *reward_criteria(options))}
+    return [one for one in criteria(options) if not one.compares and one.reason not in by_value]
+
+
+@lru_cache(maxsize=8)
+def columns_beyond_values(options: Options) -> tuple[str, ...]:
+    """List the columns that these criteria ask for."""
+    return _asked(_beyond_values(options))
+
+
+def columns_of(options: Options, *, splits: bool) -> list[str]:
+    """List the columns that a scan must find for all criteria, and for the splits."""
+    asked = [*_asked(criteria(options)), *(["task"] if splits else [])]
+    found = ["place", "line", "offset", "nbytes", "unusable", "problem"]
+    for name in asked:
+        found += TASK_FROM if name in ("task", "draw") else [] if name == "order" else [name]
+    return list(dict.fromkeys(found))
+
+
+def _asked(several: Iterable[Criterion]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for one in several for name in one.dropped.meta.root_names()))
+
+
+def _reason(asked: Sequence[Criterion]) -> pl.Expr:
+    return pl.coalesce(pl.when(dropped).then(pl.lit(reason)) for reason, dropped, *_ in asked).alias("reason")
+
+
+def _batches(several: Iterable[Criterion]) -> Iterator[list[Criterion]]:
+    """Group criteria that may be asked at once; `where` may not, as it may fail for lines that others drop."""
+    for alone, group in groupby(several, key=lambda one: one.compares or one.reason == "where"):
+        asked = list(group)
+        yield from [[one] for one in asked] if alone else [asked]
+
+
+def drop_reasons(known: Mapping[str, Sequence[Any]], options: Options) -> list[str | None]:
+    """Give for each line why it is dropped, or None where it is kept, by the criteria beyond single values.
+
+    Args:
+        known: The columns that `columns_beyond_values` lists, by their names, of lines that `gates.py` keeps.
+        options: The criteria.
+
+    Raises:
+        FailedRun: `where` cannot be worked out for a line.
+    """
+    found: list[str | None] = _judged(frame_of(known), _reason_beyond_values(options), "in-memory")["reason"].to_list()
+    return found
+
+
+@lru_cache(maxsize=8)
+def _reason_beyond_values(options: Options) -> pl.Expr:
+    return _reason(_beyond_values(options))
+
+
+def _signed(lines: pl.DataFrame) -> pl.LazyFrame:
+    """Let numbers be subtracted: `turns - 100` of an unsigned column would be four thousand million."""
+    names = [name for name in _NUMBERS if name in lines.columns]
+    return lines.lazy().with_columns(pl.col(names).cast(pl.Int64)) if names else lines.lazy()
+
+
+def _judged(lines: pl.DataFrame, reason: pl.Expr, engine: Literal["auto", "in-memory"] = "auto") -> pl.DataFrame:
+    """Give `place` and `reason` of each line, where the table has places.
+
+    For few lines the engine is `in-memory`: a quarter of the time, as the other hands them to threads.
+
+    Raises:
+        FailedRun: `where` cannot be worked out for a line, as a cast of a name to a number.
+    """
+    place = [name for name in ("place",) if name in lines.columns]
+    try:
+        return _signed(lines).select(*place, reason).collect(engine=engine)
+    except pl.exceptions.PolarsError as error:
+        first = str(error).splitlines()[0]
+        raise FailedRun(f"--where cannot be worked out: {first}; nothing was published") from None
+
+
+def choose(
+    lines: pl.DataFrame, options: Options, shares: Sequence[float] = ()
+) -> tuple[pl.DataFrame, list[tuple[int, str, int]], list[tuple[int, int, int, str, str]]]:
+    """Choose from the table of the whole run, a row for each rollout, in input order.
+
+    Args:
+        lines: The columns that `columns_of` lists.
+        options: The criteria.
+        shares: What part of the tasks goes to each split; the rest stays in split 0.
+
+    Returns:
+        The chosen lines, with their `split`; place of the shard, reason and count of those dropped; and place, line,
+        offset, reason and problem of those that are not dropped and have no row.
+    """
+    dropped: list[tuple[int, str, int]] = []
+
+    def without_dropped(left: pl.DataFrame, several: Iterable[Criterion]) -> pl.DataFrame:
+        for at_once in _batches(several):
+            judged = _judged(left, _reason(at_once))
+            gone = judged.filter(pl.col("reason").is_not_null())
+            dropped.extend(gone.group_by("place", "reason").agg(pl.len()).sort("place", "reason").rows())
+            left = left.filter(judged["reason"].is_null())
+        return left
+
+    left = lines.with_row_index("order")
+    if set(TASK_FROM) <= set(lines.columns):
+        left = with_tasks(left)
+    if "draw" in _asked(criteria(options)):
+        left = left.with_columns(draw(options.seed).alias("draw"))
+    left = without_dropped(left, [one for one in criteria(options) if not one.of_rows])
+    # What has no row takes no other's place: it is gone before rows are compared and counted.
+    without_row = left.filter(pl.col("unusable").is_not_null())
+    left = left.filter(pl.col("unusable").is_null())
+    unwanted = (pl.col("unusable") == "too_long") | pl.col("unusable").str.starts_with(UNTRAINABLE)  # rows there are
+    counts = without_row.filter(unwanted).group_by("place", "unusable").agg(pl.len()).sort("place", "unusable")
+    dropped.extend(counts.rows())
+    unusable = without_row.filter(unwanted.not_()).select("place", "line", "offset", "unusable", "problem")
+    left = without_dropped(left, [one for one in criteria(options) if one.of_rows])
+    split = split_of(shares, options.seed) if shares else pl.lit(0)
+    return left.with_columns(split.cast(pl.UInt8).alias("split")), dropped, unusable.rows()

@@ -1,0 +1,226 @@
+"""An index: the table of lines in a Parquet file, so that choosing again reads the chosen lines alone.
+
+It holds a row for each rollout and one for each refused line, and in its metadata which shards it is of: it fits
+while their sizes and modification times are the same. A digest tells whether it is whole before anything else is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import polars as pl
+
+from fastsft.errors import FailedRun, UsageError
+from fastsft.formats.row import Layout
+from fastsft.inputs.shards import Shard, printable
+from fastsft.options import INDEX_NAME, Options
+from fastsft.report import Fates, RefusedLine, Report
+from fastsft.selection.table import COLUMNS
+from fastsft.selection.tasks import with_tasks
+from fastsft.storage.seal import UNSEALED, head_of, is_whole, seal
+from fastsft.storage.whole import written_whole
+from fastsft.version import __version__
+
+_COMMAND = "fastsft index INPUT... --output FILE"
+_KEY = "fastsft"
+_VERSION = 5  # of what it holds and how it is found
+_REFUSED = {"reason": pl.String, "problem": pl.String}  # of lines that are no rollout
+
+
+class _Entry(msgspec.Struct):
+    """One shard as it was when it was scanned."""
+
+    path: str
+    nbytes: int
+    modified_ns: int
+    fates: Fates
+    problem: str | None
+
+
+class _About(msgspec.Struct):
+    """What the metadata say: the head, the shards, and what rows were asked for and hashed."""
+
+    version: int
+    fastsft: str
+    sha256: str
+    max_line_nbytes: int
+    format: str
+    layout: Layout
+    content: bool
+    shards: list[_Entry]
+
+
+class KnownShard(NamedTuple):
+    """What an index knows of a shard of the run beside its rollouts.
+
+    Attributes:
+        place: Which of the run's shards it is.
+        fates: Of the lines that are no rollouts.
+        problem: Why it was refused whole; None where it was not.
+        refused: The refused lines.
+    """
+
+    place: int
+    fates: Fates
+    problem: str | None
+    refused: list[RefusedLine]
+
+
+class Index:
+    """An index that fits the shards of a run."""
+
+    def __init__(self, path: str, about: _About, shards: Sequence[Shard], entries: Sequence[int]) -> None:
+        self._path = path
+        self._about = about
+        self._shards = shards
+        self._entries = entries  # where each shard of the run stands in the index
+
+    def read(self, names: Sequence[str]) -> tuple[pl.DataFrame, list[KnownShard]]:
+        """Read the columns `names` of the run's rollouts, in its order, and what is known of their shards.
+
+        Raises:
+            FailedRun: The file is damaged.
+        """
+        paths = [printable(shard.path) for shard in self._shards]
+        columns = {"place": self._entries, "now": range(len(paths)), "path": paths}
+        places = pl.DataFrame(columns, schema={"place": pl.UInt32, "now": pl.UInt32, "path": pl.String})
+        wanted = list(dict.fromkeys([*names, "place", "line", "offset", "reason", "problem"]))
+        try:
+            with open(self._path, "rb") as file:  # a path would be taken for a glob
+                known = pl.read_parquet(file, columns=wanted)
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            problem = f"{self._path} is damaged ({type(error).__name__}); make it anew with: {_COMMAND}"
+            raise FailedRun(f"{problem}; nothing was published") from None
+        known = known.join(places, on="place", how="inner", maintain_order="left")
+        rollouts = known.filter(pl.col("reason").is_null()).with_columns(
+            pl.col("now").alias("place"), pl.col("path").alias("shard")
+        )
+        return rollouts.select(names).sort("place", maintain_order=True), self._known_shards(known)
+
+    def _known_shards(self, known: pl.DataFrame) -> list[KnownShard]:
+        refused = known.filter(pl.col("reason").is_not_null())
+        by_place: dict[int, list[RefusedLine]] = {}
+        for now, *line in refused.select("now", "path", "line", "offset", "reason", "problem").iter_rows():
+            by_place.setdefault(now, []).append(RefusedLine(*line))
+        found = []
+        for shard, place in zip(self._shards, self._entries, strict=True):
+            entry = self._about.shards[place]
+            lines = sorted(by_place.get(shard.place, []), key=lambda refused: refused.line)
+            found.append(KnownShard(shard.place, entry.fates, entry.problem, lines))
+        return found
+
+
+def index_for(
+    path: str | os.PathLike[str] | None, shards: Sequence[Shard], options: Options, notes: list[str]
+) -> Index | None:
+    """Give the index that was named, or the one that lies beside the first shard and fits; None without any.
+
+    Raises:
+        UsageError: The one that was named is none, or does not fit.
+    """
+    if path is not None:
+        return _fitting(os.fspath(path), shards, options)
+    beside = os.path.join(os.path.dirname(shards[0].path), INDEX_NAME)
+    if not os.path.isfile(beside):
+        return None
+    try:
+        found = _fitting(beside, shards, options)
+    except UsageError as problem:
+        notes.append(f"{problem}; it is not used")
+        return None
+    notes.append(f"{beside} is used instead of a scan")
+    return found
+
+
+def _about_of(path: str) -> _About:
+    """Read what an index says of itself.
+
+    Raises:
+        UsageError: It is none, of another version, or damaged.
+    """
+    again = f"make it anew with: {_COMMAND}"
+    try:
+        head = head_of(path)
+        if head is None:
+            raise UsageError(f"{path} is no index of fastsft; make one with: {_COMMAND}")
+        if head.version != _VERSION:
+            raise UsageError(f"{path} is an index of fastsft {head.fastsft}, which this one cannot read; {again}")
+        if not is_whole(path, head):
+            raise UsageError(f"{path} is damaged; {again}")
+        with open(path, "rb") as file:  # a path would be taken for a glob
+            return msgspec.json.decode(pl.read_parquet_metadata(file)[_KEY], type=_About)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _fitting(path: str, shards: Sequence[Shard], options: Options) -> Index:
+    about = _about_of(path)
+    again = f"make it anew with: {_COMMAND}"
+    if about.max_line_nbytes != options.max_line_nbytes:
+        raise UsageError(f"{path} was made with --max-line {about.max_line_nbytes}, and this run has another; {again}")
+    if (about.format, about.layout) != (options.format, options.layout):
+        raise UsageError(
+            f"{path} is of {about.format} rows, and this run makes others; {again} --format {options.format} "
+            "and the same --arguments, --reasoning and --loss"
+        )
+    if options.dedup and not about.content:
+        raise UsageError(f"{path} holds no hashes of rows; {again} --dedup")
+    places = {entry.path: place for place, entry in enumerate(about.shards)}
+    found = []
+    for shard in shards:
+        place = places.get(_identity(shard))
+        if place is None:
+            raise UsageError(f"{path} knows nothing of {shard.path}; {again}")
+        entry = about.shards[place]
+        if (entry.nbytes, entry.modified_ns) != (shard.nbytes, shard.modified_ns):
+            raise UsageError(f"{path} is older than {shard.path}, which has changed; {again}")
+        found.append(place)
+    return Index(path, about, shards, found)
+
+
+def _identity(shard: Shard) -> str:
+    return printable(os.path.realpath(shard.path))
+
+
+def columns_for(options: Options) -> list[str]:
+    """List the columns that a scan finds for an index."""
+    known = [name for name in COLUMNS if name != "task"]
+    return ["place", *known, "prompt", "unusable", "problem", *(["content"] if options.dedup else [])]
+
+
+def write_table(
+    target: Path,
+    lines: pl.DataFrame,
+    refused: Sequence[RefusedLine],
+    report: Report,
+    shards: Sequence[Shard],
+    options: Options,
+) -> None:
+    """Write the table of all lines as an index, whole or not at all.
+
+    Raises:
+        FailedRun: It cannot be written.
+    """
+    entries = [
+        _Entry(_identity(shard), shard.nbytes, shard.modified_ns, entry.fates, entry.problem)
+        for shard, entry in zip(shards, report.inputs, strict=True)
+    ]
+    about = _About(
+        _VERSION, __version__, UNSEALED, options.max_line_nbytes, options.format, options.layout, options.dedup, entries
+    )
+    places = {entry.path: place for place, entry in enumerate(report.inputs)}
+    kinds = {name: lines.schema[name] for name in ("place", "shard", "line", "offset")} | _REFUSED
+    rows = [(places[line.shard], *msgspec.structs.astuple(line)) for line in refused]
+    unusable = pl.DataFrame(rows, schema=kinds, orient="row")
+    both = pl.concat([with_tasks(lines), unusable], how="diagonal").sort("place", "offset", maintain_order=True)
+    with written_whole(target) as part:
+        try:
+            with part.open("wb") as file:
+                both.write_parquet(file, metadata={_KEY: msgspec.json.encode(about).decode()})
+        except pl.exceptions.PolarsError as error:  # it tells of a full disk itself
+            raise FailedRun(f"cannot write {target}: {str(error).splitlines()[0]}; nothing was written") from None
+        seal(part)

@@ -1,0 +1,1 @@
+"""What trainers need beside rows: a file for each."""

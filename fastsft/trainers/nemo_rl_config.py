@@ -1,0 +1,247 @@
+"""The config with which NeMo RL trains on rows: on the right data, with the model's own template, and to the end.
+
+What its config loader does with a plausible file, and what is done about it here, each measured or read in
+NeMo RL (main, August 2026; `nemo_rl/utils/config.py`, `examples/configs/sft.yaml`, `examples/run_sft.py`):
+
+- `defaults` is a path beside the file: an absolute one, or one that fits where the user is told to put the file.
+- The base's `data` names squad: the whole block is replaced (`_override_`), its `split` with it.
+- The base's template has three roles and drops tools: `chat_template: default` takes the model's own.
+- The metric is `val:val_loss`, and without validation none, as there is nothing to measure.
+- With a list of datasets the base's logger names, which ask for the one dataset's name, break: they are all replaced.
+- A data path is absolute; one in a folder that begins with a dot stops the load, so it is refused.
+- The base stops after 60 steps: `max_num_steps` is out of the way. Fewer rows than a batch make no step: it shrinks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fastsft.errors import UsageError
+from fastsft.inputs.shards import Shard
+
+DEFAULT_BATCH = 128  # rows a step
+_NO_LIMIT = 1_000_000_000  # steps
+_RAY_SUB_GPUS = 8  # that ray.sub takes a node to have, unless GPUS_PER_NODE says another number
+
+
+class Training(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be trained and how; the defaults are those of NeMo Gym's SFT guide.
+
+    Attributes:
+        model: A model on the hub, or its folder.
+        sequence_length: Tokens; None for what 99 % of the rows need.
+        global_batch: Rows a step; None for 128, or what there are rows for.
+        micro_batch: Rows at once on a GPU.
+        epochs: How often each row is seen.
+        val_period: Steps between two validations, and between two checkpoints.
+        checkpoint_dir: Where checkpoints go.
+        images: Whether the model reads images, where its name and its config do not say so.
+        wandb: Whether to log to Weights & Biases.
+        project: Its project.
+        run: The name of the run.
+        gpus: GPUs of a node.
+        nodes: How many nodes.
+    """
+
+    model: str = "Qwen/Qwen2.5-1.5B"
+    sequence_length: int | None = None
+    global_batch: int | None = None
+    micro_batch: int = 4
+    epochs: int = 3
+    val_period: int = 100
+    checkpoint_dir: str = "results/gym_sft"
+    images: bool = False
+    wandb: bool = True
+    project: str = "nemo-gym-sft"
+    run: str = "gym-sft-run-1"
+    gpus: int = 1
+    nodes: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing.
+
+        Raises:
+            UsageError: One is below 1.
+        """
+        names = ("sequence_length", "global_batch", "micro_batch", "epochs", "val_period", "gpus", "nodes")
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"the {name.replace('_', ' ')} must be at least 1, not {value}")
+        for text in (self.model, self.checkpoint_dir, self.project, self.run):
+            if "${" in text:
+                raise UsageError(f"NeMo RL's config takes ${{ for a reference, so no name can hold it: {text}")
+
+
+_NAMES_VISION = re.compile(
+    r"(?:^|[-_/.\d])(?:vl|vlm|vision|omni|llava|pixtral|internvl|idefics|smolvlm|paligemma|molmo|multimodal)",
+    re.IGNORECASE,
+)
+_CONFIGURES_VISION = (b'"vision_config"', b'"image_token_id"', b'"vision_tower"', b'"mm_vision_tower"')
+
+
+def reads_images(model: str) -> bool:
+    """Tell whether a model says that it reads images: by its folder's config, else by its name."""
+    config = Path(model, "config.json")
+    if config.is_file():
+        said = config.read_bytes()
+        return any(key in said for key in _CONFIGURES_VISION)
+    return _NAMES_VISION.search(model) is not None
+
+
+def model_of(training: Training) -> str:
+    """Return the model's name, or its folder, absolute, as training runs in NeMo RL's checkout."""
+    return os.path.abspath(training.model) if os.path.isdir(training.model) else training.model
+
+
+def config_of(
+    base: str,
+    training: Training,
+    kind: str,
+    train: Sequence[Shard],
+    val: Sequence[Shard],
+    length: int,
+    batches: tuple[int, int],
+) -> dict[str, Any]:
+    """Give the config: `kind` of rows, `length` of a sequence in tokens, rows a step and at once on a GPU."""
+    batch, micro_batch = batches
+    return {
+        "defaults": base,
+        "data": {
+            "_override_": True,
+            "max_input_seq_length": "${policy.max_total_sequence_length}",
+            "add_bos": True,
+            "add_eos": True,
+            "add_generation_prompt": False,
+            "shuffle": True,
+            "num_workers": 1,
+            "train": _datasets(kind, train),
+            "validation": _datasets(kind, val),
+            "default": {"prompt_file": None, "system_prompt_file": None, "processor": "sft_processor"},
+        },
+        "policy": {
+            "model_name": model_of(training),
+            "tokenizer": {"name": "${policy.model_name}", "chat_template": "default", "chat_template_kwargs": None},
+            "max_total_sequence_length": length,
+            "train_global_batch_size": batch,
+            "train_micro_batch_size": micro_batch,
+        },
+        "sft": {
+            "max_num_epochs": training.epochs,
+            "max_num_steps": _NO_LIMIT,
+            "val_period": training.val_period if val else 0,
+            "val_at_start": bool(val),
+            "val_at_end": bool(val),
+        },
+        "checkpointing": {
+            "enabled": True,
+            "checkpoint_dir": training.checkpoint_dir,
+            "metric_name": "val:val_loss" if val else None,
+            "higher_is_better": False,
+            "save_period": training.val_period,
+        },
+        "logger": {
+            "wandb_enabled": training.wandb,
+            "wandb": {"project": training.project, "name": training.run},
+            "swanlab": {"project": training.project, "name": training.run},
+            "tensorboard": {"log_dir": f"tb_logs-{training.run}"},
+            "mlflow": {"experiment_name": training.project, "run_name": training.run},
+        },
+        "cluster": {"gpus_per_node": training.gpus, "num_nodes": training.nodes},
+    }
+
+
+def _datasets(kind: str, shards: Sequence[Shard]) -> list[dict[str, Any]] | dict[str, Any] | None:
+    """Give a block for each file; a loader opens one."""
+    if kind == "conversation":
+        keys: dict[str, Any] = {
+            "dataset_name": "openai_format",
+            "chat_key": "messages",
+            "tool_key": "tools",
+            "system_key": None,
+            "system_prompt": None,
+            "use_preserving_dataset": True,  # else arguments and schemas are filled up with null
+        }
+    else:
+        keys = {"dataset_name": "ResponseDataset", "input_key": "input", "output_key": "output"}
+    blocks = [{"data_path": shard.path, **keys} for shard in shards]
+    return blocks[0] if len(blocks) == 1 else blocks or None
+
+
+def batches_of(training: Training, rows: int, *, gpus: int, nodes: int) -> tuple[int, int]:
+    """Give rows a step and rows at once on a GPU, which NeMo RL wants to divide over all GPUs without a rest.
+
+    Raises:
+        UsageError: There are not so many rows, or what was asked for does not divide.
+    """
+    workers = gpus * nodes
+    batch = training.global_batch or DEFAULT_BATCH
+    if rows < batch:
+        if training.global_batch:
+            problem = f"a batch of {batch:,} rows is more than there are ({rows:,})"
+            raise UsageError(f"{problem}, and NeMo RL would make no step")
+        batch = rows
+    each = batch // workers
+    if not each:
+        raise UsageError(f"{workers} GPUs take a batch of {workers} rows at least, and it would have {batch:,}")
+    if training.global_batch and batch % workers:
+        raise UsageError(f"a batch of {batch:,} rows does not divide over {workers} GPUs")
+    if not training.global_batch:
+        each = 1 << (each.bit_length() - 1)
+    micro_batch = min(training.micro_batch, each)
+    if each % micro_batch:
+        raise UsageError(f"{each:,} rows of a batch on each GPU do not divide by the micro batch of {micro_batch:,}")
+    return each * workers, micro_batch
+
+
+def commands_of(
+    path: Path, training: Training, checkout: str | os.PathLike[str] | None, shards: Sequence[Shard], rows: int
+) -> list[tuple[str, str]]:
+    """Give the commands that train with the config at `path`, each with what it is for."""
+    where = shlex.quote(os.path.abspath(checkout)) if checkout is not None else "YOUR_NEMO_RL"
+    config = shlex.quote(str(path) if checkout is not None else f"examples/{path.name}")
+    several, nodes = training.gpus if training.gpus > 1 else 8, training.nodes if training.nodes > 1 else 2
+    written = batches_of(training, rows, gpus=training.gpus, nodes=training.nodes)
+
+    def command(gpus: int, nodes: int) -> str | None:
+        try:
+            batch, micro_batch = batches_of(training, rows, gpus=gpus, nodes=nodes)
+        except UsageError:
+            return None  # too few rows for so many GPUs
+        changed = [f"cluster.gpus_per_node={gpus}", f"cluster.num_nodes={nodes}"]
+        if (batch, micro_batch) != written:
+            changed.append(f"policy.train_global_batch_size={batch}")
+            changed.append(f"policy.train_micro_batch_size={micro_batch}")
+        return f"uv run examples/run_sft.py --config {config} {' '.join(changed)}"
+
+    commands = [("In NeMo RL's checkout", f"cd {where}")]
+    commands += [("One GPU", one)] if (one := command(1, 1)) else []
+    commands += [(f"{several} GPUs", more)] if (more := command(several, 1)) else []
+    if slurm := command(several, nodes):
+        named = (model_of(training), os.path.expanduser(training.checkpoint_dir))
+        folders = sorted(
+            {str(path.parent), *(os.path.dirname(shard.path) for shard in shards), *filter(os.path.isabs, named)}
+        )
+        mounts = ",".join(["$PWD:$PWD", *(_in_double_quotes(f"{folder}:{folder}") for folder in folders)])
+        asked = f"--nodes={nodes} --gres=gpu:{several} --time=4:0:0 --account=YOUR_ACCOUNT --partition=YOUR_PARTITION"
+        made = shlex.quote(training.checkpoint_dir)
+        lines = [
+            *([f"mkdir -p {made} && "] if os.path.isabs(training.checkpoint_dir) else []),
+            f'COMMAND="{_in_double_quotes(slurm)}"',
+            f'CONTAINER=YOUR_CONTAINER MOUNTS="{mounts}"',
+            *([f"GPUS_PER_NODE={several}"] if several != _RAY_SUB_GPUS else []),
+            f"sbatch {asked} ray.sub",
+        ]
+        commands.append((f"Slurm, {nodes} nodes of {several} GPUs", " \\\n".join(lines)))
+    return commands
+
+
+def _in_double_quotes(text: str) -> str:
+    return re.sub(r'([\\"$`])', r"\\\1", text)

@@ -1,0 +1,96 @@
+"""Draw the distribution of rewards for people; matplotlib is imported when it is asked for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastsft.errors import FailedRun, UsageError
+from fastsft.inputs.shards import find_shards, is_same_file
+from fastsft.statistics.distribution import Bin, Stats, edges_of
+from fastsft.storage.whole import written_whole
+
+
+def check_plot(path: str, inputs: Sequence[str]) -> None:
+    """Make sure that a drawing can be made there.
+
+    Raises:
+        UsageError: The name is that of no picture or of an input, the folder is not there, or matplotlib is not
+            installed.
+    """
+    if Path(path).suffix not in (".png", ".svg"):
+        raise UsageError(f"a plot is a .png or .svg file, not {path}")
+    if not Path(path).resolve().parent.is_dir() or Path(path).is_dir():
+        raise UsageError(f"cannot write {path}: its folder is not there, or it is one")
+    if any(is_same_file(path, shard.path) for shard in find_shards(inputs)[0]):
+        raise UsageError(f"{path} is an input and would be overwritten; choose another file")
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError:
+        raise UsageError("a plot needs matplotlib: pip install matplotlib") from None
+
+
+def draw_plot(stats: Stats, path: str) -> None:
+    """Draw the histogram of rewards, and how many rows each threshold would keep.
+
+    Raises:
+        FailedRun: It cannot be drawn or written.
+    """
+    with written_whole(Path(path)) as part, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # said better below
+        try:
+            _figure(stats).savefig(part, format=Path(path).suffix[1:], dpi=150)
+        except (ArithmeticError, ValueError) as error:  # of axes that no double can measure
+            raise FailedRun(f"cannot draw {path}: {error}; nothing was written") from None
+
+
+def _figure(stats: Stats) -> Any:
+    """Draw the bins as the terminal lists them: all of one width, however far the outermost reach."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 5.5), layout="constrained")
+    rewards, kept = figure.subplots(1, 2, width_ratios=(3, 2))
+    labels = [f"{low:.3g} to {high:.3g}" for low, high in edges_of(stats.histogram)]
+    _bars(rewards, labels, [bar.count for bar in stats.histogram], height=0.85)
+    rewards.set_title(f"{stats.rewards.count:,} rewards", loc="left")
+    rewards.set_ylabel("reward")
+    at = _place_of(stats.reward_threshold, stats.histogram)
+    if at is not None:
+        rewards.axhline(at, color="#b04040", linewidth=0.8)
+        rewards.annotate(
+            f"threshold {stats.reward_threshold:g}",
+            (1, at),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color="#b04040",
+        )
+    _bars(kept, [f"{threshold}" for threshold in stats.kept], list(stats.kept.values()), height=0.4)
+    kept.set_title("rows that a threshold would keep", loc="left")
+    kept.set_ylabel("threshold")
+    return figure
+
+
+def _bars(axes: Any, labels: Sequence[str], counts: Sequence[int], *, height: float) -> None:
+    """Draw a bar for each count, lowest at the bottom, with the count at its end."""
+    places = range(len(counts))
+    bars = axes.barh(places, counts, height=height, color="#4878a8")
+    axes.bar_label(bars, [f"{count:,}" if count else "" for count in counts], padding=3, fontsize=8)
+    axes.set_yticks(places, labels, fontsize=8)
+    axes.margins(x=0.3, y=0.01)
+    axes.xaxis.set_visible(False)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _place_of(value: float, bins: Sequence[Bin]) -> float | None:
+    """Find where a value stands among bars of one width; None where it lies beyond them."""
+    for place, (low, high) in enumerate(edges_of(bins)):
+        if low <= value <= high:
+            return place - 0.5 + (value - low) / ((high - low) or 1.0)
+    return None
