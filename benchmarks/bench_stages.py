@@ -28,7 +28,7 @@ from timing import Results, arguments
 from fastsft.errors import Refused
 from fastsft.execution.memory import keep_freed_memory
 from fastsft.formats import FORMATS
-from fastsft.inputs.encoding import is_utf8, one_line_each
+from fastsft.inputs.encoding import escape_line_separators, is_utf8
 from fastsft.inputs.lines import line_starts, lines_in
 from fastsft.inputs.shards import ByteRange, find_shards, spans_of
 from fastsft.options import Options, nbytes_of
@@ -95,7 +95,8 @@ def stages(ranges: list[ByteRange], output: Path) -> dict[str, float]:
                 wanted = [rollout for rollout, reason in zip(rollouts, reasons, strict=True) if reason is None]
                 made = timed("format", lambda wanted=wanted: [_tried(FORMATS["openai"], rollout) for rollout in wanted])
                 rows = timed(
-                    "encode", lambda made=made: one_line_each(encoder.encode_lines([row.body for row in made if row]))
+                    "encode",
+                    lambda made=made: escape_line_separators(encoder.encode_lines([row.body for row in made if row])),
                 )
                 timed("hash", lambda rows=rows: digest.update(rows))
                 timed("write", lambda rows=rows: os.write(file.fileno(), rows))

@@ -11,7 +11,7 @@ import pytest
 from backports import zstd
 
 from fastsft.storage import compression
-from fastsft.storage.compression import GzipCompressor, compression_of, damages, open_compressed, zstd_frame
+from fastsft.storage.compression import GzipCompressor, compression_of, corruption_errors, open_compressed, zstd_frame
 
 DATA = b"".join(b"line %d\n" % (number * 7919) for number in range(5000))
 PACKED = {"gz": gzip.compress(DATA), "zst": zstd.compress(DATA)}
@@ -95,5 +95,5 @@ def test_every_damage_is_told(tmp_path, kind, fault):
         "trailing garbage": packed + b"garbage",
     }
     (tmp_path / "in").write_bytes(damaged[fault])
-    with pytest.raises(damages(kind)):
+    with pytest.raises(corruption_errors(kind)):
         read(tmp_path / "in", kind)

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastsft.inputs import encoding
-from fastsft.inputs.encoding import is_utf8, one_line_each
+from fastsft.inputs.encoding import escape_line_separators, is_utf8
 
 LINES = st.lists(st.text(st.sampled_from("ab é\u00a8\u00a9\u0085\u2028\u2029\u2014数😀")), max_size=12)
 
@@ -42,4 +42,4 @@ def test_line_ends_are_escaped_wherever_they_are(lines):
     text = "\n".join(lines)
 
     escaped = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\u0085", "\\u0085")
-    assert one_line_each(text.encode()) == escaped.encode()
+    assert escape_line_separators(text.encode()) == escaped.encode()

@@ -70,7 +70,7 @@ encoding._to_decode_nbytes = 500_000
 text = {text!r}
 escaped = text.replace("\\u2028", "\\\\u2028").replace("\\u2029", "\\\\u2029").replace("\\u0085", "\\\\u0085")
 for _ in range(2):
-    assert encoding.one_line_each(text.encode()) == escaped.encode()
+    assert encoding.escape_line_separators(text.encode()) == escaped.encode()
 print(True, "polars" in sys.modules)
 """
     assert in_a_new_process(script) == expected

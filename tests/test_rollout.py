@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastsft.errors import Refused
-from fastsft.rollouts.depth import flattened
+from fastsft.rollouts.depth import prune_deep_values
 from fastsft.rollouts.rollout import rollout_of
 
 GOOD = json.dumps(rollout(user("?"), said("4")))[1:-1]
@@ -106,7 +106,7 @@ _JSON = st.recursive(
 @given(_JSON, st.integers(0, 200))
 def test_flattening_changes_only_what_lies_deeper_than_128_levels(value, depth):
     line = (b"[" * depth) + json.dumps(value).encode() + (b"]" * depth)
-    flat = flattened(line)
+    flat = prune_deep_values(line)
 
     if depth <= 100:
         assert json.loads(flat) == json.loads(line)

@@ -76,7 +76,7 @@ def reasons_of(rollouts: list[Rollout], options: Options) -> list[str | None]:
     known = frame_of(columns(names, rollouts, place=ShardPlace("", 0), lines=range(len(rollouts)), offsets=[]))
     by_columns = pl.coalesce(pl.when(one.dropped).then(pl.lit(one.reason)) for one in asked)
     found = gates.drop_reasons(rollouts, options)
-    assert gates.suffice(options)
+    assert gates.only_value_criteria(options)
     assert found == known.select(by_columns).to_series().to_list()
     return found
 
@@ -209,7 +209,7 @@ def test_gates_suffice_where_no_other_criterion_judges_a_line_by_itself():
     ):
         options = Options(**{name: CHOSEN[name] for name in several})
         asked = {one.reason for one in criteria(options) if not one.compares}
-        assert gates.suffice(options) == (asked <= by_gates), several
+        assert gates.only_value_criteria(options) == (asked <= by_gates), several
 
 
 def test_where_tells_a_negative_zero_from_zero():

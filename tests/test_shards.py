@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import fastsft
 from fastsft.errors import FailedRun, UsageError
-from fastsft.inputs.lines import Lines, lines_in
+from fastsft.inputs.lines import LineBlock, lines_in
 from fastsft.inputs.shards import ByteRange, Shard, find_rollouts, find_shards, spans_of
 
 
@@ -124,7 +124,7 @@ def test_what_names_nothing_readable_is_said(folder, tmp_path):
             find_shards([argument])
 
 
-def read(path, span_nbytes: int, nbytes: int = 10**9, max_line: int = 10**9) -> list[Lines]:
+def read(path, span_nbytes: int, nbytes: int = 10**9, max_line: int = 10**9) -> list[LineBlock]:
     return [
         lines
         for span in spans_of(find_shards([path])[0], span_nbytes)
@@ -173,7 +173,7 @@ def test_a_byte_order_mark_at_the_start_is_no_part_of_the_line(tmp_path):
     path = tmp_path / "in.jsonl"
     for pack in (bytes, gzip.compress):
         path.write_bytes(pack(b"\xef\xbb\xbf{}\n\xef\xbb\xbf{}\n"))
-        assert [lines for lines in read(path, 100) if lines.data] == [Lines(b"{}\n\xef\xbb\xbf{}\n", 3)]
+        assert [lines for lines in read(path, 100) if lines.data] == [LineBlock(b"{}\n\xef\xbb\xbf{}\n", 3)]
 
 
 def test_a_file_that_changes_stops_the_run(tmp_path):

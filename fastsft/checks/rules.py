@@ -12,7 +12,7 @@ import msgspec
 
 from fastsft.formats.calls import ASSISTANT
 from fastsft.formats.reasoning import CLOSE, OPEN
-from fastsft.inputs.encoding import one_line_each
+from fastsft.inputs.encoding import escape_line_separators
 
 _ROLES = frozenset({"system", "developer", "user", ASSISTANT, "tool"})
 _CHAT_MEDIA = frozenset({"image_url", "video_url", "input_audio", "file"})
@@ -42,7 +42,7 @@ def row_in(line: bytes, *, has_line_ends: bool) -> tuple[Any, list[Found]]:
         if "out of range" in str(error):
             return None, [Found("bad_number", str(error))]
         return None, [Found("bad_json", str(error) or "nests too deep")]
-    if has_line_ends and one_line_each(line) != line:
+    if has_line_ends and escape_line_separators(line) != line:
         found.append(Found("line_end"))
     if _encode(row) != line:  # other escapes or numbers, or a key that stands twice
         found += [Found("repeated_key", key) for key in _repeated_keys(line)]

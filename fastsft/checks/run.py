@@ -22,7 +22,7 @@ from fastsft.checks.total import Total
 from fastsft.errors import DamagedShard, FailedRun, UsageError
 from fastsft.execution.memory import no_garbage_collection
 from fastsft.execution.workers import Workers, jobs_for
-from fastsft.inputs.encoding import is_utf8, one_line_each
+from fastsft.inputs.encoding import escape_line_separators, is_utf8
 from fastsft.inputs.lines import BOM, line_starts, lines_in
 from fastsft.inputs.shards import Span, expanded_nbytes, find_shards, printable, spans_of
 from fastsft.options import Options
@@ -132,7 +132,7 @@ def _check_span(
                 if one.start == 0 and lines.offset == len(BOM):
                     check.note("bad_json", "a byte order mark at the beginning")
                 # What is not UTF-8 cannot be searched at once: each line that decodes is looked at.
-                has_line_ends = not is_utf8(lines.data) or one_line_each(lines.data) != lines.data
+                has_line_ends = not is_utf8(lines.data) or escape_line_separators(lines.data) != lines.data
                 for start, after in pairwise(line_starts(lines.data)):
                     check.line(lines.data[start : after - 1], has_line_ends=has_line_ends)
                 if lines.too_long_nbytes is not None:

@@ -22,7 +22,7 @@ from fastsft.cli.words import (
     Tools,
     Trainer,
     published_whatever_happens,
-    some,
+    require_inputs,
 )
 from fastsft.errors import UsageError
 from fastsft.options import share_of
@@ -137,7 +137,7 @@ def convert(
     """
     from fastsft.api import convert as run  # what the run needs is not loaded for --help
 
-    paths = some([*(inputs or []), *(more_inputs or [])])
+    paths = require_inputs([*(inputs or []), *(more_inputs or [])])
     if not output:
         raise UsageError("no output: name a file or a folder with --output")
     with ProgressBar(hidden=quiet) as bar:

@@ -21,7 +21,7 @@ from fastsft.cli.words import (
     Trainer,
     print_all,
     published_whatever_happens,
-    some,
+    require_inputs,
 )
 from fastsft.errors import UsageError
 from fastsft.escape import escaped
@@ -55,7 +55,7 @@ def index(
         raise UsageError("no output: name a file or a folder with --output")
     with ProgressBar(hidden=quiet) as bar:
         report = run(
-            some(inputs),
+            require_inputs(inputs),
             output,
             dedup=dedup,
             format=format,
@@ -98,7 +98,7 @@ def stats(
     from fastsft.views.plot import check_plot, draw_plot
     from fastsft.views.tables import tables_of
 
-    paths = some(inputs)
+    paths = require_inputs(inputs)
     if plot:
         check_plot(plot, paths)
     with ProgressBar(hidden=quiet or json) as bar:

@@ -70,7 +70,7 @@ Jobs = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
-def some(inputs: list[str] | None) -> list[str]:
+def require_inputs(inputs: list[str] | None) -> list[str]:
     """Make sure that something was named."""
     if not inputs:
         raise UsageError("no input: name files, folders or globs of rollouts")

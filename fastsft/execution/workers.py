@@ -65,7 +65,7 @@ class Workers:
     def __init__(self, jobs: int) -> None:
         # A worker of a `multiprocessing.Pool` is a daemon, which may have no processes of its own.
         self.jobs = 1 if multiprocessing.current_process().daemon else jobs
-        self._forked = forked_pool(self.jobs, _settle_in)
+        self._forked = forked_pool(self.jobs, _init_worker)
 
     def __enter__(self) -> Workers:
         return self
@@ -151,21 +151,21 @@ def _closed(results: Generator[R, None, None]) -> Iterator[Generator[R, None, No
 
 
 def _in_worker(work: Callable[[int, T], R], index: int, item: T, parent: int) -> R:
-    _settle_in(parent)
+    _init_worker(parent)
     return work(index, item)
 
 
-_settled = False
+_is_initialized = False
 
 
-def _settle_in(parent: int) -> None:
+def _init_worker(parent: int) -> None:
     """Make this process a good worker of that parent, the first time that it works for it."""
-    global _settled
+    global _is_initialized
     # Not getppid: if the parent was killed meanwhile, that names another process already.
     started_by = multiprocessing.parent_process()
-    if _settled or os.getpid() == parent or not started_by or started_by.pid != parent:
+    if _is_initialized or os.getpid() == parent or not started_by or started_by.pid != parent:
         return  # a thread, or a worker of another machine or scheduler, which looks after its own
-    _settled = True
+    _is_initialized = True
     keep_freed_memory()
     os.environ.setdefault("POLARS_MAX_THREADS", "1")  # read when polars is imported; the workers are the threads
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent answers it

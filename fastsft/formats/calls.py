@@ -51,7 +51,7 @@ def _called(name: Raw, arguments: Raw, identity: Raw, namespace: Raw = ABSENT) -
         raise Refused("bad_item", f"a call has no function name, found {excerpt(name)}")
     if namespace:
         name = in_namespace(namespace, name)
-    return Called(name, _keys_of(name, arguments), arguments, identity)
+    return Called(name, _arguments_of(name, arguments), arguments, identity)
 
 
 def in_namespace(namespace: Raw, name: Raw) -> Raw:
@@ -85,7 +85,7 @@ def _says_nothing(arguments: str) -> bool:
     return arguments.isspace() or arguments in ("", "null")
 
 
-def _keys_of(name: Raw, arguments: Raw) -> dict[str, Raw]:
+def _arguments_of(name: Raw, arguments: Raw) -> dict[str, Raw]:
     if not arguments:
         return {}
     value = text_of(arguments) if memoryview(arguments)[0] == QUOTE else arguments

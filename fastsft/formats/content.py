@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from fastsft.errors import Refused
 from fastsft.escape import excerpt
-from fastsft.formats.values import joined, plain
+from fastsft.formats.values import canonical_json, joined
 from fastsft.rollouts.rollout import ABSENT, QUOTE, is_string, json_type
 
 NO_TEXT = Raw(b'""')
@@ -114,7 +114,7 @@ def _parts_kept(raw: Raw, parts: list[_Part]) -> Content:
             case "input_video":
                 kept.append(_video(part))
             case "image_url" | "input_audio" | "video_url" | "file":  # chat parts already
-                kept.append(plain(original))
+                kept.append(canonical_json(original))
             case name if name in _REASONING_PARTS:
                 continue
             case name if name in _TEXT_PARTS or (name is None and part.text):
@@ -144,7 +144,7 @@ def _image(part: _Part) -> ImagePart:
             detail = part.detail if json_type(part.detail) == "string" else Raw(b'"auto"')
             return ImagePart(ImageUrl(part.image_url, detail))
         case "object":  # a chat-shaped image in a Responses part
-            return ImagePart(plain(part.image_url))
+            return ImagePart(canonical_json(part.image_url))
         case _:
             raise Refused("bad_content", f"an image has no image_url, found {excerpt(part.image_url)}")
 

@@ -61,10 +61,10 @@ def for_nemo_rl(content: Content) -> Content:
 
 
 def _for_nemo_rl(part: Part) -> Part:
-    plain = _plain(part)
+    canonical_json = _plain(part)
     for kind in ("image", "video"):
-        if plain.get("type") == f"{kind}_url":
-            where = plain.get(f"{kind}_url")
+        if canonical_json.get("type") == f"{kind}_url":
+            where = canonical_json.get(f"{kind}_url")
             where = where.get("url") if isinstance(where, dict) else where
             if isinstance(where, str):
                 return Raw(_encode({"type": kind, kind: where}))

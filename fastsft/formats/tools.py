@@ -13,7 +13,7 @@ from fastsft.errors import Refused
 from fastsft.escape import excerpt
 from fastsft.formats.calls import in_namespace
 from fastsft.formats.row import Layout
-from fastsft.formats.values import plain
+from fastsft.formats.values import canonical_json
 from fastsft.rollouts.rollout import ABSENT, json_type
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ def _functions_of(raw: Raw, namespace: Raw = ABSENT) -> Iterator[Function | Raw]
                 yield from _functions_of(member, tool.name or Raw(b"null"))
             return
         if tool.type != "function":
-            yield plain(raw)
+            yield canonical_json(raw)
             return
         if tool.function:
             tool = _tool.decode(tool.function)
@@ -92,7 +92,7 @@ def _functions_of(raw: Raw, namespace: Raw = ABSENT) -> Iterator[Function | Raw]
     if json_type(tool.name) != "string":
         raise Refused("bad_tool", f"a function among the tools has no name, found {excerpt(raw)}")
     name = in_namespace(namespace, tool.name) if namespace else tool.name
-    yield Function(name, *(plain(value) if value else ABSENT for value in (tool.description, tool.parameters)))
+    yield Function(name, *(canonical_json(value) if value else ABSENT for value in (tool.description, tool.parameters)))
 
 
 def tools_in(tools: list[T | Raw], layout: Layout) -> list[T | Raw] | Raw:

@@ -61,27 +61,27 @@ def object_of(value: str | bytes | Raw, depth: int = 1) -> dict[str, Raw]:
         first = memoryview(item)[0]
         if first == QUOTE or (first < _OPENERS_FROM and len(item) < _BEYOND_FROM):
             continue  # a string or a short number: nearly all
-        pairs[key] = _plain_at(item, depth)
+        pairs[key] = _canonical_at(item, depth)
     return pairs
 
 
-def plain(value: Raw) -> Raw:
+def canonical_json(value: Raw) -> Raw:
     """Give a JSON value in a form fit for a row: no white space between tokens, no repeated keys.
 
-    >>> bytes(plain(Raw(b'{"a": [1.50, {"b": 1, "b": 2}], "c": "x y"}')))
+    >>> bytes(canonical_json(Raw(b'{"a": [1.50, {"b": 1, "b": 2}], "c": "x y"}')))
     b'{"a":[1.50,{"b":2}],"c":"x y"}'
 
     Raises:
         Refused: It nests too deep, or holds a number that no double holds.
     """
-    return _plain_at(value, 0)
+    return _canonical_at(value, 0)
 
 
 def _list_of(value: Raw, depth: int) -> list[Raw]:
     if depth > MAX_DEPTH:
         raise _too_deep()
     try:
-        return [_plain_at(item, depth) for item in _list.decode(value)]
+        return [_canonical_at(item, depth) for item in _list.decode(value)]
     except RecursionError:
         raise _too_deep() from None
 
@@ -90,7 +90,7 @@ def _too_deep() -> Refused:
     return Refused("too_deep", f"a value for the row nests deeper than {MAX_DEPTH} levels")
 
 
-def _plain_at(value: Raw, depth: int) -> Raw:
+def _canonical_at(value: Raw, depth: int) -> Raw:
     match json_type(value):
         case "object":
             return Raw(_encode(object_of(value, depth + 1)))

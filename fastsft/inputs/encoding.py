@@ -70,7 +70,7 @@ def _polars_decodes(piece: bytes) -> bool:
     return True
 
 
-def one_line_each(rows: bytes) -> bytes:
+def escape_line_separators(rows: bytes) -> bytes:
     """Escape the characters at which some loaders would split a row; `rows` is valid UTF-8."""
     if not rows.isascii() and _has_line_end(rows):
         for character, escape in _LINE_ENDS.items():

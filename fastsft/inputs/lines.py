@@ -17,14 +17,14 @@ import msgspec
 from fastsft.errors import DamagedShard, FailedRun
 from fastsft.inputs.encoding import is_utf8
 from fastsft.inputs.shards import ByteRange, Shard
-from fastsft.storage.compression import damages, open_compressed
+from fastsft.storage.compression import corruption_errors, open_compressed
 
 BOM = b"\xef\xbb\xbf"
 _SEARCH_NBYTES = 64 * 1024  # read at a time to find the end of a line
 _GAP_NBYTES = 64 * 1024  # unwanted bytes between two chosen lines that are read rather than skipped
 
 
-class Chosen(msgspec.Struct, frozen=True):
+class ChosenLines(msgspec.Struct, frozen=True):
     """Some lines of a range: their numbers in the shard, from 1, where each begins, its bytes without line feed.
 
     `split` is which output they go to.
@@ -42,7 +42,7 @@ class Chosen(msgspec.Struct, frozen=True):
         return sum(self.nbytes)
 
 
-class Lines(msgspec.Struct):
+class LineBlock(msgspec.Struct):
     """Whole lines that are in memory at once.
 
     Attributes:
@@ -56,7 +56,7 @@ class Lines(msgspec.Struct):
     too_long_nbytes: int | None = None
 
 
-def lines_in(part: ByteRange, *, nbytes: int, max_line: int) -> Iterator[Lines]:
+def lines_in(part: ByteRange, *, nbytes: int, max_line: int) -> Iterator[LineBlock]:
     """Read the lines of a range, about `nbytes` at a time.
 
     A line longer than `max_line` bytes is passed over without being held in memory.
@@ -81,10 +81,10 @@ def lines_in(part: ByteRange, *, nbytes: int, max_line: int) -> Iterator[Lines]:
 
 
 # Lines by their numbers in the shard, from 1.
-Numbered: TypeAlias = "list[tuple[int, memoryview]]"
+NumberedLines: TypeAlias = "list[tuple[int, memoryview]]"
 
 
-def chosen_lines(chosen: Chosen, *, nbytes: int, max_line: int) -> Iterator[Numbered]:
+def chosen_lines(chosen: ChosenLines, *, nbytes: int, max_line: int) -> Iterator[NumberedLines]:
     """Read chosen lines, in order, about `nbytes` at once.
 
     Raises:
@@ -113,7 +113,7 @@ def chosen_lines(chosen: Chosen, *, nbytes: int, max_line: int) -> Iterator[Numb
         raise changed
 
 
-def _checked(found: Numbered, data: bytes, changed: FailedRun) -> Numbered:
+def _checked(found: NumberedLines, data: bytes, changed: FailedRun) -> NumberedLines:
     """Make sure that lines are UTF-8 still: what lies between them need not be."""
     if not is_utf8(data) and not all(is_utf8(bytes(line)) for _, line in found):
         raise changed
@@ -144,7 +144,7 @@ def _opened(shard: Shard) -> Iterator[IO[bytes]]:
         raise FailedRun(f"cannot read {shard.path}: {error.strerror}") from None
 
 
-def _lines_of_file(file: int, part: ByteRange, nbytes: int, max_line: int) -> Iterator[Lines]:
+def _lines_of_file(file: int, part: ByteRange, nbytes: int, max_line: int) -> Iterator[LineBlock]:
     start = _line_start(file, part.start, part.stop)
     while start < part.stop:  # nothing to read where one line fills the range, or the next begins in the next range
         edge = min(start + nbytes, part.stop)
@@ -155,17 +155,17 @@ def _lines_of_file(file: int, part: ByteRange, nbytes: int, max_line: int) -> It
         start = stop
 
 
-def _lines_between(file: int, start: int, edge: int, stop: int, max_line: int) -> Lines:
+def _lines_between(file: int, start: int, edge: int, stop: int, max_line: int) -> LineBlock:
     if stop - start > max_line and stop > edge:  # only the last line reaches beyond the edge
         data = _read(file, start, edge)
         last = data.rfind(b"\n") + 1
         nbytes = stop - start - last - (_read(file, stop - 1, stop) == b"\n")
         if nbytes > max_line:
-            return Lines(data[:last], start, nbytes)
-    return Lines(_read(file, start, stop), start)
+            return LineBlock(data[:last], start, nbytes)
+    return LineBlock(_read(file, start, stop), start)
 
 
-def _lines_of_stream(stream: IO[bytes], shard: Shard, nbytes: int, max_line: int) -> Iterator[Lines]:
+def _lines_of_stream(stream: IO[bytes], shard: Shard, nbytes: int, max_line: int) -> Iterator[LineBlock]:
     """Cut a stream into pieces that end at a line, holding at most one piece and one line."""
     offset = 0
     held: list[bytes] = []  # the beginning of a line that goes on; joined once, as adding to bytes copies them
@@ -174,7 +174,7 @@ def _lines_of_stream(stream: IO[bytes], shard: Shard, nbytes: int, max_line: int
     while True:
         try:
             block = stream.read(nbytes)
-        except damages(shard.compression or "") as error:
+        except corruption_errors(shard.compression or "") as error:
             raise DamagedShard(f"{shard.path} is damaged: {error}") from None
         ended = not block
         if passed:
@@ -182,14 +182,14 @@ def _lines_of_stream(stream: IO[bytes], shard: Shard, nbytes: int, max_line: int
             passed += line_end or len(block)
             if not line_end and not ended:
                 continue
-            yield Lines(b"", offset, passed - bool(line_end))
+            yield LineBlock(b"", offset, passed - bool(line_end))
             offset += passed
             passed, block = 0, block[line_end:]
         end = len(block) if ended else block.rfind(b"\n") + 1
         if end or ended:
             held.append(block[:end])
             data, held = b"".join(held), []
-            yield _without_mark(Lines(data, offset))
+            yield _without_mark(LineBlock(data, offset))
             offset, block = offset + held_nbytes + end, block[end:]
             held_nbytes = 0
         if ended:
@@ -200,9 +200,9 @@ def _lines_of_stream(stream: IO[bytes], shard: Shard, nbytes: int, max_line: int
             passed, held, held_nbytes = held_nbytes, [], 0
 
 
-def _without_mark(lines: Lines) -> Lines:
+def _without_mark(lines: LineBlock) -> LineBlock:
     if lines.offset == 0 and lines.data.startswith(BOM):
-        return Lines(lines.data[len(BOM) :], len(BOM), lines.too_long_nbytes)
+        return LineBlock(lines.data[len(BOM) :], len(BOM), lines.too_long_nbytes)
     return lines
 
 

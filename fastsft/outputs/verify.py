@@ -19,7 +19,7 @@ from fastsft.outputs.publication import is_pending
 from fastsft.outputs.staging import finish_left
 from fastsft.outputs.target import Target, target_of
 from fastsft.report import OutputShard, Report
-from fastsft.storage.compression import SUFFIXES, damages, open_compressed
+from fastsft.storage.compression import SUFFIXES, corruption_errors, open_compressed
 
 _READ_NBYTES = 1024 * 1024
 _REPORT = ".report.json"
@@ -178,6 +178,6 @@ def _rows_in(path: Path, compression: str) -> int:
         with open_compressed(str(path), compression) as file:
             while data := file.read(_READ_NBYTES):
                 rows += data.count(b"\n")
-    except damages(compression):
+    except corruption_errors(compression):
         return rows  # its digest differs, too
     return rows

@@ -224,12 +224,12 @@ class _Job:
         wanted = [item for span, item in items if span.index not in known]
         done_nbytes = 0
 
-        def tell(nbytes: int, rows: int) -> None:
+        def report_progress(nbytes: int, rows: int) -> None:
             if self._on_progress:
                 part = share[0] + (share[1] - share[0]) * (done_nbytes + nbytes) / max(self._total_nbytes, 1)
                 self._on_progress(Progress(int(part * self._total_nbytes), self._total_nbytes, self._rows + rows))
 
-        alone = {"tell": tell} if self._workers.jobs == 1 else {}
+        alone = {"tell": report_progress} if self._workers.jobs == 1 else {}
         fresh = iter(self._workers.in_order(partial(do, work=work, **alone), wanted))
         receipts = []
         for span, _ in items:
@@ -238,7 +238,7 @@ class _Job:
             receipts.append(receipt)
             done_nbytes += span.nbytes
             self._rows += sum(segment.rows for segment in receipt.segments)
-            tell(0, 0)
+            report_progress(0, 0)
         for _ in fresh:  # lets the workers know that this was all
             raise AssertionError("more receipts than spans, please report this")
         return receipts

@@ -58,14 +58,14 @@ class Scan(contextlib.ExitStack):
         total = sum(span.nbytes for span in self._spans)
         done = 0
 
-        def tell(nbytes: int, rows: int) -> None:
+        def report_progress(nbytes: int, rows: int) -> None:
             if on_progress:
                 on_progress(Progress(done + nbytes, total, rows))
 
-        alone: dict[str, Any] = {"tell": tell} if self._workers.jobs == 1 else {}
+        alone: dict[str, Any] = {"tell": report_progress} if self._workers.jobs == 1 else {}
         receipts = self._workers.in_order(partial(scan_span, work=work, **alone), self._spans)
         for span, receipt in zip(self._spans, receipts, strict=True):
             self.ledger.take(receipt)
             done += span.nbytes
-            tell(0, 0)
+            report_progress(0, 0)
         self.ledger.judge_scan()

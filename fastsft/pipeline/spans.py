@@ -22,15 +22,15 @@ from fastsft.execution.memory import no_garbage_collection
 from fastsft.formats import FORMATS
 from fastsft.formats.row import Row, content_hash
 from fastsft.formats.turns import Turn, conversation
-from fastsft.inputs.encoding import is_utf8, one_line_each
-from fastsft.inputs.lines import Lines, Numbered, chosen_lines, is_blank, line_starts, lines_in
+from fastsft.inputs.encoding import escape_line_separators, is_utf8
+from fastsft.inputs.lines import LineBlock, NumberedLines, chosen_lines, is_blank, line_starts, lines_in
 from fastsft.inputs.shards import ByteRange, Shard, Span, printable
 from fastsft.options import Options
 from fastsft.outputs.receipts import RangeFates, Receipt
 from fastsft.outputs.segments import SegmentWriter
 from fastsft.outputs.staging import write_receipt
 from fastsft.report import Fates, RefusedLine, added
-from fastsft.rollouts.depth import flattened
+from fastsft.rollouts.depth import prune_deep_values
 from fastsft.rollouts.rollout import Rollout, rollout_of
 from fastsft.selection import gates
 from fastsft.selection.seen import Seen, merged, seen_in
@@ -87,7 +87,7 @@ class _Judged(NamedTuple):
         return None
 
 
-class _Converted(NamedTuple):
+class _ConvertedBlock(NamedTuple):
     """What some lines gave: refused ones count from 0 at the first."""
 
     fates: Fates
@@ -100,7 +100,7 @@ class _Converted(NamedTuple):
         return _refused_in(self.refused, one, before)
 
 
-class _Scanned(NamedTuple):
+class _ScannedBlock(NamedTuple):
     """What some lines are known to hold."""
 
     fates: Fates
@@ -143,10 +143,10 @@ def _row(rollout: Rollout, line: memoryview, to_row: _ToRow) -> Row:
     try:
         return to_row(rollout)
     except RecursionError:  # something that the row does not use nests too deep for a second look
-        return to_row(rollout_of(flattened(bytes(line))))
+        return to_row(rollout_of(prune_deep_values(bytes(line))))
 
 
-def _judged(lines: Lines, options: Options) -> _Judged:
+def _judged(lines: LineBlock, options: Options) -> _Judged:
     """Decode every line, and refuse those that are no rollout."""
     starts = line_starts(lines.data)
     offsets = [lines.offset + start for start in starts] if lines.offset else starts
@@ -221,13 +221,13 @@ class Work(msgspec.Struct, frozen=True):
         return write_receipt(self.path, self.phase, msgspec.structs.replace(receipt, fingerprint=self.fingerprint))
 
 
-Tell: TypeAlias = Callable[[int, int], None]  # takes how many bytes of input are done, and rows written
+ReportProgress: TypeAlias = Callable[[int, int], None]  # takes how many bytes of input are done, and rows written
 
 
-def convert_span(_: int, span: Span, work: Work, tell: Tell | None = None) -> Receipt:
+def convert_span(_: int, span: Span, work: Work, report_progress: ReportProgress | None = None) -> Receipt:
     """Give every line of a span its fate, and write the rows of the kept ones.
 
-    Where `tell` is given, this process is the only one, and it is told how far the span is.
+    Where `report_progress` is given, this process is the only one, and it is told how far the span is.
     """
     ranges: list[RangeFates] = []
     left_out: dict[str, int] = {}
@@ -246,8 +246,10 @@ def convert_span(_: int, span: Span, work: Work, tell: Tell | None = None) -> Re
                     fates += part.fates
                     left_out = added(left_out, part.left_out) if part.left_out else left_out
                     seen = merged(seen, part.seen)
-                    if tell:
-                        tell(done + min(lines.offset + len(lines.data) - one.start, one.nbytes), kept + fates.kept)
+                    if report_progress:
+                        report_progress(
+                            done + min(lines.offset + len(lines.data) - one.start, one.nbytes), kept + fates.kept
+                        )
                 ranges.append(RangeFates(one.shard.place, fates))
             except DamagedShard as damaged:
                 writer.go_back(mark)
@@ -270,7 +272,7 @@ def input_digest(span: Span) -> str:
     return digest.hexdigest()
 
 
-def _lines_in(one: ByteRange, options: Options) -> Iterator[Lines]:
+def _lines_in(one: ByteRange, options: Options) -> Iterator[LineBlock]:
     return lines_in(one, nbytes=_at_once(options), max_line=options.max_line_nbytes)
 
 
@@ -279,7 +281,7 @@ def _at_once(options: Options) -> int:
 
 
 @no_garbage_collection()
-def _convert(lines: Lines, one: ByteRange, options: Options) -> _Converted:
+def _convert(lines: LineBlock, one: ByteRange, options: Options) -> _ConvertedBlock:
     judged = _judged(lines, options)
     reasons = _drop_reasons(judged, one.shard, options) if judged.rollouts else []
     wanted = []
@@ -291,7 +293,7 @@ def _convert(lines: Lines, one: ByteRange, options: Options) -> _Converted:
     rows, left_out = _rows(judged, wanted, options)
     # Asked only where nothing is kept, as it says why a run keeps nothing.
     seen = None if judged.fates.kept else seen_in(judged.rollouts)
-    return _Converted(judged.fates, judged.refused, rows, left_out, seen)
+    return _ConvertedBlock(judged.fates, judged.refused, rows, left_out, seen)
 
 
 def _drop_reasons(judged: _Judged, of: Shard, options: Options) -> list[str | None]:
@@ -302,7 +304,7 @@ def _drop_reasons(judged: _Judged, of: Shard, options: Options) -> list[str | No
     """
     reasons = gates.drop_reasons(judged.rollouts, options)
     left = [place for place, reason in enumerate(reasons) if reason is None]
-    if gates.suffice(options) or not left:
+    if gates.only_value_criteria(options) or not left:
         return reasons
     from fastsft.selection.criteria import columns_beyond_values, drop_reasons  # Polars: not before it is needed
     from fastsft.selection.table import ShardPlace, columns
@@ -330,10 +332,10 @@ def _rows(judged: _Judged, wanted: Sequence[tuple[int, Rollout]], options: Optio
                 left_out[what] = left_out.get(what, 0) + 1
     judged.fates.kept, judged.fates.trimmed = len(bodies), trimmed
     judged.refused.sort(key=lambda line: line.line)
-    return one_line_each(_encoder.encode_lines(bodies)), left_out
+    return escape_line_separators(_encoder.encode_lines(bodies)), left_out
 
 
-def scan_span(_: int, span: Span, work: Work, tell: Tell | None = None) -> Receipt:
+def scan_span(_: int, span: Span, work: Work, report_progress: ReportProgress | None = None) -> Receipt:
     """Write the part of the table of lines that a span has, its lines numbered from 1 at the first of each range."""
     from fastsft.selection.table import write_part
 
@@ -351,8 +353,8 @@ def scan_span(_: int, span: Span, work: Work, tell: Tell | None = None) -> Recei
                     writer.write_refused(part.refused_in(one, fates.lines))
                     first = first or next(iter(part.refused), None)
                     fates += part.fates
-                    if tell:
-                        tell(done + min(lines.offset + len(lines.data) - one.start, one.nbytes), 0)
+                    if report_progress:
+                        report_progress(done + min(lines.offset + len(lines.data) - one.start, one.nbytes), 0)
                 ranges.append(RangeFates(one.shard.place, fates))
             except DamagedShard as damaged:
                 writer.go_back(mark)
@@ -370,13 +372,13 @@ def scan_span(_: int, span: Span, work: Work, tell: Tell | None = None) -> Recei
 
 
 @no_garbage_collection()
-def _scan(lines: Lines, one: ByteRange, work: Work, before: int) -> _Scanned:
+def _scan(lines: LineBlock, one: ByteRange, work: Work, before: int) -> _ScannedBlock:
     from fastsft.selection.table import FROM_ROWS, ShardPlace, table, with_rows
 
     options, names = work.options, work.columns
     judged = _judged(lines, options)
     if not judged.rollouts:
-        return _Scanned(judged.fates, judged.refused, [])
+        return _ScannedBlock(judged.fates, judged.refused, [])
     place = ShardPlace(printable(one.shard.path), one.shard.place)
     found = [name for name in names if name not in FROM_ROWS]
     numbers = [number + before for number in judged.numbers]
@@ -394,7 +396,7 @@ def _scan(lines: Lines, one: ByteRange, work: Work, before: int) -> _Scanned:
             for number, rollout, reason in zip(judged.numbers, judged.rollouts, reasons, strict=True)
         ]
         known = with_rows(known, told)
-    return _Scanned(judged.fates, judged.refused, [known.select(names)])
+    return _ScannedBlock(judged.fates, judged.refused, [known.select(names)])
 
 
 _NOTHING = (None, None, None)
@@ -423,7 +425,7 @@ class ChosenSpan(msgspec.Struct, frozen=True):
     slices: tuple[tuple[int, int], ...]
 
 
-def convert_chosen(_: int, chosen: ChosenSpan, work: Work, tell: Tell | None = None) -> Receipt:
+def convert_chosen(_: int, chosen: ChosenSpan, work: Work, report_progress: ReportProgress | None = None) -> Receipt:
     """Write the rows of the lines of a span that were chosen, one split after the other.
 
     Raises:
@@ -449,8 +451,8 @@ def convert_chosen(_: int, chosen: ChosenSpan, work: Work, tell: Tell | None = N
                         writer.write_rows(rows, len(numbered), split)
                         left_out = added(left_out, gone) if gone else left_out
                         done += len(numbered)
-                        if tell:
-                            tell(span.nbytes * done // total, done)
+                        if report_progress:
+                            report_progress(span.nbytes * done // total, done)
         segments = writer.finish()[0]
     return work.left(Receipt(span.index, ranges, segments, left_out=left_out))
 
@@ -460,7 +462,7 @@ def _max_line(work: Work) -> int:
 
 
 @no_garbage_collection()
-def _convert_chosen(lines: Numbered, path: str, fates: Fates, options: Options) -> tuple[bytes, dict[str, int]]:
+def _convert_chosen(lines: NumberedLines, path: str, fates: Fates, options: Options) -> tuple[bytes, dict[str, int]]:
     bodies: list[msgspec.Struct] = []
     left_out: dict[str, int] = {}
     to_row = _to_row(options, judging=False)  # the scan did
@@ -474,12 +476,12 @@ def _convert_chosen(lines: Numbered, path: str, fates: Fates, options: Options) 
         for what in row.left_out:
             left_out[what] = left_out.get(what, 0) + 1
     fates.kept += len(bodies)
-    return one_line_each(_encoder.encode_lines(bodies)), left_out
+    return escape_line_separators(_encoder.encode_lines(bodies)), left_out
 
 
 def judged_line(line: bytes, options: Options) -> tuple[str, Rollout | None, list[Turn]]:
     """Tell in words what becomes of one line judged by itself, and give its rollout and turns where it has them."""
-    judged = _judged(Lines(line, 0), options)
+    judged = _judged(LineBlock(line, 0), options)
     if judged.refused:
         return f"refused: {judged.refused[0].reason}: {judged.refused[0].problem}", None, []
     if not judged.rollouts:

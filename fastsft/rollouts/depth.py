@@ -23,7 +23,7 @@ _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL
 _grammar = msgspec.json.Decoder(msgspec.Raw)
 
 
-def flattened(line: bytes) -> bytes:
+def prune_deep_values(line: bytes) -> bytes:
     """Replace what nests deeper than any row may by 0, after checking its grammar.
 
     What a row would use of it stays deeper than `MAX_DEPTH`, so it is still refused.

@@ -17,7 +17,7 @@ from msgspec import Raw
 
 from fastsft.errors import Refused
 from fastsft.escape import excerpt
-from fastsft.rollouts.depth import flattened
+from fastsft.rollouts.depth import prune_deep_values
 
 ABSENT = Raw(b"")  # a field that the line does not have; `Raw | None` cannot be decoded
 
@@ -202,7 +202,7 @@ def rollout_of(line: bytes | memoryview) -> Rollout:
         raise Refused("bad_json", f"not a JSON object: {error}") from None
     except RecursionError:
         # The decoder's own limit (996 levels on Python 3.10, 1,497 on 3.12, 9,998 on 3.13) must not decide.
-        return rollout_of(flattened(bytes(line)))
+        return rollout_of(prune_deep_values(bytes(line)))
 
 
 def _other_shape(line: bytes | memoryview) -> Rollout:

@@ -58,7 +58,7 @@ def _is_missing(value: Any) -> Any:
     return value.is_null() if hasattr(value, "is_null") else value is None
 
 
-def suffice(options: Options) -> bool:
+def only_value_criteria(options: Options) -> bool:
     """Tell whether no other criteria judge lines by themselves; a test holds each option against `selection.py`."""
     return options.where is None and (options.max_tokens is None or options.template is not None)
 

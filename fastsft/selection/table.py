@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 import polars as pl
 
 from fastsft.errors import FailedRun, errors_naming
-from fastsft.inputs.lines import Chosen
+from fastsft.inputs.lines import ChosenLines
 from fastsft.inputs.shards import ByteRange
 from fastsft.rollouts.prompts import prompt_hash
 from fastsft.rollouts.rollout import Rollout
@@ -210,13 +210,13 @@ def write_chosen(lines: pl.DataFrame, path: Path) -> None:
     write_part([lines.select("line", "offset", "nbytes", "split")], path)
 
 
-def read_chosen(path: str, one: ByteRange, start: int, stop: int) -> list[Chosen]:
+def read_chosen(path: str, one: ByteRange, start: int, stop: int) -> list[ChosenLines]:
     """Read the chosen lines of a range, from where to where they stand, a value for each split."""
     if start == stop:
         return []
     with open(path, "rb") as file:
         lines = pl.scan_ipc(file).slice(start, stop - start).collect()
     return [
-        Chosen(one, part["line"].to_list(), part["offset"].to_list(), part["nbytes"].to_list(), split)
+        ChosenLines(one, part["line"].to_list(), part["offset"].to_list(), part["nbytes"].to_list(), split)
         for (split,), part in lines.partition_by("split", as_dict=True, maintain_order=True).items()
     ]

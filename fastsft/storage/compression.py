@@ -87,7 +87,7 @@ def open_compressed(path: str, compression: str) -> IO[bytes]:
     return cast("IO[bytes]", (_gzip() if compression == "gz" else _zstd()).open(path, "rb"))
 
 
-def damages(compression: str) -> tuple[type[Exception], ...]:
+def corruption_errors(compression: str) -> tuple[type[Exception], ...]:
     """List what reading raises where a stream is damaged or ends early."""
     if compression == "zst":
         return (EOFError, _zstd().ZstdError)
