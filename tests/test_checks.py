@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ from builders import (
 
 import fastsft
 from fastsft.checks.kinds import KINDS
-from fastsft.options import Options
 
 TEMPLATES = Path(__file__).parent / "data" / "templates"
 ASKED, ANSWERED = turn("user", "2+2?"), assistant("4")
@@ -238,14 +236,18 @@ def test_nothing_is_found_in_clean_rows(tmp_path, shape, layout):
 
 def test_the_report_is_the_same_whatever_the_jobs(tmp_path, monkeypatch):
     values = [row(turn("user", "x" * (number % 900)), assistant(str(number % 700))) for number in range(2000)]
-    data = lines(*values).replace(b'"699"', b'""') + b"\n"
+    data = lines(*values, values[7], values[3]).replace(b'"699"', b'""') + b"\n"
     (tmp_path / "rows.jsonl").write_bytes(data)
     alone = fastsft.check(tmp_path / "rows.jsonl", jobs=1)
-    monkeypatch.setattr("fastsft.checks.run.Options", partial(Options, span_nbytes=20_000))
+    monkeypatch.setattr("fastsft.inputs.shards._LEAST_SPAN_NBYTES", 20_000)
+    monkeypatch.setattr("fastsft.checks.run._ROWS_AT_ONCE", 500)
 
     assert fastsft.check([tmp_path / "rows.jsonl"], jobs=2) == alone
-    assert {one.kind for one in alone.findings} == {"blank_line", "empty_turn"}
-    assert [example.line for one in alone.findings for example in one.examples] == [700, 1400, 2001]
+    assert [(one.kind, [(at.line, at.detail) for at in one.examples]) for one in alone.findings] == [
+        ("duplicate", [(2001, f"as {tmp_path}/rows.jsonl:8"), (2002, f"as {tmp_path}/rows.jsonl:4")]),
+        ("empty_turn", [(700, "message 1"), (1400, "message 1")]),
+        ("blank_line", [(2003, "")]),
+    ]
     assert alone.lengths["turns"]["1.0"] == 2
     assert alone.lengths["nbytes"]["1.0"] == max(map(len, data.splitlines()))
 

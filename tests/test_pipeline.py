@@ -25,7 +25,7 @@ from fastsft import FailedRun, Fates, Options, TooManyRefused, UsageError
 from fastsft.execution.workers import jobs_for
 from fastsft.inputs.shards import Shard, expanded_nbytes, spans_of
 from fastsft.outputs import lock
-from fastsft.pipeline import run, spans
+from fastsft.pipeline import run, staged
 from fastsft.storage.files import HashedFile
 
 DATA = Path(__file__).parent / "data"
@@ -135,7 +135,7 @@ def test_bytes_and_report_do_not_depend_on_jobs_or_spans(mixed, tmp_path, monkey
             (20_000, Options(jobs=3, span_nbytes=700_000)),
         ]
     ):
-        monkeypatch.setattr(spans, "_AT_ONCE_NBYTES", at_once_nbytes)
+        monkeypatch.setattr(staged, "_BLOCK_NBYTES", at_once_nbytes)
         output = tmp_path / str(index)
         run(mixed, output / "train.jsonl", options)
         report = json.loads((output / "train.report.json").read_bytes())
@@ -172,7 +172,7 @@ def test_there_are_as_many_workers_as_asked_for_or_pay_and_no_more_than_spans(na
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_plain_and_compressed_shards_may_be_mixed(mixed, tmp_path, monkeypatch, jobs):
-    monkeypatch.setattr(spans, "_AT_ONCE_NBYTES", 50_000)  # a plain shard comes in many parts, a compressed one as one
+    monkeypatch.setattr(staged, "_BLOCK_NBYTES", 50_000)  # a plain shard comes in many parts, a compressed one as one
     (tmp_path / "packed").mkdir()
     packed = tmp_path / "packed" / f"{mixed[1].name}.gz"
     packed.write_bytes(gzip.compress(mixed[1].read_bytes()))
@@ -762,7 +762,7 @@ def test_progress_is_told_in_bytes_and_rows(ten, tmp_path):
 
 
 def test_progress_goes_on_through_all_shards_whatever_is_converted_at_once(ten, tmp_path, monkeypatch):
-    monkeypatch.setattr(spans, "_AT_ONCE_NBYTES", 300)
+    monkeypatch.setattr(staged, "_BLOCK_NBYTES", 300)
     other = tmp_path / "other.jsonl"
     other.write_bytes(ten.read_bytes())
     told: list[int] = []

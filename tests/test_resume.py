@@ -74,7 +74,7 @@ def die_after(monkeypatch: pytest.MonkeyPatch, receipts: int) -> None:
             raise Killed
         return written[-1]
 
-    monkeypatch.setattr("fastsft.pipeline.spans.write_receipt", interrupted)
+    monkeypatch.setattr("fastsft.pipeline.staged.write_receipt", interrupted)
 
 
 @pytest.fixture

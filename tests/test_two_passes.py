@@ -224,7 +224,7 @@ def test_an_index_reads_the_chosen_lines_alone(tmp_path, monkeypatch):
     first = fastsft.index(shard, tmp_path / "index.parquet")
     assert (first.fates.lines, first.fates.blank, first.fates.refused) == (12, 1, {"bad_json": 1})
 
-    monkeypatch.setattr("fastsft.pipeline.spans.scan_span", None)  # no scan
+    monkeypatch.setattr("fastsft.pipeline.two_passes.LineTable.make", None)  # no scan
     for threshold in (0.85, 0.5):
         report = fastsft.convert(
             shard, tmp_path / "rows.jsonl", reward_threshold=threshold, index=tmp_path / "index.parquet"

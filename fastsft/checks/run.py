@@ -14,6 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from fastsft.checks.checked import MOST_EXAMPLES, Checked, Schema
 from fastsft.checks.rendering import ChatTemplate, check_template, template_at
 from fastsft.checks.report import CheckReport
@@ -21,11 +23,12 @@ from fastsft.checks.rules import UNRENDERABLE, Found, findings_of, is_pair, row_
 from fastsft.checks.total import Total
 from fastsft.errors import DamagedShard, FailedRun, UsageError
 from fastsft.execution.memory import no_garbage_collection
+from fastsft.execution.spans import ReportProgress, make_all
 from fastsft.execution.workers import Workers, jobs_for
 from fastsft.inputs.encoding import escape_line_separators, is_utf8
 from fastsft.inputs.lines import BOM, line_starts, lines_in
 from fastsft.inputs.shards import Span, expanded_nbytes, find_shards, printable, spans_of
-from fastsft.options import Options
+from fastsft.options import DEFAULT_MAX_LINE_NBYTES
 from fastsft.report import Progress
 
 if TYPE_CHECKING:
@@ -52,7 +55,6 @@ def check_rows(
         UsageError: The arguments are wrong; nothing was read.
         FailedRun: A file could not be read to its end.
     """
-    options = Options(jobs=jobs)
     shards, skipped = find_shards(inputs)
     if max_tokens is not None and max_tokens < 1:
         raise UsageError(f"the most tokens must be at least 1, not {max_tokens}")
@@ -60,20 +62,24 @@ def check_rows(
         check_template(template, counting=max_tokens is not None)
     elif max_tokens is not None:
         raise UsageError("--max-tokens needs a tokenizer: name its folder with --template")
-    spans = spans_of(shards, options.span_nbytes)
+    spans = spans_of(shards)
     nbytes, done = sum(shard.nbytes for shard in shards), 0
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(Workers(jobs_for(jobs, nbytes=expanded_nbytes(shards), tasks=len(spans))))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fastsft-", ignore_cleanup_errors=True))
         total = Total(shards)
-        work = partial(_check_span, folder=folder, options=options, template=template, max_tokens=max_tokens)
-        for span, checked in zip(spans, workers.in_order(work, spans), strict=True):
+        findings_of_spans = CheckedRows(folder, template, max_tokens)
+
+        def report_progress(span_nbytes: int, rows: int) -> None:
+            if on_progress:
+                on_progress(Progress(done + span_nbytes, nbytes, total.rows + rows))
+
+        for span, checked in zip(spans, make_all(findings_of_spans, spans, workers, report_progress), strict=True):
             if checked.problem:
                 raise FailedRun(checked.problem)
             total.add(checked)
             done += span.nbytes
-            if on_progress:
-                on_progress(Progress(done, nbytes, total.rows))
+            report_progress(0, 0)
         lengths, duplicates = _of_all_rows(total, Path(folder), workers)
         findings, notes = total.findings(duplicates)
         return CheckReport(
@@ -119,30 +125,46 @@ def _duplicates_in(parts: Sequence[tuple[str, int, int, int]], share: int, share
     return find_duplicates([TablePart(*part) for part in parts], share, shares)
 
 
-@no_garbage_collection()
-def _check_span(
-    index: int, span: Span, *, folder: str, options: Options, template: str | None, max_tokens: int | None
-) -> Checked:
-    checked = Checked()
-    check = _SpanCheck(checked, template_at(template) if template is not None else None, max_tokens)
-    for one in span.ranges:
-        check.begin(one.shard.place)
-        try:
-            for lines in lines_in(one, nbytes=_READ_NBYTES, max_line=options.max_line_nbytes):
-                if one.start == 0 and lines.offset == len(BOM):
-                    check.note("bad_json", "a byte order mark at the beginning")
-                # What is not UTF-8 cannot be searched at once: each line that decodes is looked at.
-                has_line_ends = not is_utf8(lines.data) or escape_line_separators(lines.data) != lines.data
-                for start, after in pairwise(line_starts(lines.data)):
-                    check.line(lines.data[start : after - 1], has_line_ends=has_line_ends)
-                if lines.too_long_nbytes is not None:
-                    check.note("bad_json", f"a line of {lines.too_long_nbytes:,} bytes")
-                    check.lines += 1
-        except DamagedShard as damaged:
-            checked.problem = str(damaged)
-        checked.ranges.append((one.shard.place, check.lines))
-    check.finish(Path(folder, f"check-{index:06}-{secrets.token_hex(4)}"))
-    return checked
+class CheckedRows(msgspec.Struct, frozen=True):
+    """What a check finds in the rows of each span.
+
+    Attributes:
+        folder: Where the files go that speak of all rows.
+        template: A chat template to render each row with; None for none.
+        max_tokens: Find rows of more tokens.
+    """
+
+    folder: str
+    template: str | None
+    max_tokens: int | None
+
+    @no_garbage_collection()
+    def make(self, span: Span, report_progress: ReportProgress | None = None) -> Checked:
+        """Check the lines of a span."""
+        checked = Checked()
+        check = _SpanCheck(checked, template_at(self.template) if self.template is not None else None, self.max_tokens)
+        done = 0
+        for one in span.ranges:
+            check.begin(one.shard.place)
+            try:
+                for lines in lines_in(one, nbytes=_READ_NBYTES, max_line=DEFAULT_MAX_LINE_NBYTES):
+                    if one.start == 0 and lines.offset == len(BOM):
+                        check.note("bad_json", "a byte order mark at the beginning")
+                    # What is not UTF-8 cannot be searched at once: each line that decodes is looked at.
+                    has_line_ends = not is_utf8(lines.data) or escape_line_separators(lines.data) != lines.data
+                    for start, after in pairwise(line_starts(lines.data)):
+                        check.line(lines.data[start : after - 1], has_line_ends=has_line_ends)
+                    if lines.too_long_nbytes is not None:
+                        check.note("bad_json", f"a line of {lines.too_long_nbytes:,} bytes")
+                        check.lines += 1
+                    if report_progress:
+                        report_progress(done + min(lines.offset + len(lines.data) - one.start, one.nbytes), check.rows)
+            except DamagedShard as damaged:
+                checked.problem = str(damaged)
+            checked.ranges.append((one.shard.place, check.lines))
+            done += one.nbytes
+        check.finish(Path(self.folder, f"check-{span.index:06}-{secrets.token_hex(4)}"))
+        return checked
 
 
 class _SpanCheck:
@@ -158,6 +180,11 @@ class _SpanCheck:
         self._place = 0
         self.lines = 0  # of the range at hand
         self._shapes: Counter[tuple[str, type, tuple[tuple[str, type], ...]]] = Counter()
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are so far."""
+        return len(self._hashes)
 
     def begin(self, place: int) -> None:
         """Begin with a range of the file at a place."""

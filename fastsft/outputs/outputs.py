@@ -22,14 +22,13 @@ from fastsft.outputs.lock import Lock
 from fastsft.outputs.publication import Publication, publish
 from fastsft.outputs.receipts import Receipt, Segment
 from fastsft.outputs.refused import RefusedPart, build_refused
-from fastsft.outputs.segments import SegmentWriter
 from fastsft.outputs.staging import Staging, finish_left
 from fastsft.outputs.target import Target
-from fastsft.report import OutputShard, RefusedLine, Report
+from fastsft.report import OutputShard, Report
 from fastsft.storage.files import flush, write_new
 
 if TYPE_CHECKING:
-    from fastsft.pipeline.ledger import Ledger
+    pass
 
 
 class Outputs:
@@ -103,15 +102,6 @@ class Outputs:
     def receipts(self, phase: str) -> dict[int, Receipt]:
         """Read the receipts that an earlier run left of a phase, by span."""
         return self._staging[0].receipts(phase)
-
-    def write_refused(self, ledger: Ledger, lines: Sequence[RefusedLine]) -> None:
-        """Write refused lines that no span has written."""
-        if lines:
-            with SegmentWriter(self.folder, "chosen") as writer:
-                writer.write_refused(lines)
-                _, refused = writer.finish()
-            assert refused is not None
-            ledger.refused.append(RefusedPart(refused, "", 0))
 
     def assemble(
         self, receipts: Sequence[Receipt], refused: Sequence[RefusedPart], workers: Workers

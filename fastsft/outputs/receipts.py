@@ -47,10 +47,12 @@ class Receipt(msgspec.Struct, frozen=True):
         span: Its index.
         ranges: The fates of its ranges, in order.
         segments: Its files of rows, in order: several where a span has more rows than a shard holds, or splits.
-        refused: The file of its refused lines, whose numbers count from 1 at the beginning of their range.
+        refused: The file of its refused lines, whose numbers count from 1 at the beginning of their range, or of their
+            shard if `is_numbered`.
         first_refused: The first of them.
         left_out: How many rows lack something that their rollouts have, by what.
         seen: What its rollouts hold, where none of them was kept.
+        is_numbered: Whether somebody knew how many lines stand before a range.
         table: The name of its part of the table of lines; None where it was not scanned.
         rollouts: How many lines are rollouts.
         input_sha256: Of the bytes of its ranges, where inputs are to be verified.
@@ -64,6 +66,7 @@ class Receipt(msgspec.Struct, frozen=True):
     first_refused: RefusedLine | None = None
     left_out: dict[str, int] = {}
     seen: Seen | None = None
+    is_numbered: bool = False
     table: str | None = None
     rollouts: int = 0
     input_sha256: str | None = None

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from fastsft.errors import UsageError
 from fastsft.execution.polars_after_fork import check_polars
 from fastsft.execution.signals import signals_too_late
+from fastsft.execution.spans import Product, make_all
 from fastsft.execution.workers import Workers, jobs_for
 from fastsft.inputs.shards import Shard, Span, expanded_nbytes, find_rollouts, printable, spans_of, whole_of
 from fastsft.options import Options, Split
@@ -21,7 +22,9 @@ from fastsft.outputs.outputs import Outputs
 from fastsft.outputs.receipts import Receipt
 from fastsft.outputs.target import Target, check_target, splits_left, targets_of
 from fastsft.pipeline.ledger import Ledger
-from fastsft.pipeline.spans import Work, convert_chosen, convert_span, input_digest, scan_span
+from fastsft.pipeline.one_pass import Rows
+from fastsft.pipeline.staged import input_digest
+from fastsft.pipeline.two_passes import ChosenRows, ChosenSpan, LineTable
 from fastsft.report import Progress, Report
 from fastsft.selection.seen import seen_of
 from fastsft.version import __version__
@@ -67,7 +70,9 @@ def run(
         stack.callback(workers.end)  # before the folder is put away that they write to
         notes += outputs.notes
         ledger = Ledger(shards, notes, options)
-        job = _Job(spans, options, workers, outputs, ledger, on_progress, passes=2 if compares and not found else 1)
+        job = _Job(
+            shards, spans, options, workers, outputs, ledger, on_progress, passes=2 if compares and not found else 1
+        )
         shares = [split.share for split in splits]
         receipts = job.in_two_passes(shares, found) if compares else job.in_one_pass()
         ledger.judge()
@@ -150,11 +155,20 @@ def _index_for(
     return index_for(index, shards, options, notes) if usable else None
 
 
+S = TypeVar("S", Span, ChosenSpan)
+S_contra = TypeVar("S_contra", contravariant=True)
+
+
+class _Staged(Product[S_contra, Receipt], Protocol[S_contra]):
+    phase: ClassVar[str]
+
+
 class _Job:
     """The phases of a run."""
 
     def __init__(
         self,
+        shards: Sequence[Shard],
         spans: Sequence[Span],
         options: Options,
         workers: Workers,
@@ -163,6 +177,7 @@ class _Job:
         on_progress: Callable[[Progress], None] | None,
         passes: int,
     ) -> None:
+        self._shards = shards
         self._spans = spans
         self._options = options
         self._workers = workers
@@ -175,12 +190,11 @@ class _Job:
 
     def in_one_pass(self) -> list[Receipt]:
         """Convert every span, in input order."""
-        work = self._work("convert")
-        return self._done(convert_span, [(span, span) for span in self._spans], work, share=(0.0, 1.0))
+        return self._make(Rows(**self._staged(), most_nbytes=self._outputs.most_nbytes), self._spans, share=(0.0, 1.0))
 
     def in_two_passes(self, shares: Sequence[float], index: Index | None) -> list[Receipt]:
         """Choose from the table of all lines, then convert the chosen ones, in input order within each split."""
-        from fastsft.pipeline.scans import chosen_spans, scanned_lines
+        from fastsft.pipeline.choosing import chosen_spans, receipt_of_index, receipt_of_rowless, scanned_lines
         from fastsft.selection.criteria import choose, columns_of
         from fastsft.selection.table import write_chosen
         from fastsft.selection.tasks import split_counts
@@ -188,17 +202,15 @@ class _Job:
         ledger, folder = self._ledger, self._outputs.folder
         names = columns_of(self._options, splits=bool(shares))
         if index is None:
-            work = self._work("scan", columns=tuple(names))
-            self._done(scan_span, [(span, span) for span in self._spans], work, share=(0.0, 0.5))
+            self._make(LineTable(**self._staged(), columns=tuple(names)), self._spans, share=(0.0, 0.5))
             lines = scanned_lines(ledger, folder, names)
         else:
             lines, known = index.read(names)
-            for shard in known:
-                ledger.know(*shard)
-                self._outputs.write_refused(ledger, shard.refused)
-        chosen, dropped, unusable = choose(lines, self._options, shares)
+            ledger.take(receipt_of_index(known, folder))
+        chosen, dropped, rowless = choose(lines, self._options, shares)
         ledger.drop(dropped)
-        self._outputs.write_refused(ledger, ledger.refuse(unusable))
+        if receipt := receipt_of_rowless(rowless, self._shards, folder):
+            ledger.take(receipt)
         if shares:
             ledger.report.splits = split_counts(chosen, 1 + len(shares))
         if chosen.is_empty():
@@ -207,21 +219,16 @@ class _Job:
         path = folder / "chosen.arrow"
         path.unlink(missing_ok=True)
         write_chosen(chosen, path)
-        spans = chosen_spans(self._spans, chosen)
-        work = self._work("convert", chosen=str(path))
-        return self._done(convert_chosen, [(one.span, one) for one in spans], work, share=(1 / self._passes - 0.5, 1.0))
+        rows = ChosenRows(**self._staged(), most_nbytes=self._outputs.most_nbytes, chosen=str(path))
+        return self._make(rows, chosen_spans(self._spans, chosen), share=(1 / self._passes - 0.5, 1.0))
 
-    def _work(self, phase: str, **more: Any) -> Work:
-        limit = self._outputs.most_nbytes if phase == "convert" else None
+    def _staged(self) -> dict[str, Any]:
         folder, fingerprint = str(self._outputs.folder), self._outputs.fingerprint
-        return Work(self._options, folder, fingerprint, phase, limit, **more)
+        return {"options": self._options, "folder": folder, "fingerprint": fingerprint}
 
-    def _done(
-        self, do: Callable[..., Receipt], items: Sequence[tuple[Span, Any]], work: Work, share: tuple[float, float]
-    ) -> list[Receipt]:
-        """Do the spans that have no receipt, and take all receipts in, in input order."""
-        known = self._receipts(work.phase, {span.index: span for span, _ in items})
-        wanted = [item for span, item in items if span.index not in known]
+    def _make(self, product: _Staged[S], spans: Sequence[S], share: tuple[float, float]) -> list[Receipt]:
+        """Make a product of the spans that have no receipt, and take all receipts in, in input order."""
+        known = self._receipts(product.phase, {span.index for span in spans})
         done_nbytes = 0
 
         def report_progress(nbytes: int, rows: int) -> None:
@@ -229,10 +236,10 @@ class _Job:
                 part = share[0] + (share[1] - share[0]) * (done_nbytes + nbytes) / max(self._total_nbytes, 1)
                 self._on_progress(Progress(int(part * self._total_nbytes), self._total_nbytes, self._rows + rows))
 
-        alone = {"tell": report_progress} if self._workers.jobs == 1 else {}
-        fresh = iter(self._workers.in_order(partial(do, work=work, **alone), wanted))
+        unmade = [span for span in spans if span.index not in known]
+        fresh = iter(make_all(product, unmade, self._workers, report_progress))
         receipts = []
-        for span, _ in items:
+        for span in spans:
             receipt = known.get(span.index) or next(fresh)
             self._ledger.take(receipt)
             receipts.append(receipt)
@@ -243,13 +250,13 @@ class _Job:
             raise AssertionError("more receipts than spans, please report this")
         return receipts
 
-    def _receipts(self, phase: str, spans: dict[int, Span]) -> dict[int, Receipt]:
+    def _receipts(self, phase: str, spans: set[int]) -> dict[int, Receipt]:
         """Find the receipts that an interrupted run left and that hold still, and say how many there are."""
         left = {index: receipt for index, receipt in self._outputs.receipts(phase).items() if index in spans}
         if not left:
             return {}
         verify = partial(_holds, folder=str(self._outputs.folder), verify_inputs=self._options.verify_inputs)
-        held = self._workers.in_order(verify, [(spans[index], receipt) for index, receipt in left.items()])
+        held = self._workers.in_order(verify, [(self._spans[index], receipt) for index, receipt in left.items()])
         known = {index: receipt for (index, receipt), holds in zip(left.items(), held, strict=True) if holds}
         notes, done = self._ledger.report.notes, "scanned" if phase == "scan" else "converted"
         notes.append(f"goes on from an interrupted run: {len(known):,} of {len(spans):,} spans were {done} before")

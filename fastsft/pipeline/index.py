@@ -54,7 +54,7 @@ def write_index(
     if target.exists() and not _is_index(target):
         raise UsageError(f"{target} is no index of fastsft, and would be overwritten; choose another output")
     with Scan(shards, notes, options) as scan:
-        from fastsft.pipeline.scans import scanned_lines
+        from fastsft.pipeline.choosing import scanned_lines
         from fastsft.selection.index_file import columns_for, write_table  # Polars: not before the workers are forked
 
         names = columns_for(options)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 
 from fastsft.errors import FailedRun, TooManyRefused
 from fastsft.inputs.shards import Shard, printable
@@ -48,7 +46,7 @@ class Ledger:
         """
         report = self.report
         first = report.inputs[receipt.ranges[0].place]
-        before = first.fates.lines
+        before = 0 if receipt.is_numbered else first.fates.lines
         if receipt.refused is not None:
             self.refused.append(RefusedPart(receipt.refused, first.path, before))
         if receipt.table is not None:
@@ -65,42 +63,8 @@ class Ledger:
         if receipt.left_out:
             report.left_out = added(report.left_out, receipt.left_out)
         self.seen = merged(self.seen, receipt.seen)
-        self._check_refused()
-
-    def _check_refused(self) -> None:
         if self._options.refuses_too_many(self.report.fates.all_refused, None):
             raise TooManyRefused(self._refusals(self._options), self.report)
-
-    def know(self, place: int, fates: Fates, problem: str | None, refused: Sequence[RefusedLine]) -> None:
-        """Take in what an index knows of a shard.
-
-        Raises:
-            TooManyRefused: More lines were refused than may be.
-        """
-        entry = self.report.inputs[place]
-        entry.problem = problem
-        entry.fates += fates
-        self.report.fates += fates
-        self._first_refused = self._first_refused or next(iter(refused), None)
-        self._check_refused()
-
-    def refuse(self, refused: Iterable[tuple[int, int, int, str, str]]) -> list[RefusedLine]:
-        """Take in lines that have no row, and return them: place, line, offset, reason and problem of each, in order.
-
-        Raises:
-            TooManyRefused: More lines were refused than may be.
-        """
-        found = []
-        for place, several in groupby(refused, key=lambda line: line[0]):
-            entry = self.report.inputs[place]
-            lines = [RefusedLine(entry.path, *line[1:]) for line in several]
-            fates = Fates(refused=dict(Counter(line.reason for line in lines)))
-            entry.fates += fates
-            self.report.fates += fates
-            self._first_refused = self._first_refused or lines[0]
-            found += lines
-        self._check_refused()
-        return found
 
     def drop(self, dropped: Iterable[tuple[int, str, int]]) -> None:
         """Take in how many lines of which shard, by its place, were dropped for which reason."""

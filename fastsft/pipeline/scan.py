@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fastsft.execution.spans import make_all
 from fastsft.execution.workers import Workers, jobs_for
 from fastsft.inputs.shards import Shard, expanded_nbytes, spans_of
 from fastsft.options import Options
 from fastsft.pipeline.ledger import Ledger
-from fastsft.pipeline.spans import Work, scan_span
+from fastsft.pipeline.two_passes import LineTable
 from fastsft.report import Progress
 
 
@@ -52,8 +52,8 @@ class Scan(contextlib.ExitStack):
         Raises:
             FailedRun: There is no rollout.
         """
-        work = Work(
-            self._options, str(self.folder), phase="scan", columns=tuple(names), every_line=every_line, reduce=reduce
+        table = LineTable(
+            options=self._options, folder=str(self.folder), columns=tuple(names), every_line=every_line, reduce=reduce
         )
         total = sum(span.nbytes for span in self._spans)
         done = 0
@@ -62,8 +62,7 @@ class Scan(contextlib.ExitStack):
             if on_progress:
                 on_progress(Progress(done + nbytes, total, rows))
 
-        alone: dict[str, Any] = {"tell": report_progress} if self._workers.jobs == 1 else {}
-        receipts = self._workers.in_order(partial(scan_span, work=work, **alone), self._spans)
+        receipts = make_all(table, self._spans, self._workers, report_progress)
         for span, receipt in zip(self._spans, receipts, strict=True):
             self.ledger.take(receipt)
             done += span.nbytes

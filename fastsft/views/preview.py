@@ -16,7 +16,7 @@ from fastsft.formats.turns import Turn
 from fastsft.inputs.lines import line_starts, lines_in
 from fastsft.inputs.shards import ByteRange, Shard, find_shards
 from fastsft.options import Options
-from fastsft.pipeline.spans import judged_line, too_long
+from fastsft.pipeline.judging import judged_line, too_long
 from fastsft.rollouts.rollout import decoded
 from fastsft.views.terminal import size_of
 

@@ -1,15 +1,21 @@
-"""Scan rollouts for the table of what is known of each, span by span, and read it."""
+"""From the table of lines to the lines that are converted: what is between two passes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import polars as pl
 
-from fastsft.inputs.shards import ByteRange, Span
+from fastsft.inputs.shards import ByteRange, Shard, Span, printable
+from fastsft.outputs.receipts import RangeFates, Receipt
+from fastsft.outputs.segments import SegmentWriter
 from fastsft.pipeline.ledger import Ledger
-from fastsft.pipeline.spans import ChosenSpan
+from fastsft.pipeline.two_passes import ChosenSpan
+from fastsft.report import Fates, RefusedLine
+from fastsft.selection.index_file import KnownShard
 from fastsft.selection.table import TablePart, read_parts
 
 _MOST_SHARD_NBYTES = 1 << 44
@@ -43,3 +49,30 @@ def _edges(ranges: Sequence[ByteRange], *, end: bool) -> pl.Series:
 def _in_input(place: pl.Expr, offset: pl.Expr) -> pl.Expr:
     """Return one number that orders bytes as the input does: files of up to 16 TiB, up to a million of them."""
     return (place.cast(pl.UInt64) * _MOST_SHARD_NBYTES + offset).alias("edge")
+
+
+def receipt_of_index(known: Sequence[KnownShard], folder: Path) -> Receipt:
+    """Return the receipt of what an index knows of shards beside their rollouts."""
+    ranges = [RangeFates(shard.place, shard.fates, shard.problem) for shard in known]
+    return _receipt(ranges, [line for shard in known for line in shard.refused], folder)
+
+
+def receipt_of_rowless(
+    lines: Iterable[tuple[int, int, int, str, str]], shards: Sequence[Shard], folder: Path
+) -> Receipt | None:
+    """Return the receipt of lines that have no row: shard, line, offset, reason and problem of each; None without."""
+    refused: list[RefusedLine] = []
+    ranges = []
+    for place, of_shard in groupby(lines, key=lambda line: line[0]):
+        found = [RefusedLine(printable(shards[place].path), *line[1:]) for line in of_shard]
+        ranges.append(RangeFates(place, Fates(refused=dict(Counter(line.reason for line in found)))))
+        refused += found
+    return _receipt(ranges, refused, folder) if refused else None
+
+
+def _receipt(ranges: list[RangeFates], refused: Sequence[RefusedLine], folder: Path) -> Receipt:
+    """Write refused lines that no span has written, and return the receipt."""
+    with SegmentWriter(folder, "known") as writer:
+        writer.write_refused(refused)
+        _, segment = writer.finish()
+    return Receipt(-1, ranges, refused=segment, first_refused=next(iter(refused), None), is_numbered=True)

@@ -1,0 +1,190 @@
+"""What becomes of each line by itself: refused for its form, dropped for what it says, or a rollout that has a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from fastsft.errors import Dropped, Refused
+from fastsft.formats import FORMATS
+from fastsft.formats.row import Row
+from fastsft.formats.turns import Turn, conversation
+from fastsft.inputs.encoding import is_utf8
+from fastsft.inputs.lines import LineBlock, is_blank, line_starts
+from fastsft.inputs.shards import ByteRange, Shard, printable
+from fastsft.options import Options
+from fastsft.report import Fates, RefusedLine
+from fastsft.rollouts.depth import prune_deep_values
+from fastsft.rollouts.rollout import Rollout, rollout_of
+from fastsft.selection import gates
+
+_encoder = msgspec.json.Encoder()  # built once per process; cannot be pickled, so never passed around
+_any = msgspec.json.Decoder()
+
+RowMaker: TypeAlias = Callable[[Rollout], Row]
+
+
+class JudgedBlock(NamedTuple):
+    """A block of lines of which it is known whether each is a rollout.
+
+    Attributes:
+        shard: What it is of.
+        before: How many lines stand before it in its range.
+        fates: Those of the lines that are no rollouts.
+        refused: The same, one by one, numbered from 1 at the first line of the range.
+        numbers: Which lines are rollouts, from 0 at the first of the block.
+        rollouts: These rollouts, in the same order.
+        offsets: Where each line begins in the shard, and after the last where the next would.
+        data: The bytes of all lines.
+    """
+
+    shard: Shard
+    before: int
+    fates: Fates
+    refused: list[RefusedLine]
+    numbers: list[int]
+    rollouts: list[Rollout]
+    offsets: list[int]
+    data: memoryview
+
+    def line(self, number: int) -> memoryview:
+        """Return the bytes of a line."""
+        first = self.offsets[0]
+        return self.data[self.offsets[number] - first : self.offsets[number + 1] - first - 1]
+
+    def refuse(self, number: int, problem: Refused) -> None:
+        """Refuse a line."""
+        self.fates.refused[problem.reason] = self.fates.refused.get(problem.reason, 0) + 1
+        path, line = printable(self.shard.path), self.before + number + 1
+        self.refused.append(RefusedLine(path, line, self.offsets[number], problem.reason, problem.problem))
+
+    def drop(self, reason: str) -> None:
+        """Drop a line."""
+        self.fates.dropped[reason] = self.fates.dropped.get(reason, 0) + 1
+
+    def row(self, number: int, rollout: Rollout, make: RowMaker) -> Row | None:
+        """Return the row of a line, or None where it is refused or dropped."""
+        try:
+            try:
+                return make(rollout)
+            except RecursionError:
+                return row_of(rollout, self.line(number), make)
+        except Refused as problem:
+            self.refuse(number, problem)
+        except Dropped as unwanted:
+            self.drop(unwanted.reason)
+        return None
+
+
+def judge_block(lines: LineBlock, part: ByteRange, before: int, options: Options) -> JudgedBlock:
+    """Decode every line of a block, before which so many stand in its range, and refuse those that are no rollout."""
+    starts = line_starts(lines.data)
+    offsets = [lines.offset + start for start in starts] if lines.offset else starts
+    numbers: list[int] = []
+    rollouts: list[Rollout] = []
+    data = memoryview(lines.data)
+    judged = JudgedBlock(part.shard, before, Fates(lines=len(starts) - 1), [], numbers, rollouts, offsets, data)
+    all_fit = is_utf8(lines.data) and len(data) <= options.max_line_nbytes
+    for number, (start, next_start) in enumerate(pairwise(starts)):
+        line = data[start : next_start - 1]
+        try:
+            if not all_fit:
+                _check_fit(line, options)
+            rollouts.append(rollout_of(line))
+            numbers.append(number)
+        except Refused as problem:
+            if is_blank(line):
+                judged.fates.blank += 1
+            else:
+                judged.refuse(number, problem)
+    if lines.too_long_nbytes is not None:
+        judged.refuse(judged.fates.lines, too_long(lines.too_long_nbytes, options))
+        judged.fates.lines += 1
+    return judged
+
+
+def _check_fit(line: memoryview, options: Options) -> None:
+    if len(line) > options.max_line_nbytes:
+        raise too_long(len(line), options)
+    if not is_utf8(bytes(line)):
+        raise Refused("bad_utf8", "the line is not valid UTF-8")
+
+
+def too_long(nbytes: int, options: Options) -> Refused:
+    """Return why a line of so many bytes is refused."""
+    limit = options.max_line_nbytes
+    return Refused("line_too_long", f"the line has {nbytes:,} bytes, more than --max-line allows ({limit:,})")
+
+
+def drop_reasons(judged: JudgedBlock, options: Options) -> list[str | None]:
+    """Return the drop reason of each rollout for what it says itself, or None.
+
+    Raises:
+        FailedRun: `--where` cannot be worked out for one.
+    """
+    reasons = gates.drop_reasons(judged.rollouts, options)
+    kept = [index for index, reason in enumerate(reasons) if reason is None]
+    if gates.only_value_criteria(options) or not kept:
+        return reasons
+    from fastsft.selection.criteria import columns_beyond_values  # Polars: not before it is needed
+    from fastsft.selection.criteria import drop_reasons as reasons_by_columns
+    from fastsft.selection.table import ShardPlace, columns
+
+    rollouts, lines = [judged.rollouts[index] for index in kept], [judged.numbers[index] for index in kept]
+    shard = ShardPlace(printable(judged.shard.path), judged.shard.place)
+    names = columns_beyond_values(options) or ("place",)  # without a column, a table has no lines
+    known = columns(names, rollouts, place=shard, lines=lines, offsets=judged.offsets)
+    for index, reason in zip(kept, reasons_by_columns(known, options), strict=True):
+        reasons[index] = reason
+    return reasons
+
+
+def row_maker(options: Options, *, judging: bool = True) -> RowMaker:
+    """Return what makes rows; with `judging`, it also drops rows that are too long or would not train."""
+    make = partial(FORMATS[options.format], layout=options.layout)
+    if not (judging and options.judges_rows):
+        return make
+    from fastsft.checks.judge import row_judge
+
+    judge = row_judge(options)
+
+    def make_judged(rollout: Rollout) -> Row:
+        row = make(rollout)
+        judge(_any.decode(_encoder.encode(row.body)))
+        return row
+
+    return make_judged
+
+
+def row_of(rollout: Rollout, line: memoryview, make: RowMaker) -> Row:
+    """Return the row of a rollout, whose line is read again where something that no row uses nests too deep.
+
+    Raises:
+        NoRow: It has none.
+    """
+    try:
+        return make(rollout)
+    except RecursionError:
+        return make(rollout_of(prune_deep_values(bytes(line))))
+
+
+def judged_line(line: bytes, options: Options) -> tuple[str, Rollout | None, Sequence[Turn]]:
+    """Say in words what becomes of one line judged by itself, and return its rollout and turns where it has them."""
+    shard = Shard("", len(line), 0)
+    judged = judge_block(LineBlock(line, 0), ByteRange(shard, 0, len(line)), 0, options)
+    if judged.refused:
+        return f"refused: {judged.refused[0].reason}: {judged.refused[0].problem}", None, []
+    if not judged.rollouts:
+        return "blank", None, []
+    (rollout,) = judged.rollouts
+    (reason,) = drop_reasons(judged, options)
+    try:
+        turns = conversation(rollout).turns
+        row_of(rollout, memoryview(line), row_maker(options))
+    except Refused as problem:
+        return f"refused: {problem.reason}: {problem.problem}" if reason is None else f"dropped: {reason}", rollout, []
+    return "kept" if reason is None else f"dropped: {reason}", rollout, turns

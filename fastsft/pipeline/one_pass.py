@@ -1,0 +1,114 @@
+"""Rows of a run in which each line is judged by itself: a span is read once, and its rows are written."""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import msgspec
+
+from fastsft.errors import DamagedShard
+from fastsft.execution.memory import no_garbage_collection
+from fastsft.execution.spans import ReportProgress
+from fastsft.formats.row import Row
+from fastsft.inputs.encoding import escape_line_separators
+from fastsft.inputs.lines import LineBlock
+from fastsft.inputs.shards import ByteRange, Span
+from fastsft.options import Options
+from fastsft.outputs.receipts import RangeFates, Receipt
+from fastsft.pipeline.judging import drop_reasons, judge_block, row_maker
+from fastsft.pipeline.staged import StagedProduct
+from fastsft.report import Fates, RefusedLine, added
+from fastsft.selection.seen import Seen, merged, seen_in
+
+_encoder = msgspec.json.Encoder()  # built once per process; cannot be pickled, so never passed around
+
+
+class EncodedRows:
+    """Rows as lines of JSON, and what is counted of them."""
+
+    def __init__(self) -> None:
+        self._bodies: list[msgspec.Struct] = []
+        self.left_out: dict[str, int] = {}
+        self.trimmed = 0
+
+    def __len__(self) -> int:
+        return len(self._bodies)
+
+    def add(self, row: Row) -> None:
+        """Add a row."""
+        self._bodies.append(row.body)
+        self.trimmed += row.turns_cut > 0
+        for what in row.left_out:
+            self.left_out[what] = self.left_out.get(what, 0) + 1
+
+    def encode(self) -> bytes:
+        """Return them as lines, one each to every loader."""
+        return escape_line_separators(_encoder.encode_lines(self._bodies))
+
+
+class _ConvertedBlock(NamedTuple):
+    """What a block of lines gave."""
+
+    fates: Fates
+    refused: list[RefusedLine]
+    rows: bytes
+    left_out: dict[str, int]
+    seen: Seen | None
+
+
+class Rows(StagedProduct, frozen=True, kw_only=True):
+    """The rows of the kept lines of each span."""
+
+    phase: ClassVar[str] = "convert"
+
+    def make(self, span: Span, report_progress: ReportProgress | None = None) -> Receipt:
+        """Give every line of a span its fate, and write the rows of the kept ones.
+
+        Raises:
+            FailedRun: An input is not what it was, or the rows cannot be written.
+        """
+        ranges: list[RangeFates] = []
+        left_out: dict[str, int] = {}
+        seen: Seen | None = None
+        first: RefusedLine | None = None
+        done = kept = 0
+        with self.writer(span.index) as writer:
+            for one in span.ranges:
+                fates, mark = Fates(), writer.mark()
+                try:
+                    for lines in self.blocks_in(one):
+                        block = _convert(lines, one, fates.lines, self.options)
+                        writer.write_rows(block.rows, block.fates.kept)
+                        writer.write_refused(block.refused)
+                        first = first or next(iter(block.refused), None)
+                        fates += block.fates
+                        left_out = added(left_out, block.left_out) if block.left_out else left_out
+                        seen = merged(seen, block.seen)
+                        if report_progress:
+                            read = min(lines.offset + len(lines.data) - one.start, one.nbytes)
+                            report_progress(done + read, kept + fates.kept)
+                    ranges.append(RangeFates(one.shard.place, fates))
+                except DamagedShard as damaged:
+                    writer.go_back(mark)
+                    ranges.append(RangeFates(one.shard.place, Fates(), str(damaged)))
+                done, kept = done + one.nbytes, kept + ranges[-1].fates.kept
+            segments, refused = writer.finish()
+        receipt = Receipt(span.index, ranges, segments, refused, first, left_out, None if kept else seen)
+        return self.leave(receipt, span)
+
+
+@no_garbage_collection()
+def _convert(lines: LineBlock, one: ByteRange, before: int, options: Options) -> _ConvertedBlock:
+    judged = judge_block(lines, one, before, options)
+    reasons = drop_reasons(judged, options) if judged.rollouts else []
+    rows, make = EncodedRows(), row_maker(options)
+    for number, rollout, reason in zip(judged.numbers, judged.rollouts, reasons, strict=True):
+        if reason is not None:
+            judged.drop(reason)
+        elif row := judged.row(number, rollout, make):
+            rows.add(row)
+    judged.fates.kept, judged.fates.trimmed = len(rows), rows.trimmed
+    judged.refused.sort(key=lambda line: line.line)
+    # Asked only where nothing is kept, as it says why a run keeps nothing.
+    seen = None if judged.fates.kept else seen_in(judged.rollouts)
+    return _ConvertedBlock(judged.fates, judged.refused, rows.encode(), rows.left_out, seen)

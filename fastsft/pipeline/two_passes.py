@@ -1,0 +1,205 @@
+"""Rows of a run that compares lines: the table of all lines first, then the rows of those that were chosen from it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import msgspec
+
+from fastsft.errors import DamagedShard, FailedRun, NoRow, Refused
+from fastsft.execution.memory import no_garbage_collection
+from fastsft.execution.spans import ReportProgress
+from fastsft.formats.row import content_hash
+from fastsft.inputs.lines import LineBlock, NumberedLines, chosen_lines
+from fastsft.inputs.shards import ByteRange, Span, printable
+from fastsft.options import Options
+from fastsft.outputs.receipts import RangeFates, Receipt
+from fastsft.pipeline.judging import JudgedBlock, RowMaker, drop_reasons, judge_block, row_maker, row_of
+from fastsft.pipeline.one_pass import EncodedRows
+from fastsft.pipeline.staged import StagedProduct
+from fastsft.report import Fates, RefusedLine, added
+from fastsft.rollouts.rollout import Rollout, rollout_of
+from fastsft.selection import gates
+
+_NOT_ASKED = (None, None, None)
+
+
+class _ScannedBlock(NamedTuple):
+    """What the lines of a block are known to hold."""
+
+    fates: Fates
+    refused: list[RefusedLine]
+    tables: list[Any]
+
+
+class LineTable(StagedProduct, frozen=True, kw_only=True):
+    """The part of the table of lines that each span has, its lines numbered from 1 at the first of each range.
+
+    Attributes:
+        columns: Which columns.
+        every_line: Whether a row is tried for every line, and not for those alone that no other criterion drops.
+        reduce: What turns the table of a span into what is written of it; None where that is the table.
+    """
+
+    phase: ClassVar[str] = "scan"
+    columns: tuple[str, ...]
+    every_line: bool = False
+    reduce: Callable[[Any], Any] | None = None
+
+    def make(self, span: Span, report_progress: ReportProgress | None = None) -> Receipt:
+        """Scan the lines of a span, and write what is known of its rollouts.
+
+        Raises:
+            FailedRun: An input is not what it was, or the table cannot be written.
+        """
+        from fastsft.selection.table import write_part
+
+        ranges: list[RangeFates] = []
+        tables: list[Any] = []
+        first: RefusedLine | None = None
+        done = 0
+        with self.writer(span.index) as writer:
+            for one in span.ranges:
+                fates, mark, kept = Fates(), writer.mark(), len(tables)
+                try:
+                    for lines in self.blocks_in(one):
+                        block = self._scan(lines, one, fates.lines)
+                        tables += block.tables
+                        writer.write_refused(block.refused)
+                        first = first or next(iter(block.refused), None)
+                        fates += block.fates
+                        if report_progress:
+                            report_progress(done + min(lines.offset + len(lines.data) - one.start, one.nbytes), 0)
+                    ranges.append(RangeFates(one.shard.place, fates))
+                except DamagedShard as damaged:
+                    writer.go_back(mark)
+                    del tables[kept:]
+                    ranges.append(RangeFates(one.shard.place, Fates(), str(damaged)))
+                done += one.nbytes
+            refused = writer.finish()[1]
+        name = f"{self.phase}-{span.index:06}.{secrets.token_hex(4)}.arrow" if tables else None
+        if name:
+            write_part(tables, self.path / name, self.reduce)
+        rollouts = sum(map(len, tables))
+        return self.leave(Receipt(span.index, ranges, [], refused, first, table=name, rollouts=rollouts), span)
+
+    @no_garbage_collection()
+    def _scan(self, lines: LineBlock, one: ByteRange, before: int) -> _ScannedBlock:
+        from fastsft.selection.table import FROM_ROWS, ShardPlace, table, with_rows
+
+        judged = judge_block(lines, one, before, self.options)
+        if not judged.rollouts:
+            return _ScannedBlock(judged.fates, judged.refused, [])
+        known = table(
+            [name for name in self.columns if name not in FROM_ROWS],
+            judged.rollouts,
+            place=ShardPlace(printable(one.shard.path), one.shard.place),
+            lines=judged.numbers,
+            offsets=judged.offsets,
+            numbers=[number + before for number in judged.numbers],
+        )
+        if set(FROM_ROWS) & set(self.columns):
+            known = with_rows(known, self._known_of_rows(judged))
+        return _ScannedBlock(judged.fates, judged.refused, [known.select(self.columns)])
+
+    def _known_of_rows(self, judged: JudgedBlock) -> list[tuple[str | None, str | None, bytes | None]]:
+        reasons: list[str | None] = [None] * len(judged.rollouts)
+        if not self.every_line:
+            try:
+                reasons = drop_reasons(judged, self.options)
+            except FailedRun:  # of `--where`, which may yet be asked of fewer lines
+                reasons = gates.drop_reasons(judged.rollouts, self.options)
+        make, is_hashed = row_maker(self.options), "content" in self.columns
+        return [
+            _known_of_row(rollout, judged.line(number), make, is_hashed=is_hashed) if reason is None else _NOT_ASKED
+            for number, rollout, reason in zip(judged.numbers, judged.rollouts, reasons, strict=True)
+        ]
+
+
+def _known_of_row(
+    rollout: Rollout, line: memoryview, make: RowMaker, *, is_hashed: bool
+) -> tuple[str | None, str | None, bytes | None]:
+    """Return why a line has no row, in a word and in a sentence, and the hash of the row it has."""
+    try:
+        row = row_of(rollout, line, make)
+    except NoRow as problem:
+        return problem.reason, problem.problem, None
+    return None, None, content_hash(row) if is_hashed else None
+
+
+class ChosenSpan(msgspec.Struct, frozen=True):
+    """A span of which some lines were chosen.
+
+    Attributes:
+        span: The span.
+        slices: For each of its ranges, from where to where its lines stand in the file of chosen lines.
+    """
+
+    span: Span
+    slices: tuple[tuple[int, int], ...]
+
+    @property
+    def index(self) -> int:
+        """Which span it is."""
+        return self.span.index
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of files the span takes in."""
+        return self.span.nbytes
+
+
+class ChosenRows(StagedProduct, frozen=True, kw_only=True):
+    """The rows of the lines of each span that were chosen, one split after the other.
+
+    Attributes:
+        chosen: The file of chosen lines.
+    """
+
+    phase: ClassVar[str] = "convert"
+    chosen: str
+
+    def make(self, span: ChosenSpan, report_progress: ReportProgress | None = None) -> Receipt:
+        """Write the rows of the chosen lines of a span.
+
+        Raises:
+            FailedRun: A line is not the rollout that was scanned, or the rows cannot be written.
+        """
+        from fastsft.selection.table import read_chosen
+
+        parts, max_line = span.span.ranges, self.options.max_line_nbytes
+        ranges = [RangeFates(one.shard.place, Fates()) for one in parts]
+        left_out: dict[str, int] = {}
+        done = 0
+        total = sum(stop - start for start, stop in span.slices) or 1
+        with self.writer(span.index) as writer:
+            lines_of = [read_chosen(self.chosen, one, *cut) for one, cut in zip(parts, span.slices, strict=True)]
+            for split in sorted({lines.split for by_split in lines_of for lines in by_split}):
+                for fates, by_split in zip((one.fates for one in ranges), lines_of, strict=True):
+                    for lines in by_split:
+                        if lines.split != split:
+                            continue
+                        for numbered in chosen_lines(lines, nbytes=self.block_nbytes, max_line=max_line):
+                            rows = _convert_chosen(numbered, lines.range.shard.path, self.options)
+                            writer.write_rows(rows.encode(), len(rows), split)
+                            fates.kept += len(rows)
+                            fates.trimmed += rows.trimmed
+                            left_out = added(left_out, rows.left_out) if rows.left_out else left_out
+                            done += len(numbered)
+                            if report_progress:
+                                report_progress(span.nbytes * done // total, done)
+            segments = writer.finish()[0]
+        return self.leave(Receipt(span.index, ranges, segments, left_out=left_out), span.span)
+
+
+@no_garbage_collection()
+def _convert_chosen(lines: NumberedLines, path: str, options: Options) -> EncodedRows:
+    rows, make = EncodedRows(), row_maker(options, judging=False)  # the scan did
+    for number, line in lines:
+        try:
+            rows.add(row_of(rollout_of(line), line, make))
+        except Refused:
+            raise FailedRun(f"{path}:{number}: not the rollout that was scanned") from None
+    return rows
