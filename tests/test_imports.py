@@ -30,47 +30,44 @@ def test_lines_are_judged_by_gates_and_reward_and_converted_without_polars(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("text", "count", "expected"),
+    ("by_polars", "text", "expected"),
     [
-        ("plain", 100_000, "True False"),
-        ("plain \u00a0" + "x" * 500, 30, "True False"),
-        ("plain \u00a0" + "x" * 500, 100, "True True"),
-        ("\u2014", 30, "True False"),
-        ("\u2014", 400, "True True"),
+        (False, "\u4e28" * 1000, "True False"),
+        (True, "plain" * 1000, "True False"),
+        (True, "plain" * 10_000 + "\u4e28", "True False"),
+        (True, "\u4e28" * 1000, "True True"),
     ],
 )
-def test_bytes_are_checked_by_polars_once_there_were_many_to_decode(text, count, expected):
+def test_text_that_is_dense_beyond_ascii_is_checked_by_polars_where_the_caller_says_that_it_pays(
+    by_polars, text, expected
+):
     script = f"""
 import sys
 from fastsft.inputs import encoding
-encoding._CHECKED_NBYTES, encoding._to_decode_nbytes = 10_000, 300_000
-print(encoding.is_utf8(({text!r} * 10 + "\\n").encode() * {count}), "polars" in sys.modules)
+for _ in range(99):  # what a process has seen before decides nothing
+    checked = encoding.is_utf8(({text!r} + "\\n").encode(), by_polars={by_polars})
+print(checked, "polars" in sys.modules)
 """
     assert in_a_new_process(script) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("by_polars", "text", "expected"),
     [
-        ("words \u00a8" * 1000, "True False"),
-        ("words \u00a8" * 1000 + "\u2028", "True False"),
-        ("words \u00a8" * 1000 + "\u2029", "True False"),
-        ("\u0085" + "words \u00a8" * 1000, "True False"),
-        ("\u4e28" * 1000, "True False"),
-        ("\u4e28" * 5000, "True True"),
-        ("\u4e28" * 5000 + "\u2028", "True True"),
+        (True, "words \u00a8" * 10, "True False"),
+        (True, "\u0085" + "words \u00a8" * 1000, "True True"),
+        (False, "\u4e28" * 5000, "True False"),
+        (True, "\u4e28" * 5000, "True True"),
+        (True, "\u4e28" * 5000 + "\u2028", "True True"),
     ],
 )
-def test_line_ends_are_searched_by_polars_once_much_was_not_ascii(text, expected):
-    """The last byte of what is no line end here is that of one."""
+def test_line_ends_are_searched_by_polars_where_their_last_bytes_are_many(by_polars, text, expected):
     script = f"""
 import sys
 from fastsft.inputs import encoding
-encoding._to_decode_nbytes = 500_000
 text = {text!r}
 escaped = text.replace("\\u2028", "\\\\u2028").replace("\\u2029", "\\\\u2029").replace("\\u0085", "\\\\u0085")
-for _ in range(2):
-    assert encoding.escape_line_separators(text.encode()) == escaped.encode()
+assert encoding.escape_line_separators(text.encode(), by_polars={by_polars}) == escaped.encode()
 print(True, "polars" in sys.modules)
 """
     assert in_a_new_process(script) == expected

@@ -151,7 +151,9 @@ class CheckedRows(msgspec.Struct, frozen=True):
                     if one.start == 0 and lines.offset == len(BOM):
                         check.note("bad_json", "a byte order mark at the beginning")
                     # What is not UTF-8 cannot be searched at once: each line that decodes is looked at.
-                    has_line_ends = not is_utf8(lines.data) or escape_line_separators(lines.data) != lines.data
+                    has_line_ends = not is_utf8(lines.data, by_polars=True) or (
+                        escape_line_separators(lines.data, by_polars=True) != lines.data
+                    )
                     for start, after in pairwise(line_starts(lines.data)):
                         check.line(lines.data[start : after - 1], has_line_ends=has_line_ends)
                     if lines.too_long_nbytes is not None:

@@ -80,15 +80,20 @@ class JudgedBlock(NamedTuple):
         return None
 
 
-def judge_block(lines: LineBlock, part: ByteRange, before: int, options: Options) -> JudgedBlock:
-    """Decode every line of a block, before which so many stand in its range, and refuse those that are no rollout."""
+def judge_block(
+    lines: LineBlock, part: ByteRange, before: int, options: Options, *, by_polars: bool = False
+) -> JudgedBlock:
+    """Decode every line of a block, before which so many stand in its range, and refuse those that are no rollout.
+
+    `by_polars` is for `inputs/encoding.py`.
+    """
     starts = line_starts(lines.data)
     offsets = [lines.offset + start for start in starts] if lines.offset else starts
     numbers: list[int] = []
     rollouts: list[Rollout] = []
     data = memoryview(lines.data)
     judged = JudgedBlock(part.shard, before, Fates(lines=len(starts) - 1), [], numbers, rollouts, offsets, data)
-    all_fit = is_utf8(lines.data) and len(data) <= options.max_line_nbytes
+    all_fit = is_utf8(lines.data, by_polars=by_polars) and len(data) <= options.max_line_nbytes
     for number, (start, next_start) in enumerate(pairwise(starts)):
         line = data[start : next_start - 1]
         try:

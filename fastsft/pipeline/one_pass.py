@@ -8,6 +8,7 @@ import msgspec
 
 from fastsft.errors import DamagedShard
 from fastsft.execution.memory import no_garbage_collection
+from fastsft.execution.polars_after_fork import polars_works
 from fastsft.execution.spans import ReportProgress
 from fastsft.formats.row import Row
 from fastsft.inputs.encoding import escape_line_separators
@@ -41,9 +42,9 @@ class EncodedRows:
         for what in row.left_out:
             self.left_out[what] = self.left_out.get(what, 0) + 1
 
-    def encode(self) -> bytes:
-        """Return them as lines, one each to every loader."""
-        return escape_line_separators(_encoder.encode_lines(self._bodies))
+    def encode(self, *, by_polars: bool) -> bytes:
+        """Return them as lines, one each to every loader; `by_polars` is for `inputs/encoding.py`."""
+        return escape_line_separators(_encoder.encode_lines(self._bodies), by_polars=by_polars)
 
 
 class _ConvertedBlock(NamedTuple):
@@ -57,9 +58,14 @@ class _ConvertedBlock(NamedTuple):
 
 
 class Rows(StagedProduct, frozen=True, kw_only=True):
-    """The rows of the kept lines of each span."""
+    """The rows of the kept lines of each span.
+
+    Attributes:
+        is_large: Whether the input is so large that importing Polars pays where text is dense beyond ASCII.
+    """
 
     phase: ClassVar[str] = "convert"
+    is_large: bool = False
 
     def make(self, span: Span, report_progress: ReportProgress | None = None) -> Receipt:
         """Give every line of a span its fate, and write the rows of the kept ones.
@@ -72,12 +78,13 @@ class Rows(StagedProduct, frozen=True, kw_only=True):
         seen: Seen | None = None
         first: RefusedLine | None = None
         done = kept = 0
+        by_polars = self.is_large and polars_works()
         with self.writer(span.index) as writer:
             for one in span.ranges:
                 fates, mark = Fates(), writer.mark()
                 try:
                     for lines in self.blocks_in(one):
-                        block = _convert(lines, one, fates.lines, self.options)
+                        block = _convert(lines, one, fates.lines, self.options, by_polars=by_polars)
                         writer.write_rows(block.rows, block.fates.kept)
                         writer.write_refused(block.refused)
                         first = first or next(iter(block.refused), None)
@@ -98,8 +105,8 @@ class Rows(StagedProduct, frozen=True, kw_only=True):
 
 
 @no_garbage_collection()
-def _convert(lines: LineBlock, one: ByteRange, before: int, options: Options) -> _ConvertedBlock:
-    judged = judge_block(lines, one, before, options)
+def _convert(lines: LineBlock, one: ByteRange, before: int, options: Options, *, by_polars: bool) -> _ConvertedBlock:
+    judged = judge_block(lines, one, before, options, by_polars=by_polars)
     reasons = drop_reasons(judged, options) if judged.rollouts else []
     rows, make = EncodedRows(), row_maker(options)
     for number, rollout, reason in zip(judged.numbers, judged.rollouts, reasons, strict=True):
@@ -111,4 +118,4 @@ def _convert(lines: LineBlock, one: ByteRange, before: int, options: Options) ->
     judged.refused.sort(key=lambda line: line.line)
     # Asked only where nothing is kept, as it says why a run keeps nothing.
     seen = None if judged.fates.kept else seen_in(judged.rollouts)
-    return _ConvertedBlock(judged.fates, judged.refused, rows.encode(), rows.left_out, seen)
+    return _ConvertedBlock(judged.fates, judged.refused, rows.encode(by_polars=by_polars), rows.left_out, seen)

@@ -89,7 +89,7 @@ class LineTable(StagedProduct, frozen=True, kw_only=True):
     def _scan(self, lines: LineBlock, one: ByteRange, before: int) -> _ScannedBlock:
         from fastsft.selection.table import FROM_ROWS, ShardPlace, table, with_rows
 
-        judged = judge_block(lines, one, before, self.options)
+        judged = judge_block(lines, one, before, self.options, by_polars=True)  # which the table needs anyway
         if not judged.rollouts:
             return _ScannedBlock(judged.fates, judged.refused, [])
         known = table(
@@ -183,7 +183,7 @@ class ChosenRows(StagedProduct, frozen=True, kw_only=True):
                             continue
                         for numbered in chosen_lines(lines, nbytes=self.block_nbytes, max_line=max_line):
                             rows = _convert_chosen(numbered, lines.range.shard.path, self.options)
-                            writer.write_rows(rows.encode(), len(rows), split)
+                            writer.write_rows(rows.encode(by_polars=True), len(rows), split)
                             fates.kept += len(rows)
                             fates.trimmed += rows.trimmed
                             left_out = added(left_out, rows.left_out) if rows.left_out else left_out
