@@ -20,7 +20,7 @@ import generate
 import peers
 from timing import Results, Run, arguments, in_turns, peaks_of, ratios, run, seconds_of, spread
 
-from fastsft.options import nbytes_of
+from fastsft.quantities import nbytes_of
 
 HERE = Path(__file__).parent
 

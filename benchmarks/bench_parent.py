@@ -21,7 +21,7 @@ from typing import NamedTuple
 import corpora
 from timing import Results, arguments
 
-from fastsft.options import nbytes_of
+from fastsft.quantities import nbytes_of
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _CONVERT = ["convert", "{inputs}", "--quiet", "--output"]

@@ -17,7 +17,7 @@ from pathlib import Path
 import corpora
 from timing import Results, arguments, in_turns, peaks_of, ratios, run, seconds_of, spread
 
-from fastsft.options import nbytes_of
+from fastsft.quantities import nbytes_of
 
 
 def main() -> None:

@@ -31,7 +31,8 @@ from fastsft.formats import FORMATS
 from fastsft.inputs.encoding import escape_line_separators, is_utf8
 from fastsft.inputs.lines import line_starts, lines_in
 from fastsft.inputs.shards import ByteRange, find_shards, spans_of
-from fastsft.options import Options, nbytes_of
+from fastsft.options import Options
+from fastsft.quantities import nbytes_of
 from fastsft.rollouts.rollout import Rollout, rollout_of
 from fastsft.selection.gates import drop_reasons
 

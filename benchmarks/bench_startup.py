@@ -12,7 +12,7 @@ from pathlib import Path
 import generate
 from timing import Results, arguments, in_turns, ratios, run, seconds_of, spread
 
-from fastsft.options import nbytes_of
+from fastsft.quantities import nbytes_of
 
 
 def main() -> None:

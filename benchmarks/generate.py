@@ -350,7 +350,7 @@ def main() -> None:
     chosen = parser.parse_args()
     nbytes = 0
     if chosen.size:
-        from fastsft.options import nbytes_of
+        from fastsft.quantities import nbytes_of
 
         nbytes = nbytes_of(chosen.size)
     count = chosen.lines if chosen.lines is not None or chosen.size else 2000

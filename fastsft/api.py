@@ -6,12 +6,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from fastsft.errors import UsageError
 from fastsft.execution.polars_after_fork import check_polars
-from fastsft.options import DEFAULT_MAX_LINE_NBYTES, Options, Split, gates_of, nbytes_of, pass_rate_of, share_of
+from fastsft.options import DEFAULT_MAX_LINE_NBYTES, Split, options_of
 from fastsft.pipeline import run
+from fastsft.quantities import share_of
 from fastsft.report import Progress, Report
 
 if TYPE_CHECKING:
@@ -111,38 +110,8 @@ def convert(
         TooManyRefused: More lines were refused than `max_refused` allows; nothing was published.
         FailedRun: The run could not be finished, every line was refused, or nothing was kept; nothing was published.
     """
-    options = _options(
-        format=format,
-        arguments=arguments,
-        reasoning=reasoning,
-        loss=loss,
-        tools=tools,
-        trainer=trainer,
-        reward_threshold=reward_threshold,
-        max_reward=max_reward,
-        allow=gates_of(allow),
-        where=where,
-        max_tokens=max_tokens,
-        template=None if template is None else os.fspath(template),
-        trainable=trainable,
-        pass_rate=pass_rate_of(pass_rate) if isinstance(pass_rate, str) else pass_rate,
-        dedup=dedup,
-        best_of=best_of,
-        per_task=per_task,
-        per_agent=per_agent,
-        sample=sample,
-        seed=seed,
-        allow_empty=allow_empty,
-        max_refused=max_refused,
-        shards=shards,
-        shard_nbytes=nbytes_of(shard_size) if isinstance(shard_size, str) else shard_size,
-        name=name,
-        compress=compress,
-        max_line_nbytes=nbytes_of(max_line) if isinstance(max_line, str) else max_line,
-        fresh=fresh,
-        verify_inputs=verify_inputs,
-        jobs=jobs,
-    )
+    keywords = dict(locals())
+    options = options_of(keywords)
     shares = {path: share_of(share) if isinstance(share, str) else share for path, share in (splits or {}).items()}
     several = [Split(os.fspath(path), share) for path, share in shares.items()]
     return run(_paths(inputs), output, options, splits=several, index=index, on_progress=on_progress)
@@ -186,21 +155,11 @@ def index(
         UsageError: The arguments are wrong; nothing was read or written.
         FailedRun: The scan could not be finished; nothing was written.
     """
+    keywords = dict(locals())
     check_polars()
     from fastsft.pipeline.index import write_index
 
-    nbytes = nbytes_of(max_line) if isinstance(max_line, str) else max_line
-    options = _options(
-        format=format,
-        arguments=arguments,
-        reasoning=reasoning,
-        loss=loss,
-        tools=tools,
-        trainer=trainer,
-        dedup=dedup,
-        max_line_nbytes=nbytes,
-        jobs=jobs,
-    )
+    options = options_of(keywords)
     return write_index(_paths(inputs), output, options, on_progress=on_progress)
 
 
@@ -230,11 +189,11 @@ def stats(
         UsageError: The arguments are wrong; nothing was read.
         FailedRun: The scan could not be finished.
     """
+    keywords = dict(locals())
     check_polars()
     from fastsft.pipeline.statistics import stats_of
 
-    nbytes = nbytes_of(max_line) if isinstance(max_line, str) else max_line
-    options = _options(reward_threshold=reward_threshold, allow=gates_of(allow), max_line_nbytes=nbytes, jobs=jobs)
+    options = options_of(keywords)
     return stats_of(_paths(inputs), options, on_progress=on_progress)
 
 
@@ -264,7 +223,7 @@ def check(
         FailedRun: A file could not be read to its end.
     """
     check_polars()
-    from fastsft.checks.run import check_rows  # Polars, 0.2 s
+    from fastsft.checks.run import check_rows
 
     path = None if template is None else os.fspath(template)
     return check_rows(_paths(inputs), template=path, max_tokens=max_tokens, jobs=jobs, on_progress=on_progress)
@@ -289,14 +248,6 @@ def verify(output: str | os.PathLike[str], *, jobs: int | None = None) -> Verifi
     from fastsft.outputs.verify import verify_output
 
     return verify_output(output, jobs=jobs)
-
-
-def _options(**settings: object) -> Options:
-    """Build the settings; a value of the wrong type is told as any other wrong value."""
-    try:
-        return msgspec.convert(settings, Options)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"a setting has the wrong type: {error}") from None
 
 
 def _paths(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:

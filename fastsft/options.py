@@ -1,46 +1,34 @@
-"""All settings of a run in one frozen struct, checked once, when it is built."""
+"""Every setting of a run, declared once: its name, type, default, help and check.
+
+`Options` is the one value in which settings travel. The command's options, the keywords of the library and the table
+in README come from its declarations; `tests/test_options.py` holds them together.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Iterable
-from fractions import Fraction
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Annotated, Any, get_type_hints
 
 import msgspec
 
 from fastsft.errors import UsageError
 from fastsft.formats import CHOICES, FORMATS, TRAINERS
 from fastsft.formats.row import Layout
+from fastsft.quantities import nbytes_of, pass_rate_of, refused_limit_of, sample_of, words_of
 from fastsft.storage.compression import SUFFIXES
 
 DEFAULT_SHARD_NBYTES = 1_000_000_000
 DEFAULT_MAX_LINE_NBYTES = 256_000_000
 INDEX_NAME = "fastsft.index.parquet"  # where an index is found by itself, beside the first shard
 
-_UNITS = {"": 1, "B": 1}
-for _power, _letter in enumerate("KMGT", 1):
-    _UNITS |= {_letter: 1000**_power, f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
-_REFUSED_LIMIT = re.compile(r"(\d+)|(\d+(?:\.\d+)?)%")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-_SAMPLE = re.compile(r"(\d{1,18})|(\d{1,3}(?:\.\d{1,6})?)%")  # so that no product goes beyond 64 bits
 # What a line can say of itself that keeps it out; `allow` lets it in. The order is that of asking.
 GATES = ("masked", "failed", "unverified", "incomplete", "no_generation", "no_user_turn")
-
 UNTRAINABLE = "untrainable:"  # begins the reason of rows in which `check` finds a fault; its name follows
-
-_OF_NO_BYTE = ("jobs", "span_nbytes", "fresh", "verify_inputs")  # settings that never change a byte of what is written
-LAYOUT_CHOICES = {
-    "arguments": ("object", "string"),
-    "reasoning": ("field", "think", "drop"),
-    "loss": ("own",),
-    "tools": ("list", "string"),
-    "trainer": TRAINERS,
-}
-_FLAGS = {"trainer": "for"}  # options of the command that are called otherwise
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Split(msgspec.Struct, frozen=True):
@@ -50,77 +38,308 @@ class Split(msgspec.Struct, frozen=True):
     share: float
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run is asked to do, but for its inputs and its output.
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of a setting beside its name, type and default.
 
     Attributes:
-        format: The layout of the rows, a name in `fastsft.FORMATS`.
-        arguments: For `chat`: arguments of calls as an `object` (if None) or a JSON `string`.
-        reasoning: For `chat`: reasoning in a `field` of its own (if None), in `think` tags, or `drop`.
-        loss: `own` marks the turns that the model sampled; None marks nothing. Not for `simple`.
-        tools: Tools as a `list` (if None), or as one JSON `string`. Not for `simple`.
-        trainer: The trainer whose loader is to read the rows: images in the form that it reads.
-        reward_threshold: Keep rollouts with reward >= this; no unit, any finite number.
-        max_reward: Keep rollouts with reward <= this; None for no limit.
-        allow: Gates to lift, from `GATES`, or `all`.
-        where: Keep lines of which this SQL expression over the table's columns is true.
-        max_tokens: Keep what has no more tokens, as recorded with the rollout; what has an unknown number, too.
-        template: A chat template, for `trainable`; the folder of a tokenizer, for `max_tokens` of the rendered row.
-        trainable: Leave out rows in which `check` finds a fault, with `template` those that it finds there, too.
-        pass_rate: Keep tasks whose share of rollouts at or above the threshold lies between these two, both included.
-        dedup: Keep the first of rows with the same content, within and across tasks.
-        best_of: Keep this many of a task: the highest rewards, then fewer tokens, then fewer bytes, then the earlier.
-        per_task: Keep at most this many of a task, at random.
-        per_agent: Keep at most this many of an agent, at random.
-        sample: Keep a number of lines, or a share as in `10%`, at random.
-        seed: What the random choices depend on, beside the input.
-        allow_empty: Publish no rows where none are kept, instead of failing.
-        max_refused: Fail if more lines are refused: a count, or a share of the
-            lines that are not blank, as in `1%`. None for no limit.
-        shards: Write this many shards of nearly equal row counts.
-        shard_nbytes: Write shards of at most this many bytes; a longer row has one of its own.
-        name: What the names of shards begin with.
-        compress: Compress the rows: `gz` or `zst`. None leaves it to the suffix of the output.
-        max_line_nbytes: Refuse longer lines unread, in bytes.
-        jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
-            Never changes a byte of what is written.
-        fresh: Begin anew, though a run that died left something to go on from.
-        verify_inputs: Hash the inputs, so that a run goes on only from spans whose bytes are the same.
-        span_nbytes: Bytes of input in a span; None for what follows from the size of the input. Shards of a run hold
-            whole spans; otherwise it never changes a byte of what is written.
+        help: What it does, a sentence, for `--help` and README.
+        more: What README says beside that.
+        metavar: What stands for its value; empty for a switch.
+        unset: What README says of the default; empty where the value says it.
+        keyword: What the library calls it, and the command with `-` for `_`; None for the field's name.
+        flags: What the command calls it, where that is not the keyword.
+        read: What turns a word into its value; None where its type does.
+        choices: The values that there are.
+        noun: What an error calls it; None for the name of its flag.
+        least: The least that it may be; None for no limit.
+        commands: The commands that have it.
+        changes_bytes: Whether what is written depends on it.
     """
 
-    format: str = "openai"
-    arguments: str | None = None
-    reasoning: str | None = None
-    loss: str | None = None
-    tools: str | None = None
-    trainer: str | None = None
-    reward_threshold: float = 0.95
-    max_reward: float | None = None
-    allow: tuple[str, ...] = ()
-    where: str | None = None
-    max_tokens: int | None = None
-    template: str | None = None
-    trainable: bool = False
-    pass_rate: tuple[float, float] | None = None
-    dedup: bool = False
-    best_of: int | None = None
-    per_task: int | None = None
-    per_agent: int | None = None
-    sample: int | str | None = None
-    seed: int = 0
-    allow_empty: bool = False
-    max_refused: int | str | None = None
-    shards: int | None = None
-    shard_nbytes: int | None = None
-    name: str = "train"
-    compress: str | None = None
-    max_line_nbytes: int = DEFAULT_MAX_LINE_NBYTES
-    jobs: int | None = None
-    fresh: bool = False
-    verify_inputs: bool = False
-    span_nbytes: int | None = None
+    help: str
+    more: str = ""
+    metavar: str = ""
+    unset: str = ""
+    keyword: str | None = None
+    flags: tuple[str, ...] = ()
+    read: Callable[[Any], Any] | None = None
+    choices: tuple[str, ...] = ()
+    noun: str | None = None
+    least: int | None = None
+    commands: tuple[str, ...] = ("convert",)
+    changes_bytes: bool = True
+
+
+_LAID_OUT = ("convert", "index")
+_ALL = ("convert", "index", "stats")
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run is asked to do, but for its inputs and its output; `help(fastsft.convert)` says what each is."""
+
+    format: Annotated[
+        str,
+        Setting(
+            help=f"Lay rows out as NAME: {', '.join(FORMATS)}.",
+            more="[Which format](#which-format).",
+            metavar="NAME",
+            choices=tuple(FORMATS),
+            commands=_LAID_OUT,
+        ),
+    ] = "openai"
+    arguments: Annotated[
+        str | None,
+        Setting(
+            help="For chat: arguments of calls as an object, or as the JSON string that the model wrote.",
+            metavar="object|string",
+            unset="`object`",
+            choices=("object", "string"),
+            commands=_LAID_OUT,
+        ),
+    ] = None
+    reasoning: Annotated[
+        str | None,
+        Setting(
+            help="For chat: reasoning in a field of its turn, in think tags in front of the text, or left out.",
+            more="The field is `reasoning_content`, the tags are written as NeMo Gym writes them.",
+            metavar="field|think|drop",
+            unset="`field`",
+            choices=("field", "think", "drop"),
+            commands=_LAID_OUT,
+        ),
+    ] = None
+    loss: Annotated[
+        str | None,
+        Setting(
+            help="Mark which assistant turns the model sampled.",
+            more="[Loss where it belongs](#loss-where-it-belongs). Not for `simple`.",
+            metavar="own",
+            unset="no marks",
+            choices=("own",),
+            commands=_LAID_OUT,
+        ),
+    ] = None
+    tools: Annotated[
+        str | None,
+        Setting(
+            help="Tools as a list, or as one JSON string, which no loader alters.",
+            more="TRL, Axolotl and NeMo Automodel read the string, NeMo RL does not. Not for `simple`.",
+            metavar="list|string",
+            unset="`list`",
+            choices=("list", "string"),
+            commands=_LAID_OUT,
+        ),
+    ] = None
+    trainer: Annotated[
+        str | None,
+        Setting(
+            help="Write images and videos in the form that the loader of a trainer reads.",
+            more="NeMo RL trains without the picture on chat's `image_url`.",
+            metavar="|".join(TRAINERS),
+            unset="chat's form",
+            flags=("--for",),
+            choices=TRAINERS,
+            commands=_LAID_OUT,
+        ),
+    ] = None
+    reward_threshold: Annotated[
+        float,
+        Setting(
+            help="Keep rollouts with reward >= SCORE (no unit, usually 0 to 1).",
+            more="A rollout without `reward` counts as 0.0. Also spelled `--reward_threshold`.",
+            metavar="SCORE",
+            flags=("--reward-threshold", "--reward_threshold"),
+            commands=("convert", "stats", "show"),
+        ),
+    ] = 0.95
+    max_reward: Annotated[
+        float | None, Setting(help="Keep rollouts with reward <= SCORE.", metavar="SCORE", unset="no limit")
+    ] = None
+    allow: Annotated[
+        tuple[str, ...],
+        Setting(
+            help=f"Keep rollouts flagged as {', '.join(GATES[:-1])} or {GATES[-1]} (several with commas), or all.",
+            metavar="GATES",
+            unset="none",
+            read=words_of,
+            choices=(*GATES, "all"),
+            noun="gate",
+            commands=("convert", "stats"),
+        ),
+    ] = ()
+    trainable: Annotated[
+        bool,
+        Setting(
+            help="Leave out rows in which `fastsft check` finds a fault; see --template.",
+            more="Each counts as `untrainable:` and the name of the [finding](#will-it-train). Duplicates are left to "
+            "`--dedup`.",
+        ),
+    ] = False
+    template: Annotated[
+        str | None,
+        Setting(
+            help="Judge rows as a chat template renders them: a tokenizer's folder, or FILE.jinja.",
+            more="For `--trainable`, and for `--max-tokens`, which counts by the tokenizer in the folder.",
+            metavar="PATH",
+            unset="what is recorded",
+            read=os.fspath,
+            commands=("convert", "check", "nemo-rl"),
+        ),
+    ] = None
+    where: Annotated[
+        str | None,
+        Setting(
+            help="Keep lines of which EXPR is true, SQL as in \"agent = 'math' AND calls > 0\".",
+            more="[Choosing](#choosing) tells of this option and the next eight.",
+            metavar="EXPR",
+            unset="all",
+        ),
+    ] = None
+    max_tokens: Annotated[
+        int | None,
+        Setting(
+            help="Keep what has at most N tokens, as recorded; rollouts without a count are kept.",
+            metavar="N",
+            unset="no limit",
+            noun="most tokens",
+            least=1,
+            commands=("convert", "check"),
+        ),
+    ] = None
+    pass_rate: Annotated[
+        tuple[float, float] | None,
+        Setting(
+            help="Keep tasks whose share of rollouts at or above the threshold lies in the band.",
+            metavar="LOW:HIGH",
+            unset="all",
+            read=pass_rate_of,
+        ),
+    ] = None
+    dedup: Annotated[bool, Setting(help="Keep the first of rows with the same content.", commands=_LAID_OUT)] = False
+    best_of: Annotated[
+        int | None,
+        Setting(
+            help="Keep the best N of a task: highest reward, then shortest.",
+            metavar="N",
+            unset="all",
+            noun="number of the best",
+            least=1,
+        ),
+    ] = None
+    per_task: Annotated[
+        int | None,
+        Setting(help="Keep at most N of a task, at random.", metavar="N", unset="all", noun="most of a task", least=1),
+    ] = None
+    per_agent: Annotated[
+        int | None,
+        Setting(
+            help="Keep at most N of an agent, at random.", metavar="N", unset="all", noun="most of an agent", least=1
+        ),
+    ] = None
+    sample: Annotated[
+        int | str | None, Setting(help="Keep N lines, or P percent of them, at random.", metavar="N|P%", unset="all")
+    ] = None
+    seed: Annotated[int, Setting(help="What random choices depend on, beside the input.", metavar="N")] = 0
+    allow_empty: Annotated[
+        bool,
+        Setting(
+            help="Write no rows where none are kept, instead of failing.",
+            more="Without it such a run fails, says why, and leaves what was there.",
+        ),
+    ] = False
+    max_refused: Annotated[
+        int | str | None,
+        Setting(
+            help="Publish nothing if more lines are refused: a count, or a share as in 1%.",
+            more="The share is of the lines that are not blank.",
+            metavar="LIMIT",
+            unset="no limit",
+        ),
+    ] = None
+    shards: Annotated[
+        int | None,
+        Setting(
+            help="Write N shards whose row counts differ by one at most.",
+            more="Fewer where rows are fewer. The rows are written twice, as their number must be known first.",
+            metavar="N",
+            unset="by size",
+            noun="number of shards",
+            least=1,
+        ),
+    ] = None
+    shard_nbytes: Annotated[
+        int | None,
+        Setting(
+            help="Write shards of at most SIZE: 500MB, 64MiB.",
+            more="As full as whole [spans](#scale) allow; a span with more rows is cut by itself, and a longer row has "
+            "a shard of its own.",
+            metavar="SIZE",
+            unset="1GB",
+            keyword="shard_size",
+            read=nbytes_of,
+            noun="shard size",
+            least=1,
+        ),
+    ] = None
+    name: Annotated[
+        str, Setting(help="Begin the names of shards with NAME: NAME-00000-of-00004.jsonl.", metavar="NAME")
+    ] = "train"
+    compress: Annotated[
+        str | None,
+        Setting(
+            help="Compress shards; for one file, its suffix .gz or .zst says it.",
+            metavar="|".join(SUFFIXES),
+            unset="plain",
+            choices=tuple(SUFFIXES),
+            noun="compression",
+        ),
+    ] = None
+    max_line_nbytes: Annotated[
+        int,
+        Setting(
+            help="Refuse lines longer than SIZE, without holding them in memory.",
+            metavar="SIZE",
+            unset="256MB",
+            keyword="max_line",
+            read=nbytes_of,
+            noun="longest line",
+            least=1,
+            commands=_ALL,
+        ),
+    ] = DEFAULT_MAX_LINE_NBYTES
+    fresh: Annotated[
+        bool,
+        Setting(
+            help="Begin anew, though an interrupted run left something to go on from.",
+            more="[Interrupted runs](#interrupted-runs).",
+            changes_bytes=False,
+        ),
+    ] = False
+    verify_inputs: Annotated[
+        bool,
+        Setting(
+            help="Hash the inputs, and go on only from spans whose bytes are the same.",
+            more="Without it, size and time of change decide.",
+            changes_bytes=False,
+        ),
+    ] = False
+    jobs: Annotated[
+        int | None,
+        Setting(
+            help="Run N worker processes; 1 stays in this process.",
+            metavar="N",
+            unset="all cores from 96 MiB of input on, else 1",
+            noun="number of jobs",
+            least=1,
+            commands=(*_ALL, "check", "verify", "nemo-rl"),
+            changes_bytes=False,
+        ),
+    ] = None
+    # For tests and benchmarks: no option. Shards of a run hold whole spans; otherwise it never changes a byte.
+    span_nbytes: Annotated[
+        int | None,
+        Setting(help="Bytes of input in a span.", noun="span size", least=1, commands=(), changes_bytes=False),
+    ] = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, naming what can.
@@ -128,17 +347,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             UsageError: A value is out of its range, or two contradict each other.
         """
-        if self.format not in FORMATS:
-            raise UsageError(f"no format named {self.format!r}; there are: {', '.join(FORMATS)}")
-        for name, values in LAYOUT_CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in values:
-                raise UsageError(f"no {_FLAGS.get(name, name)} named {value!r}; there are: {', '.join(values)}")
-            if value is not None and name not in CHOICES[self.format]:
-                able = [other for other in FORMATS if name in CHOICES[other]]
-                raise UsageError(
-                    f"--{_FLAGS.get(name, name)} belongs to the format {' or '.join(able)}, and this is {self.format}"
-                )
+        for name, setting in declared().items():
+            _check_value(setting, flag_of(name), getattr(self, name))
+        for name in LAYOUT_CHOICES:
+            if getattr(self, name) is not None and name not in CHOICES[self.format]:
+                able = " or ".join(other for other in FORMATS if name in CHOICES[other])
+                raise UsageError(f"{flag_of(name)} belongs to the format {able}, and this is {self.format}")
         if not math.isfinite(self.reward_threshold):
             raise UsageError(f"the reward threshold must be a finite number, not {self.reward_threshold}")
         if self.max_reward is not None and not self.max_reward >= self.reward_threshold:
@@ -151,36 +365,17 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("--template is for --max-tokens and --trainable, and neither is given")
         if self.sample is not None:
             sample_of(self.sample)
-        for gate in self.allow:
-            if gate not in (*GATES, "all"):
-                raise UsageError(f"nothing to allow named {gate!r}; there are: {', '.join(GATES)}, all")
-        if self.max_refused is not None and not _REFUSED_LIMIT.fullmatch(str(self.max_refused)):
-            raise UsageError(
-                f"the limit of refused lines is a count or a share, as 100 or 1%, not {self.max_refused!r}"
-            )
-        if self.compress not in (None, *SUFFIXES):
-            raise UsageError(f"no compression named {self.compress!r}; there are: {', '.join(SUFFIXES)}")
+        if self.max_refused is not None:
+            refused_limit_of(self.max_refused)
         if self.shards is not None and self.shard_nbytes is not None:
             raise UsageError("shards are cut by count or by size, not by both")
-        for value, what in (
-            (self.shards, "number of shards"),
-            (self.shard_nbytes, "shard size"),
-            (self.max_line_nbytes, "longest line"),
-            (self.jobs, "number of jobs"),
-            (self.max_tokens, "most tokens"),
-            (self.best_of, "number of the best"),
-            (self.per_task, "most of a task"),
-            (self.per_agent, "most of an agent"),
-            (self.span_nbytes, "span size"),
-        ):
-            if value is not None and value < 1:
-                raise UsageError(f"the {what} must be at least 1, not {value}")
         if not _NAME.fullmatch(self.name):
             raise UsageError(f"a shard name has letters, digits, '.', '_' and '-' alone, not {self.name!r}")
 
     def shown(self) -> dict[str, Any]:
-        """Give the settings that what is written depends on, by name, for the report."""
-        settings = {name: value for name, value in msgspec.to_builtins(self).items() if name not in _OF_NO_BYTE}
+        """Return the settings that what is written depends on, by name, for the report."""
+        settings = msgspec.to_builtins(self)
+        settings = {name: settings[name] for name, setting in declared().items() if setting.changes_bytes}
         chosen = {
             name: getattr(self.layout, name) if name in CHOICES[self.format] else None
             for name in ("arguments", "reasoning", "tools")
@@ -206,7 +401,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def may_compare(self) -> bool:
-        """Tell whether a criterion is asked for that may compare lines; which do, `selection.criteria` says."""
+        """Tell whether a criterion is asked for that may compare lines; which do, `selection/criteria.py` says."""
         asked = (self.where, self.pass_rate, self.best_of, self.per_task, self.per_agent, self.sample)
         return self.dedup or any(value is not None for value in asked)
 
@@ -215,75 +410,59 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
         With `lines` None, before all are known, only a count can be exceeded.
         """
-        match _REFUSED_LIMIT.fullmatch(str(self.max_refused)):
-            case None:
-                return False
-            case limit if limit[1] is not None:
-                return refused > int(limit[1])
-            case limit:
-                return lines is not None and refused > Fraction(limit[2]) / 100 * lines
+        if self.max_refused is None:
+            return False
+        count, share = refused_limit_of(self.max_refused)
+        return refused > count if share is None else lines is not None and refused > share * lines
 
 
-def gates_of(allow: str | Iterable[str]) -> tuple[str, ...]:
-    """Read which gates to lift: words, or several in one with commas between.
-
-    >>> gates_of("masked, failed"), gates_of(["masked,failed", "unverified"])
-    (('masked', 'failed'), ('masked', 'failed', 'unverified'))
-    """
-    several = [allow] if isinstance(allow, str) else allow
-    return tuple(gate.strip() for words in several for gate in str(words).split(","))
+LAYOUT_CHOICES = ("arguments", "reasoning", "loss", "tools", "trainer")  # what a format may have no choice of
 
 
-def sample_of(sample: int | str) -> tuple[int, Fraction | None]:
-    """Read a sample: a number of lines and None, or 0 and a share of them.
-
-    >>> sample_of("1000"), sample_of("2.5%")
-    ((1000, None), (0, Fraction(1, 40)))
-
-    Raises:
-        UsageError: It is neither.
-    """
-    match = _SAMPLE.fullmatch(str(sample))
-    if match is None or (match[2] and Fraction(match[2]) > 100):
-        raise UsageError(f"a sample is a number of lines or a share of them, as 10000 or 10%, not {sample!r}")
-    return (int(match[1]), None) if match[1] else (0, Fraction(match[2]) / 100)
+@lru_cache(maxsize=1)
+def declared() -> dict[str, Setting]:
+    """Return what is declared of each field of `Options`, in order."""
+    hints = get_type_hints(Options, include_extras=True)
+    return {name: hints[name].__metadata__[0] for name in Options.__struct_fields__}
 
 
-def share_of(text: str) -> float:
-    """Read a share: `0.05` or `5%`.
+def keyword_of(name: str) -> str:
+    """Return what the library calls a field of `Options`."""
+    return declared()[name].keyword or name
+
+
+def flag_of(name: str) -> str:
+    """Return what the command calls a field of `Options`."""
+    setting = declared()[name]
+    return setting.flags[0] if setting.flags else f"--{keyword_of(name).replace('_', '-')}"
+
+
+def options_of(keywords: dict[str, Any]) -> Options:
+    """Build the settings from the library's keywords, or the command's words.
 
     Raises:
-        UsageError: It is none.
+        UsageError: A value is of the wrong type, out of its range, or contradicts another.
     """
+    settings = {}
+    for name, setting in declared().items():
+        if keyword_of(name) in keywords:
+            value = keywords[keyword_of(name)]
+            is_written = isinstance(value, (str, os.PathLike)) or setting.read is words_of
+            settings[name] = setting.read(value) if setting.read and is_written else value
     try:
-        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        raise UsageError(f"a share is a number between 0 and 1 or a percentage, as 0.05 or 5%, not {text!r}") from None
+        return msgspec.convert(settings, Options)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"a setting has the wrong type: {error}") from None
 
 
-def pass_rate_of(text: str) -> tuple[float, float]:
-    """Read a band of pass rates, as `0.1:0.9`.
-
-    Raises:
-        UsageError: It is none.
-    """
-    try:
-        low, high = map(float, text.split(":"))
-    except ValueError:
-        raise UsageError(f"a pass rate is two shares of 0 to 1, as 0.1:0.9, not {text!r}") from None
-    return low, high
-
-
-def nbytes_of(size: str) -> int:
-    """Read a size with or without a unit: `1000`, `500MB`, `1.5GB` (powers of 1000), `64MiB` (of 1024).
-
-    >>> nbytes_of("1.5 kB"), nbytes_of("64MiB")
-    (1500, 67108864)
-
-    Raises:
-        UsageError: It is not a size.
-    """
-    match = _SIZE.fullmatch(size.strip())
-    if match is None or match[2].upper() not in _UNITS:
-        raise UsageError(f"not a size: {size!r}; write it as 500MB, 1.5GB or 64MiB")
-    return int(Fraction(match[1]) * _UNITS[match[2].upper()])
+def _check_value(setting: Setting, flag: str, value: Any) -> None:
+    """Check a value by what is declared of it alone."""
+    if value is None:
+        return
+    if setting.choices:
+        for one in value if isinstance(value, tuple) else [value]:
+            if one not in setting.choices:
+                what = setting.noun or flag.lstrip("-")
+                raise UsageError(f"no {what} named {one!r}; there are: {', '.join(setting.choices)}")
+    if setting.least is not None and value < setting.least:
+        raise UsageError(f"the {setting.noun} must be at least {setting.least}, not {value}")

@@ -40,7 +40,19 @@ def imports_of(path: Path, known: set[str]) -> set[str]:
 
 # From the bottom up: each needs those before it alone.
 FOLDERS = (
-    *("version", "errors", "escape", "report", "execution", "storage", "inputs", "rollouts", "formats", "options"),
+    *(
+        "version",
+        "errors",
+        "escape",
+        "report",
+        "execution",
+        "storage",
+        "inputs",
+        "rollouts",
+        "formats",
+        "quantities",
+        "options",
+    ),
     *("selection", "statistics", "outputs", "checks", "pipeline", "trainers", "views", "api", "cli", "__main__"),
 )
 

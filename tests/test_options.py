@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from builders import lines, rollout, said
 
 import fastsft
 from fastsft import Options, UsageError
-from fastsft.options import nbytes_of
+from fastsft.cli import app
+from fastsft.cli.settings import options_table
+from fastsft.options import Split, declared, flag_of, keyword_of
+from fastsft.quantities import nbytes_of
 
 
 @pytest.mark.parametrize(
@@ -18,8 +27,7 @@ from fastsft.options import nbytes_of
         ({"reward_threshold": float("inf")}, "the reward threshold must be a finite number, not inf"),
         (
             {"allow": ("most",)},
-            "nothing to allow named 'most'; there are: masked, failed, unverified, incomplete, no_generation, "
-            "no_user_turn, all",
+            "no gate named 'most'; there are: masked, failed, unverified, incomplete, no_generation, no_user_turn, all",
         ),
         ({"max_refused": "few"}, "the limit of refused lines is a count or a share, as 100 or 1%, not 'few'"),
         ({"max_refused": -1}, "the limit of refused lines is a count or a share, as 100 or 1%, not -1"),
@@ -86,3 +94,95 @@ def test_sizes_have_units_of_1000_or_1024(size, nbytes):
 def test_what_is_no_size_is_said(size):
     with pytest.raises(UsageError, match="not a size"):
         nbytes_of(size)
+
+
+# One declaration, and all that comes of it.
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+OWN = {"inputs", "output", "splits", "index", "on_progress"}  # what the library takes beside settings
+
+
+@pytest.mark.parametrize("command", ["convert", "index", "stats", "check", "verify"])
+def test_the_library_has_the_settings_of_the_command_with_their_defaults(command):
+    function = getattr(fastsft, command)
+    parameters = {name: one.default for name, one in inspect.signature(function).parameters.items() if name not in OWN}
+    declared_here = {
+        keyword_of(name): getattr(Options(), name) for name, one in declared().items() if command in one.commands
+    }
+
+    assert parameters == declared_here
+    assert {name for name in parameters if f"        {name}: " not in function.__doc__} == set()
+
+
+@pytest.mark.parametrize("command", ["convert", "index", "stats", "show", "check", "verify", "nemo-rl"])
+def test_the_command_has_an_option_for_each_of_its_settings(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "fastsft", command, "--help"],
+        env={**os.environ, "COLUMNS": "500"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    shown = set(done.stdout.replace(",", " ").split())
+
+    assert {flag_of(name) for name, one in declared().items() if command in one.commands} <= shown
+
+
+def test_readme_has_the_table_of_the_declaration():
+    assert options_table("convert") in README
+
+
+# Each setting: a word that is not its default, and the value that it stands for.
+WORDS = {
+    "format": ("chat", "chat"),
+    "arguments": ("string", "string"),
+    "reasoning": ("drop", "drop"),
+    "loss": ("own", "own"),
+    "tools": ("string", "string"),
+    "trainer": ("nemo-rl", "nemo-rl"),
+    "reward_threshold": ("0.5", 0.5),
+    "max_reward": ("0.75", 0.75),
+    "allow": ("masked,failed", ("masked", "failed")),
+    "trainable": (None, True),
+    "template": ("folder", "folder"),
+    "where": ("calls > 0", "calls > 0"),
+    "max_tokens": ("9", 9),
+    "pass_rate": ("0.1:0.9", (0.1, 0.9)),
+    "dedup": (None, True),
+    "best_of": ("2", 2),
+    "per_task": ("3", 3),
+    "per_agent": ("4", 4),
+    "sample": ("5%", "5%"),
+    "seed": ("6", 6),
+    "allow_empty": (None, True),
+    "max_refused": ("7%", "7%"),
+    "shards": ("8", 8),
+    "shard_nbytes": ("64MiB", 64 * 1024**2),
+    "name": ("val", "val"),
+    "compress": ("gz", "gz"),
+    "max_line_nbytes": ("1kB", 1000),
+    "fresh": (None, True),
+    "verify_inputs": (None, True),
+    "jobs": ("1", 1),
+}
+EXCLUSIVE = ("shards", "shard_nbytes")
+
+
+@pytest.mark.parametrize("left_out", EXCLUSIVE)
+def test_every_word_of_the_command_reaches_the_run(left_out, monkeypatch, tmp_path):
+    words = {name: pair for name, pair in WORDS.items() if name != left_out}
+    seen = []
+
+    def run(inputs, output, options, **more):
+        seen.append((inputs, output, options, more["splits"], more["index"]))
+        raise UsageError("seen")
+
+    monkeypatch.setattr("fastsft.api.run", run)
+    line = ["fastsft", "convert", "a.jsonl", "--input", "b.jsonl", "--output", "o/", "--index", "i", "--split", "v=10%"]
+    for name, (word, _) in words.items():
+        line += [flag_of(name)] if word is None else [flag_of(name), word]
+    monkeypatch.setattr("sys.argv", line)
+
+    with pytest.raises(UsageError, match="seen"):
+        app.run()
+
+    options = Options(**{name: value for name, (_, value) in words.items()})
+    assert seen == [(["a.jsonl", "b.jsonl"], "o/", options, [Split("v", 0.1)], "i")]
+    assert set(WORDS) == {name for name, one in declared().items() if "convert" in one.commands}

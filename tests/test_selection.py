@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from fastsft.errors import FailedRun, UsageError
-from fastsft.options import GATES, Options, sample_of
+from fastsft.options import GATES, Options
+from fastsft.quantities import sample_of
 from fastsft.rollouts.rollout import Item, Marks, ResponseMarks, Rollout
 from fastsft.selection import gates
 from fastsft.selection.criteria import choose, columns_of, compares_lines, criteria, drop_reasons, where_of

@@ -8,9 +8,13 @@ from typing import Annotated
 
 import typer
 
+from fastsft.cli.check import check
 from fastsft.cli.convert import convert
-from fastsft.cli.look import index, show, stats, verify
-from fastsft.cli.train import check, nemo_rl
+from fastsft.cli.index import index
+from fastsft.cli.nemo_rl import nemo_rl
+from fastsft.cli.show import show
+from fastsft.cli.stats import stats
+from fastsft.cli.verify import verify
 from fastsft.errors import UsageError
 from fastsft.version import __version__
 

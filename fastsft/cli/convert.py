@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from fastsft.cli.words import (
-    Allow,
-    Arguments,
-    Format,
-    Inputs,
-    Jobs,
-    Loss,
-    MaxLine,
-    Quiet,
-    Reasoning,
-    Threshold,
-    Tools,
-    Trainer,
-    published_whatever_happens,
-    require_inputs,
-)
+from fastsft.cli.settings import with_settings
+from fastsft.cli.words import Inputs, Quiet, published_whatever_happens, require_inputs
 from fastsft.errors import UsageError
-from fastsft.options import share_of
+from fastsft.quantities import share_of
 from fastsft.views.terminal import ProgressBar, damaged_of, example_of, few_rows_warning, summary_of
 
 
+@with_settings("convert")
 def convert(
     inputs: Inputs = None,
     more_inputs: Annotated[
@@ -38,51 +25,6 @@ def convert(
         str,
         typer.Option(metavar="OUT", help="Write one file OUT, or, where OUT is a folder or ends in /, shards in it."),
     ] = "",
-    format: Format = "openai",
-    arguments: Arguments = None,
-    reasoning: Reasoning = None,
-    loss: Loss = None,
-    tools: Tools = None,
-    trainer: Trainer = None,
-    reward_threshold: Threshold = 0.95,
-    max_reward: Annotated[
-        float | None, typer.Option(metavar="SCORE", help="Keep rollouts with reward <= SCORE.")
-    ] = None,
-    allow: Allow = None,
-    where: Annotated[
-        str | None,
-        typer.Option(
-            metavar="EXPR", help="Keep lines of which EXPR is true, SQL as in \"agent = 'math' AND calls > 0\"."
-        ),
-    ] = None,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Keep what has at most N tokens, as recorded; what has an unknown number, too."),
-    ] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH", help="Judge rows as a chat template renders them: a tokenizer's folder, or FILE.jinja."
-        ),
-    ] = None,
-    trainable: Annotated[
-        bool,
-        typer.Option("--trainable", help="Leave out rows in which `fastsft check` finds a fault; see --template."),
-    ] = False,
-    pass_rate: Annotated[
-        str | None,
-        typer.Option(metavar="LOW:HIGH", help="Keep tasks whose share of rollouts over the threshold lies there."),
-    ] = None,
-    dedup: Annotated[bool, typer.Option("--dedup", help="Keep the first of rows with the same content.")] = False,
-    best_of: Annotated[
-        int | None, typer.Option(metavar="N", help="Keep the best N of a task: highest reward, then shortest.")
-    ] = None,
-    per_task: Annotated[int | None, typer.Option(metavar="N", help="Keep at most N of a task, at random.")] = None,
-    per_agent: Annotated[int | None, typer.Option(metavar="N", help="Keep at most N of an agent, at random.")] = None,
-    sample: Annotated[
-        str | None, typer.Option(metavar="N|P%", help="Keep N lines, or P percent of them, at random.")
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="What random choices depend on, beside the input.")] = 0,
     val: Annotated[
         str | None, typer.Option(metavar="OUT", help="Send some whole tasks to OUT instead: rows for validation.")
     ] = None,
@@ -97,37 +39,8 @@ def convert(
         str | None,
         typer.Option(metavar="FILE", help="Choose from an index that `fastsft index` wrote, instead of a scan."),
     ] = None,
-    allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="Write no rows where none are kept, instead of failing.")
-    ] = False,
-    max_refused: Annotated[
-        str | None,
-        typer.Option(metavar="LIMIT", help="Publish nothing if more lines are refused: a count, or a share as in 1%."),
-    ] = None,
-    shards: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Write N shards of nearly equal row counts (needs the room of two copies)."),
-    ] = None,
-    shard_size: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Write shards of at most SIZE: 500MB, 64MiB; 1GB if neither is given."),
-    ] = None,
-    name: Annotated[
-        str, typer.Option(metavar="NAME", help="Begin the names of shards with NAME: NAME-00000-of-00004.jsonl.")
-    ] = "train",
-    compress: Annotated[
-        str | None,
-        typer.Option(metavar="KIND", help="Compress shards: gz or zst. For one file, its suffix .gz or .zst says it."),
-    ] = None,
-    max_line: MaxLine = "256MB",
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew, though an interrupted run left something to go on from.")
-    ] = False,
-    verify_inputs: Annotated[
-        bool, typer.Option("--verify-inputs", help="Hash the inputs, and go on only from those of the same bytes.")
-    ] = False,
-    jobs: Jobs = None,
     quiet: Quiet = False,
+    **settings: Any,
 ) -> None:
     """Convert rollouts into rows, keeping the attempts worth imitating.
 
@@ -144,39 +57,10 @@ def convert(
         report = run(
             paths,
             output,
-            format=format,
-            arguments=arguments,
-            reasoning=reasoning,
-            loss=loss,
-            tools=tools,
-            trainer=trainer,
-            reward_threshold=reward_threshold,
-            max_reward=max_reward,
-            allow=allow or (),
-            where=where,
-            max_tokens=max_tokens,
-            template=template,
-            trainable=trainable,
-            pass_rate=pass_rate,
-            dedup=dedup,
-            best_of=best_of,
-            per_task=per_task,
-            per_agent=per_agent,
-            sample=sample,
-            seed=seed,
             splits=_splits(val, val_fraction, split or []),
             index=index,
-            allow_empty=allow_empty,
-            max_refused=max_refused,
-            shards=shards,
-            shard_size=shard_size,
-            name=name,
-            compress=compress,
-            max_line=max_line,
-            fresh=fresh,
-            verify_inputs=verify_inputs,
-            jobs=jobs,
             on_progress=bar.show,
+            **settings,
         )
     if quiet and report.damaged and sys.stderr:
         with published_whatever_happens():

@@ -11,61 +11,10 @@ from typing import Annotated, TextIO
 import typer
 
 from fastsft.errors import FailedRun, Stopped, UsageError
-from fastsft.formats import FORMATS
-from fastsft.options import GATES
 
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(metavar="INPUT...", help="Files, folders or globs of rollouts, mixed, in any number."),
-]
-Format = Annotated[str, typer.Option(metavar="NAME", help=f"Lay rows out as NAME: {' or '.join(FORMATS)}.")]
-Arguments = Annotated[
-    str | None,
-    typer.Option(metavar="FORM", help="For chat: arguments of calls as an object (if not given) or a JSON string."),
-]
-Reasoning = Annotated[
-    str | None,
-    typer.Option(metavar="PLACE", help="For chat: reasoning in a field (if not given), in think tags, or drop."),
-]
-Loss = Annotated[
-    str | None, typer.Option(metavar="TURNS", help="Mark which turns are the model's own: own. Nothing if not given.")
-]
-Tools = Annotated[
-    str | None,
-    typer.Option(metavar="FORM", help="Tools as a list (if not given) or as one JSON string, which no loader alters."),
-]
-Trainer = Annotated[
-    str | None,
-    typer.Option("--for", metavar="TRAINER", help="Write images as the loader of TRAINER reads them: nemo-rl."),
-]
-Template = Annotated[
-    str | None,
-    typer.Option(metavar="PATH", help="Render rows with a chat template: the folder of a tokenizer, or FILE.jinja."),
-]
-Threshold = Annotated[
-    float,
-    typer.Option(
-        "--reward-threshold",
-        "--reward_threshold",
-        metavar="SCORE",
-        help="Keep rollouts with reward >= SCORE (no unit, usually 0 to 1).",
-    ),
-]
-Allow = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="GATES",
-        help=f"Keep rollouts flagged as one of: {', '.join(GATES)} (with commas), or all.",
-    ),
-]
-MaxLine = Annotated[
-    str, typer.Option(metavar="SIZE", help="Refuse lines longer than SIZE, without holding them in memory.")
-]
-Jobs = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", help="Run N worker processes; 1 stays in this process. All cores where that pays if not given."
-    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 

@@ -16,7 +16,8 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from fastsft.errors import FailedRun, UsageError
-from fastsft.options import UNTRAINABLE, Options, sample_of
+from fastsft.options import UNTRAINABLE, Options
+from fastsft.quantities import sample_of
 from fastsft.selection.gates import ValueCriterion, gate_criteria, reward_criteria
 from fastsft.selection.table import COLUMNS, frame_of
 from fastsft.selection.tasks import TASK_FROM, draw, draw_for, rank, split_of, with_tasks

@@ -27,7 +27,7 @@ _any = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder().encode
 
 
-def shown(path: str, *, first: int, count: int, full: bool, reward_threshold: float) -> Iterator[str]:
+def shown(path: str, *, first: int, count: int, full: bool, reward_threshold: float = 0.95) -> Iterator[str]:
     """Return each of `count` lines from number `first` on as text, escaped.
 
     Raises:

@@ -1,44 +1,18 @@
-"""The commands between rows and a trainer: `fastsft check` and `nemo-rl`."""
+"""`fastsft nemo-rl`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from fastsft.cli.words import Jobs, Template, print_all
+from fastsft.cli.settings import with_settings
+from fastsft.cli.words import print_all
 from fastsft.errors import UsageError
 from fastsft.views.terminal import ProgressBar
 
 
-def check(
-    files: Annotated[
-        list[str] | None, typer.Argument(metavar="FILE...", help="Files, folders or globs of rows.")
-    ] = None,
-    template: Template = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="Find rows of more tokens, by the tokenizer in --template.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
-    jobs: Jobs = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Draw no progress bar.")] = False,
-) -> None:
-    """Tell whether rows will train, and if not, why and what to do.
-
-    Exit codes: 0 nothing found; 1 something found, or the check failed; 2 the command was wrong.
-    """
-    from fastsft.checks.run import check_rows
-    from fastsft.views.findings import findings_told
-
-    if not files:
-        raise UsageError("no input: name files, folders or globs of rows")
-    with ProgressBar(hidden=quiet or json) as bar:
-        report = check_rows(files, template=template, max_tokens=max_tokens, jobs=jobs, on_progress=bar.show)
-    print_all([report.to_json().decode() if json else findings_told(report)])
-    if report.findings:
-        raise typer.Exit(1)
-
-
+@with_settings("nemo-rl", template="Render rows with the model's template; its tokenizer counts tokens.")
 def nemo_rl(
     train: Annotated[
         list[str] | None, typer.Argument(metavar="TRAIN...", help="Files or folders of rows to learn from.")
@@ -48,10 +22,6 @@ def nemo_rl(
     checkout: Annotated[
         str | None,
         typer.Option("--nemo-rl", metavar="FOLDER", help="Extend the base config of this NeMo RL."),
-    ] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Render rows with the model's template; its tokenizer counts tokens."),
     ] = None,
     model: Annotated[str, typer.Option(metavar="NAME", help="The model: a name on the hub, or a folder.")] = (
         "Qwen/Qwen2.5-1.5B"
@@ -74,8 +44,8 @@ def nemo_rl(
     run: Annotated[str, typer.Option(metavar="NAME", help="The name of the run.")] = "gym-sft-run-1",
     gpus: Annotated[int, typer.Option(metavar="N", help="GPUs of a node.")] = 1,
     nodes: Annotated[int, typer.Option(metavar="N", help="How many nodes.")] = 1,
-    jobs: Jobs = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Draw no progress bar.")] = False,
+    **settings: Any,
 ) -> None:
     """Write the config with which NeMo RL trains on these rows, and print the commands that do it."""
     from fastsft.trainers.nemo_rl import write_config
@@ -100,7 +70,5 @@ def nemo_rl(
         nodes=nodes,
     )
     with ProgressBar(hidden=quiet) as bar:
-        written = write_config(
-            train, val or [], output, training, checkout=checkout, template=template, jobs=jobs, on_progress=bar.show
-        )
+        written = write_config(train, val or [], output, training, checkout=checkout, on_progress=bar.show, **settings)
     print_all([config_told(written)])

@@ -1,0 +1,41 @@
+"""`fastsft check`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from fastsft.cli.settings import with_settings
+from fastsft.cli.words import print_all
+from fastsft.errors import UsageError
+from fastsft.views.terminal import ProgressBar
+
+
+@with_settings(
+    "check",
+    template="Render rows with a chat template: the folder of a tokenizer, or FILE.jinja.",
+    max_tokens="Find rows of more than N tokens, by the tokenizer in --template.",
+)
+def check(
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE...", help="Files, folders or globs of rows.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Draw no progress bar.")] = False,
+    **settings: Any,
+) -> None:
+    """Tell whether rows will train, and if not, why and what to do.
+
+    Exit codes: 0 nothing found; 1 something found, or the check failed; 2 the command was wrong.
+    """
+    from fastsft.api import check as run
+    from fastsft.views.findings import findings_told
+
+    if not files:
+        raise UsageError("no input: name files, folders or globs of rows")
+    with ProgressBar(hidden=quiet or json) as bar:
+        report = run(files, on_progress=bar.show, **settings)
+    print_all([report.to_json().decode() if json else findings_told(report)])
+    if report.findings:
+        raise typer.Exit(1)

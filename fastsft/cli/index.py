@@ -1,0 +1,42 @@
+"""`fastsft index`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from fastsft.cli.settings import with_settings
+from fastsft.cli.words import Inputs, Quiet, published_whatever_happens, require_inputs
+from fastsft.errors import UsageError
+from fastsft.views.terminal import ProgressBar, indexed
+
+
+@with_settings("index", dedup="Hash the rows too, which convert --dedup needs.")
+def index(
+    inputs: Inputs = None,
+    output: Annotated[
+        str,
+        typer.Option(
+            metavar="OUT", help="Write the table to OUT, or into the folder OUT under a name that convert finds."
+        ),
+    ] = "",
+    quiet: Quiet = False,
+    **settings: Any,
+) -> None:
+    """Write the table of lines, so that choosing again reads the chosen lines alone."""
+    from fastsft.api import index as run
+    from fastsft.pipeline.index import index_path
+
+    if not output:
+        raise UsageError("no output: name a file or a folder with --output")
+    with ProgressBar(hidden=quiet) as bar:
+        report = run(
+            require_inputs(inputs),
+            output,
+            on_progress=bar.show,
+            **settings,
+        )
+    if not quiet:
+        with published_whatever_happens():
+            print(indexed(report, index_path(output)))
