@@ -204,16 +204,16 @@ def think_tags_in(text: Any, *, thought: bool, goes_on: bool) -> tuple[str, Any]
 def spoken_turn(events: list[Json]) -> Json:
     """Return the turn of what the assistant thought, said and called at once."""
     knows = any(event.get("thought") for event in events)
-    spoken = [place for place, event in enumerate(events) if event.get("said", "") != ""]
-    texts: dict[int, Any] = {place: "" for place, event in enumerate(events) if "said" in event}
-    thoughts: dict[int, list[str]] = {place: event.get("thought", []) for place, event in enumerate(events)}
+    spoken = [index for index, event in enumerate(events) if event.get("said", "") != ""]
+    texts: dict[int, Any] = {index: "" for index, event in enumerate(events) if "said" in event}
+    thoughts: dict[int, list[str]] = {index: event.get("thought", []) for index, event in enumerate(events)}
     begun = ""  # reasoning that goes on in the next text
-    for place, then in itertools.zip_longest(spoken, spoken[1:]):
-        text = events[place]["said"]
-        texts[place] = ""
+    for index, then in itertools.zip_longest(spoken, spoken[1:]):
+        text = events[index]["said"]
+        texts[index] = ""
         if isinstance(text, str):
             on = then is not None and isinstance(events[then]["said"], str)
-            on = on and not any("called" in event for event in events[place:then])
+            on = on and not any("called" in event for event in events[index:then])
             on = on and not events[then]["said"].lstrip().startswith("<think>")
             if not begun and text.strip() == "<think>" and (knows or not on):
                 continue
@@ -221,21 +221,21 @@ def spoken_turn(events: list[Json]) -> Json:
                 begun += text
                 continue
             text, begun = begun + text, ""
-        goes_on = then is not None or any("called" in event for event in events[place:])
-        inside, texts[place] = think_tags_in(text, thought=knows, goes_on=goes_on)
-        thoughts[place] = [inside] if inside else []
-    said = [texts[place] for place in spoken if texts[place] != ""]
+        goes_on = then is not None or any("called" in event for event in events[index:])
+        inside, texts[index] = think_tags_in(text, thought=knows, goes_on=goes_on)
+        thoughts[index] = [inside] if inside else []
+    said = [texts[index] for index in spoken if texts[index] != ""]
     content: Any = "".join(said) if all(isinstance(text, str) for text in said) else []
     for text in said if content == [] else []:
         content += [{"type": "text", "text": text}] if isinstance(text, str) else text
-    ours = [place for place, event in enumerate(events) if event["ours"]]
-    answers = [texts[place] for place in ours if place in texts and (texts[place] or not events[place]["said"])]
+    ours = [index for index, event in enumerate(events) if event["ours"]]
+    answers = [texts[index] for index in ours if index in texts and (texts[index] or not events[index]["said"])]
     return {
         "role": "assistant",
         "content": content,
-        "thoughts": [text for place in sorted(thoughts) for text in thoughts[place]],
+        "thoughts": [text for index in sorted(thoughts) for text in thoughts[index]],
         "calls": [event["called"] for event in events if "called" in event],
-        "says": any("called" in events[place] or texts.get(place, "") != "" for place in ours),
+        "says": any("called" in events[index] or texts.get(index, "") != "" for index in ours),
         "empty": len(ours) == len(events) and all(event.get("said") == "" for event in events),
         "answer": answers[-1] if answers else "",
     }
@@ -250,17 +250,17 @@ def turns_in(rollout: Json) -> list[Json]:
     """Return the turns of a rollout up to the last of the output's assistant, each with what is known of it."""
     prompt, output = parts_of(rollout)
     sampled = max(
-        (place for place, item in enumerate(output) if isinstance(item, dict) and has_ids(item)), default=None
+        (index for index, item in enumerate(output) if isinstance(item, dict) and has_ids(item)), default=None
     )
     last = len(output) if sampled is None else sampled + 1
     captured = rollout.get("_ng_token_capture") is not None
     made = 0
     runs: list[tuple[str, list[Json]]] = []  # what the assistant does at once, and whole turns of others
     ended: Json | None = None
-    for place, item in enumerate([*prompt, *output], -len(prompt)):
+    for index, item in enumerate([*prompt, *output], -len(prompt)):
         need(isinstance(item, dict), "bad_item")
-        ours = place >= 0
-        if place == last:
+        ours = index >= 0
+        if index == last:
             ended = None
             runs.append(("end", []))
         kind = item.get("type") or ("message" if "role" in item or "content" in item else None)
@@ -297,7 +297,7 @@ def turns_in(rollout: Json) -> list[Json]:
             names = ("prompt_token_ids", "generation_token_ids")
             if not (has_ids(item) and all(item.get(name) == ended.get(name) for name in names)):
                 missing = captured or (goes_on and any("called" in event for event in runs[-1][1]))
-                need(not (missing and place < last), "results_missing")
+                need(not (missing and index < last), "results_missing")
                 goes_on = False
             ended = None if not goes_on else ended
         if not goes_on:
@@ -343,14 +343,14 @@ def answer_calls(turns: list[Json]) -> None:
     """Put the results of a batch of calls in the order of the calls, and name the call of those that name none."""
     waiting: list[Json] = []
     batch: list[Json] = []
-    place = 0
-    while place < len(turns):
-        if turns[place]["role"] != "tool":
-            batch = turns[place].get("calls", [])
+    index = 0
+    while index < len(turns):
+        if turns[index]["role"] != "tool":
+            batch = turns[index].get("calls", [])
             waiting += batch
-            place += 1
+            index += 1
             continue
-        run = list(itertools.takewhile(lambda turn: turn["role"] == "tool", turns[place:]))
+        run = list(itertools.takewhile(lambda turn: turn["role"] == "tool", turns[index:]))
         for named in (True, False):
             for result in run:
                 if (result["identity"] is not None) == named and "call" not in result:
@@ -364,8 +364,8 @@ def answer_calls(turns: list[Json]) -> None:
         spots = [spot for spot, result in enumerate(run) if any(result.get("call") is call for call in batch)]
         ordered = [result for call in batch for result in run if result.get("call") is call]
         for spot, result in zip(spots, ordered, strict=True):
-            turns[place + spot] = result
-        place += len(run)
+            turns[index + spot] = result
+        index += len(run)
         batch = []
 
 
@@ -432,8 +432,8 @@ def to_simple(rollout: Json) -> Json:
     found = turns_in(rollout)
     tools_in(rollout)
     turns = only_spoken(found)
-    texts = [place for place, turn in enumerate(turns) if turn.get("says") or turn.get("empty")]
-    texts = [place for place in texts if turns[place]["answer"] != "" or not turns[place]["calls"]]
+    texts = [index for index, turn in enumerate(turns) if turn.get("says") or turn.get("empty")]
+    texts = [index for index in texts if turns[index]["answer"] != "" or not turns[index]["calls"]]
     need(texts, "not_text")
     asked = [turn for turn in turns if turn["role"] == "user" and turn["of_prompt"]]
     asked = asked or [turn for turn in turns[: texts[-1]] if turn["role"] == "user"]

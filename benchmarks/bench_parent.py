@@ -62,7 +62,7 @@ def main() -> None:
 def cost_of(name: str, inputs: list[list[Path]], scratch: Path, pairs: int) -> str:
     """Say what the parent takes for a gigabyte of input."""
     if name == "check":
-        inputs = [rows_of(paths, scratch / f"rows-{place}") for place, paths in enumerate(inputs)]
+        inputs = [rows_of(paths, scratch / f"rows-{index}") for index, paths in enumerate(inputs)]
     sizes = [corpora.size_of(paths) for paths in inputs]
     medians = []
     for paths in inputs:

@@ -47,7 +47,7 @@ def main() -> None:
         size = table.stat().st_size
         results.add(
             f"{count:,} lines, {size / 1e6:,.0f} MB of Parquet: fastsft {seconds_of(raw['fastsft']):.2f} s, "
-            f"{peaks_of(raw['fastsft'])}; chosen and sum of places: {answers['fastsft'].decode().strip()}",
+            f"{peaks_of(raw['fastsft'])}; chosen and sum of positions: {answers['fastsft'].decode().strip()}",
             raw,
         )
         for name in list(WORKS)[1:]:
@@ -59,26 +59,26 @@ def main() -> None:
 
 
 def _table(count: int) -> pl.DataFrame:
-    place = pl.int_range(count, dtype=pl.UInt64)
-    number = place.hash(seed=1)
+    position = pl.int_range(count, dtype=pl.UInt64)
+    number = position.hash(seed=1)
     columns = {
-        "place": pl.lit(0, pl.UInt32),
-        "line": place + 1,
-        "offset": place * 20_000,
+        "shard_index": pl.lit(0, pl.UInt32),
+        "line": position + 1,
+        "offset": position * 20_000,
         "nbytes": (number % 30_000 + 1_000).cast(pl.UInt32),
-        "reward": (place.hash(seed=2) % 101).cast(pl.Float64) / 100,
-        "agent": pl.format("agent_{}", place.hash(seed=3) % 40),
+        "reward": (position.hash(seed=2) % 101).cast(pl.Float64) / 100,
+        "agent": pl.format("agent_{}", position.hash(seed=3) % 40),
         "task_index": pl.lit(None, pl.Int64),
-        "prompt": (place // 8).hash(seed=4),
+        "prompt": (position // 8).hash(seed=4),
         "tokens": (number % 12_000).cast(pl.UInt32),
         "unusable": pl.lit(None, pl.String),
         "problem": pl.lit(None, pl.String),
-        "content": pl.when(place.hash(seed=5) % 10 == 0)
-        .then(place % 1000)
-        .otherwise(place)
+        "content": pl.when(position.hash(seed=5) % 10 == 0)
+        .then(position % 1000)
+        .otherwise(position)
         .cast(pl.String)
         .cast(pl.Binary),
-        **{gate: place.hash(seed=6 + index) % 50 == 0 for index, gate in enumerate(GATES)},
+        **{gate: position.hash(seed=6 + index) % 50 == 0 for index, gate in enumerate(GATES)},
     }
     return pl.select(**columns)
 

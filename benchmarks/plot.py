@@ -33,10 +33,11 @@ def plot_throughput(results: list[tuple[str, float, dict[str, float]]], path: Pa
     _, axes = pyplot.subplots(figsize=(9, 4))
     width = 0.8 / len(names)
     for index, name in enumerate(names):
-        places = [place + index * width for place, (_, _, seconds) in enumerate(results) if name in seconds]
+        positions = [position + index * width for position, (_, _, seconds) in enumerate(results) if name in seconds]
         rates = [megabytes / seconds[name] for _, megabytes, seconds in results if name in seconds]
-        axes.bar(places, rates, width, label=name)
-    axes.set_xticks([place + 0.4 - width / 2 for place in range(len(results))], [shape for shape, _, _ in results])
+        axes.bar(positions, rates, width, label=name)
+    middles = [position + 0.4 - width / 2 for position in range(len(results))]
+    axes.set_xticks(middles, [shape for shape, _, _ in results])
     axes.set_ylabel("MB of rollouts a second")
     axes.set_title("Whole runs of each tool on the same rollouts, by shape")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)  # beside the bars, as it would hide some

@@ -80,7 +80,7 @@ SIZES = st.lists(st.integers(0, 5), max_size=9)
 
 def segments_of(sizes: list[int]) -> list[Segment]:
     """Segments of so many rows, of 10 bytes each."""
-    return [Segment(str(place), rows, 10 * rows, "") for place, rows in enumerate(sizes)]
+    return [Segment(str(index), rows, 10 * rows, "") for index, rows in enumerate(sizes)]
 
 
 @given(sizes=SIZES, nbytes=st.integers(1, 120))
@@ -105,7 +105,7 @@ def test_files_by_count_have_equal_rows_in_order(sizes, count):
     assert max(rows) - min(rows) <= 1
     assert len(rows) == max(1, min(count, sum(sizes)))
     taken = [(p.segment.name, row) for pieces in files for p in pieces for row in range(p.first, p.last or p.rows)]
-    assert taken == [(str(place), row) for place, size in enumerate(sizes) for row in range(size)]
+    assert taken == [(str(index), row) for index, size in enumerate(sizes) for row in range(size)]
 
 
 @pytest.mark.parametrize("compression", [None, "gz", "zst"])
@@ -126,7 +126,7 @@ def test_a_file_is_its_pieces_end_to_end(tmp_path, compression):
 def test_segments_are_copied_to_their_places_by_any_number_of_workers(tmp_path, monkeypatch, jobs, has_kernel):
     if not has_kernel:
         monkeypatch.delattr("os.copy_file_range", raising=False)
-    blocks = [bytes([97 + place]) * (1000 * place) + b"\n" for place in range(9)]
+    blocks = [bytes([97 + index]) * (1000 * index) + b"\n" for index in range(9)]
     segments = [written(tmp_path, [block])[0] for block in blocks]
     plan = FilePlan("rows.jsonl", [Piece(segment) for segment in segments])
     assembly.make_empty(tmp_path / "rows.jsonl", sum(map(len, blocks)))

@@ -19,12 +19,12 @@ from fastsft.quantities import sample_of
 from fastsft.rollouts.rollout import Item, Marks, ResponseMarks, Rollout
 from fastsft.selection import gates
 from fastsft.selection.criteria import choose, columns_of, compares_lines, criteria, drop_reasons, where_of
-from fastsft.selection.table import COLUMNS, HIDDEN, ShardPlace, columns, frame_of
+from fastsft.selection.table import COLUMNS, HIDDEN, ShardColumns, columns, frame_of
 from fastsft.selection.tasks import draw_for
 
 ASKED = Item(role="user", content=Raw(b'"?"'))
 KNOWN: dict[str, Any] = {
-    "place": 0,
+    "shard_index": 0,
     "shard": "a.jsonl",
     "reward": 1.0,
     "agent": "math",
@@ -74,7 +74,7 @@ def reasons_of(rollouts: list[Rollout], options: Options) -> list[str | None]:
     """What values are asked one by one, and columns of them at once, with the same answers."""
     asked = criteria(options)
     names = dict.fromkeys(name for one in asked for name in one.dropped.meta.root_names())
-    known = frame_of(columns(names, rollouts, place=ShardPlace("", 0), lines=range(len(rollouts)), offsets=[]))
+    known = frame_of(columns(names, rollouts, shard=ShardColumns("", 0), lines=range(len(rollouts)), offsets=[]))
     by_columns = pl.coalesce(pl.when(one.dropped).then(pl.lit(one.reason)) for one in asked)
     found = gates.drop_reasons(rollouts, options)
     assert gates.only_value_criteria(options)
@@ -427,7 +427,7 @@ def test_chance_depends_on_the_seed_and_on_the_task_alone():
     assert chosen == kept(*lines, sample="20%", seed=1)
     assert chosen != kept(*lines, sample="20%", seed=2)
     turned = kept(*lines[::-1], sample="20%", seed=1)
-    assert sorted(49 - place for place in turned) == chosen
+    assert sorted(49 - index for index in turned) == chosen
 
 
 def test_one_choice_at_random_tells_nothing_of_the_next():
@@ -437,9 +437,9 @@ def test_one_choice_at_random_tells_nothing_of_the_next():
     many = [{"prompt": task, "agent": "many"} for task in range(100, 10_100)]
     for seed in (0, 1):
         chosen = kept(*once, *often, per_task=1, sample=200, seed=seed)
-        assert 65 < sum(place < 1000 for place in chosen) < 135
+        assert 65 < sum(index < 1000 for index in chosen) < 135
         chosen = kept(*few, *many, per_agent=100, sample=100, seed=seed)
-        assert 32 < sum(place < 100 for place in chosen) < 68
+        assert 32 < sum(index < 100 for index in chosen) < 68
         lines, *_ = choose(lines_of(*once), Options(seed=seed, sample=200), [0.25])
         assert 22 < lines["split"].sum() < 78
 
@@ -447,13 +447,13 @@ def test_one_choice_at_random_tells_nothing_of_the_next():
 def test_a_task_is_what_hangs_together_by_its_prompt_or_by_its_index_in_one_file_of_one_agent():
     lines = [
         {"prompt": 7},
-        {"prompt": 7, "place": 1, "agent": "other"},
+        {"prompt": 7, "shard_index": 1, "agent": "other"},
         {"prompt": 8, "task_index": 0},
         {"prompt": 9, "task_index": 0},
-        {"prompt": 9, "task_index": 0, "place": 1},
-        {"prompt": 10, "task_index": 0, "place": 1},
+        {"prompt": 9, "task_index": 0, "shard_index": 1},
+        {"prompt": 10, "task_index": 0, "shard_index": 1},
         {"prompt": 11, "task_index": 0, "agent": "other"},
-        {"prompt": 12, "task_index": 0, "place": 2},
+        {"prompt": 12, "task_index": 0, "shard_index": 2},
     ]
     chosen, *_ = choose(lines_of(*lines), Options(per_task=99))
     assert chosen["task"].to_list() == [7, 7, 8, 8, 8, 8, 11, 12]
@@ -598,7 +598,7 @@ def test_what_may_compare_lines_is_said_in_one_place_more_and_agrees():
     for _ in range(50):
         options = Options(**{name: value for name, value in values.items() if rng.random() < 0.2})
         assert compares_lines(options) == options.may_compare
-        assert {"place", "line", "offset", "nbytes"} <= set(columns_of(options, splits=False))
+        assert {"shard_index", "line", "offset", "nbytes"} <= set(columns_of(options, splits=False))
     assert {criterion.reason for criterion in criteria(Options(**values, where="line > 1", max_reward=2.0))} == {
         *GATES,
         *"no_reward pass_rate below_threshold above_max where duplicate".split(),

@@ -10,12 +10,12 @@ from builders import call, line, raw_call, returned, rollout, said, system, thou
 
 from fastsft.rollouts.prompts import prompt_hash
 from fastsft.rollouts.rollout import rollout_of
-from fastsft.selection.table import ShardPlace, table
+from fastsft.selection.table import ShardColumns, table
 
 
 def known(value: dict[str, Any], *names: str) -> Any:
     found = table(
-        names, [rollout_of(line(value))], place=ShardPlace("in.jsonl", 3), lines=[1], offsets=[0, 10, 100]
+        names, [rollout_of(line(value))], shard=ShardColumns("in.jsonl", 3), lines=[1], offsets=[0, 10, 100]
     ).row(0)
     return found[0] if len(names) == 1 else found
 
@@ -30,7 +30,7 @@ def with_response(**more: Any) -> dict[str, Any]:
 
 
 def test_the_place_of_a_line():
-    assert known(good(), "shard", "place", "line", "offset", "nbytes") == ("in.jsonl", 3, 2, 10, 89)
+    assert known(good(), "shard", "shard_index", "line", "offset", "nbytes") == ("in.jsonl", 3, 2, 10, 89)
 
 
 @pytest.mark.parametrize(

@@ -593,14 +593,14 @@ def test_an_index_of_which_any_byte_has_changed_is_told(tmp_path):
         return str(told.value)
 
     again = "make it anew with: fastsft index INPUT... --output FILE"
-    for place in range(0, len(data), 7):
-        told = problem(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    for position in range(0, len(data), 7):
+        told = problem(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
         in_its_head = (
-            data.rindex(b'{"version"') <= place < data.rindex(b'","max_line_nbytes"') or place >= len(data) - 8
+            data.rindex(b'{"version"') <= position < data.rindex(b'","max_line_nbytes"') or position >= len(data) - 8
         )
-        assert told == f"{index} is damaged; {again}" or (in_its_head and "fastsft" in told), place
-    for place in (0, 1, 7, 8, 9, len(data) // 2, len(data) - 1):
-        assert f"{index} is no index of fastsft; make one with" in problem(data[:place])
+        assert told == f"{index} is damaged; {again}" or (in_its_head and "fastsft" in told), position
+    for position in (0, 1, 7, 8, 9, len(data) // 2, len(data) - 1):
+        assert f"{index} is no index of fastsft; make one with" in problem(data[:position])
     assert problem(data[:200] + data) == f"{index} is damaged; {again}"
 
 

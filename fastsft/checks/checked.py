@@ -11,12 +11,12 @@ class Checked(msgspec.Struct):
     """What a span gave; its lines count from 0 at the beginning of their range.
 
     Attributes:
-        ranges: The place of each range's file, and how many lines it has.
+        ranges: The index of each range's file, and how many lines it has.
         rows: How many lines are rows.
         counts: How many lines have which finding.
-        found: The first places of each: the place of the file, the line, and what there.
-        schemas: What stands at which place of rows.
-        kinds: How many rows of each range are pairs or not, and the first of them: place of the file, whether they are
+        found: The first of each: the index of the file, the line, and what is there.
+        schemas: What stands at which path of rows.
+        kinds: How many rows of each range are pairs or not, and the first of them: index of the file, whether they are
             pairs, rows, line.
         hashes: The file of the rows' hashes; None without rows.
         lengths: The file of how many rows have which length; None without rows.
@@ -35,7 +35,7 @@ class Checked(msgspec.Struct):
 
 
 class Schema(msgspec.Struct):
-    """What stands at one place of rows: of which types, and how many objects have which key."""
+    """What stands at one path of rows: of which types, and how many objects have which key."""
 
     types: set[str] = msgspec.field(default_factory=set)
     objects: int = 0

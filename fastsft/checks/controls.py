@@ -33,7 +33,7 @@ def controls_in(row: dict[str, Any], tokens: Iterable[str]) -> Iterator[Found]:
     present = [token for token in tokens if _inside(token) in whole]
     if not present:
         return
-    parts = [(f"message {place}", message) for place, message in enumerate(row.get("messages", []))]
+    parts = [(f"message {index}", message) for index, message in enumerate(row.get("messages", []))]
     parts += [(name, row[name]) for name in ("tools", "input", "output") if name in row]
     for where, part in parts:
         text = _encode(part).decode()

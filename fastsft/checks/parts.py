@@ -15,12 +15,12 @@ from fastsft.checks.checked import MOST_EXAMPLES
 from fastsft.selection.table import TablePart, read_files, read_parts, write_part
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
-_HASHES = {"place": pl.UInt32, "line": pl.UInt64, "hash": pl.UInt64}
+_HASHES = {"shard_index": pl.UInt32, "line": pl.UInt64, "hash": pl.UInt64}
 _LENGTHS = {"name": pl.String, "length": pl.UInt64, "rows": pl.UInt64}
 
 
 def write_hashes(rows: Sequence[tuple[int, int, int]], path: Path) -> None:
-    """Write the place of the file, the line and the hash of each row.
+    """Write the index of the file, the line and the hash of each row.
 
     Raises:
         FailedRun: They cannot be written.
@@ -59,7 +59,9 @@ def find_duplicates(parts: Sequence[TablePart], share: int, shares: int) -> Dupl
     shown = again.head(MOST_EXAMPLES)
     first = rows.join(shown.select("hash"), on="hash", how="semi").unique("hash", keep="first", maintain_order=True)
     examples = shown.join(first, on="hash", how="left", suffix="_first", maintain_order="left")
-    return Duplicates(len(again), examples.select("row", "place", "line", "place_first", "line_first").rows())
+    return Duplicates(
+        len(again), examples.select("row", "shard_index", "line", "shard_index_first", "line_first").rows()
+    )
 
 
 class Lengths(NamedTuple):
@@ -83,8 +85,8 @@ def find_lengths(paths: Sequence[str]) -> Lengths:
         if len(one):
             total = int(one["rows"].sum())
             ranks = pl.Series([max(1, -(-round(part * 100) * total // 100)) for part in QUANTILES], dtype=pl.UInt64)
-            places = one["rows"].cum_sum().search_sorted(ranks).to_list()
-            quantiles[name] = dict(zip(map(str, QUANTILES), one["length"].gather(places).to_list(), strict=True))
+            positions = one["rows"].cum_sum().search_sorted(ranks).to_list()
+            quantiles[name] = dict(zip(map(str, QUANTILES), one["length"].gather(positions).to_list(), strict=True))
     tokens = counts.filter(pl.col("name") == "tokens")
     edges = [1 << power for power in range(int(tokens["length"].max() or 0).bit_length())]  # type: ignore[arg-type]
     at_least = {edge: int(tokens.filter(pl.col("length") >= edge)["rows"].sum()) for edge in edges}

@@ -40,14 +40,14 @@ def _is_messages(node: Any, nodes: Any) -> bool:
 
 def _behind(body: list[Any], loop: Any, nodes: Any) -> list[Any] | None:
     """Return what stands behind the loop, which is at the top, or in a condition that has nothing else behind it."""
-    for place, node in enumerate(body):
+    for index, node in enumerate(body):
         if node is loop:
-            return body[place + 1 :]
+            return body[index + 1 :]
         if isinstance(node, nodes.If):
             for branch in (node.body, *(other.body for other in node.elif_), node.else_):
                 inside = _behind(branch, loop, nodes)
                 if inside is not None:
-                    return inside + body[place + 1 :]
+                    return inside + body[index + 1 :]
     return None
 
 

@@ -158,28 +158,28 @@ def _conversation_of(row: dict[str, Any]) -> tuple[list[Any], Any]:
 
 def _lost(messages: list[Any], tools: Any, text: str) -> Iterator[Found]:
     """Find what a row says and its rendered text does not."""
-    for place, message in enumerate(messages):
+    for index, message in enumerate(messages):
         for said in _texts_of(message.get("content")):
             if not _is_in(said, text):
                 # A template may part a text at its tags, and trims what it parts.
                 pieces = [piece.strip() for piece in said.replace("<think>", "</think>").split("</think>")]
                 what = "reasoning_lost" if len(pieces) > 1 and _is_in(pieces[-1], text) else "template_loses"
-                yield Found(what, f"message {place}: {message.get('role')} text")
+                yield Found(what, f"message {index}: {message.get('role')} text")
         reasoning = message.get("reasoning_content")
         if isinstance(reasoning, str) and not _is_in(reasoning, text):
-            yield Found("reasoning_lost", f"message {place}")
+            yield Found("reasoning_lost", f"message {index}")
         for call in message.get("tool_calls") or []:
             called = call.get("function", call)
             arguments = called.get("arguments")
             if isinstance(arguments, str):
                 again = json.dumps(arguments, ensure_ascii=False)[1:-1]
                 if again != arguments and again in text:
-                    yield Found("template_encodes_twice", f"message {place}: call {called['name']}")
+                    yield Found("template_encodes_twice", f"message {index}: call {called['name']}")
                     continue  # so what it says is there in another form
                 arguments = json.loads(arguments)
             words = [called["name"], *arguments, *(value for value in arguments.values() if isinstance(value, str))]
             if not all(_is_in(word, text) for word in words):
-                yield Found("template_loses", f"message {place}: call {called['name']}")
+                yield Found("template_loses", f"message {index}: call {called['name']}")
     for tool in tools or []:
         function = tool.get("function", tool)
         if not _is_in(str(function.get("name", "")), text):

@@ -111,37 +111,37 @@ def _of_conversation(messages: list[Any], tools: Any) -> Iterator[Found]:
         yield Found("not_a_row", "a message is no object")
         return
     roles = [message.get("role") for message in messages]
-    for place, (role, message) in enumerate(zip(roles, messages, strict=True)):
+    for index, (role, message) in enumerate(zip(roles, messages, strict=True)):
         if not isinstance(role, str) or role not in _ROLES:
-            yield Found("unknown_role", f"message {place}: {_shown(role)}")
+            yield Found("unknown_role", f"message {index}: {_shown(role)}")
         if role == "developer":
-            yield Found("developer_role", f"message {place}")
+            yield Found("developer_role", f"message {index}")
         content = message.get("content")
         if type(content) is not str or (role == ASSISTANT and not content.strip()):  # hardly ever
-            yield from _of_content(place, message)
+            yield from _of_content(index, message)
         if role == ASSISTANT and has_stray_tag(content):
-            yield Found("stray_think_tag", f"message {place}")
+            yield Found("stray_think_tag", f"message {index}")
     yield from _of_order(roles)
     yield from _of_calls(messages, roles, tools)
 
 
-def _of_content(place: int, message: dict[str, Any]) -> Iterator[Found]:
+def _of_content(index: int, message: dict[str, Any]) -> Iterator[Found]:
     content, calls = message.get("content"), message.get("tool_calls")
     if isinstance(content, list):
         kinds = sorted({str(part.get("type")) for part in content if isinstance(part, dict)})
         if not all(map(_is_part, content)):
-            yield Found("bad_content", f"message {place}: a part without a type, or a text part without text")
+            yield Found("bad_content", f"message {index}: a part without a type, or a text part without text")
         elif kinds:
-            yield Found("parts", f"message {place}: {', '.join(kinds)}")
+            yield Found("parts", f"message {index}: {', '.join(kinds)}")
         if media := _CHAT_MEDIA & set(kinds):
-            yield Found("media_parts", f"message {place}: {', '.join(sorted(media))}")
+            yield Found("media_parts", f"message {index}: {', '.join(sorted(media))}")
     elif content is None and calls:
-        yield Found("null_content", f"message {place}")
+        yield Found("null_content", f"message {index}")
     elif not isinstance(content, str):
-        yield Found("bad_content", f"message {place}: content is {_shown(content)}")
+        yield Found("bad_content", f"message {index}: content is {_shown(content)}")
     said = content.strip() if isinstance(content, str) else content
     if message.get("role") == ASSISTANT and not (said or calls or message.get("reasoning_content")):
-        yield Found("empty_turn", f"message {place}")
+        yield Found("empty_turn", f"message {index}")
 
 
 def has_stray_tag(content: Any) -> bool:
@@ -168,14 +168,14 @@ def _of_order(roles: list[Any]) -> Iterator[Found]:
     if "user" not in roles:
         yield Found("no_user_turn", f"{len(roles)} turns")
     in_front = True
-    for place, role in enumerate(roles):
+    for index, role in enumerate(roles):
         if role in ("system", "developer") and not in_front:
-            yield Found("late_system", f"message {place}")
+            yield Found("late_system", f"message {index}")
         in_front = in_front and role in ("system", "developer")
-        if place and role == roles[place - 1] == "user":
-            yield Found("alternation", f'messages {place - 1} and {place} both have role "user"')
-        if place and role == roles[place - 1] == ASSISTANT:
-            yield Found("two_assistant_turns", f"messages {place - 1} and {place}")
+        if index and role == roles[index - 1] == "user":
+            yield Found("alternation", f'messages {index - 1} and {index} both have role "user"')
+        if index and role == roles[index - 1] == ASSISTANT:
+            yield Found("two_assistant_turns", f"messages {index - 1} and {index}")
 
 
 def _of_calls(messages: list[dict[str, Any]], roles: list[Any], tools: Any) -> Iterator[Found]:
@@ -188,46 +188,46 @@ def _of_calls(messages: list[dict[str, Any]], roles: list[Any], tools: Any) -> I
             yield Found("string_tools", "tools")
     waiting: dict[int | str, None] = {}  # the calls that have no result yet, by id, or by number where they have none
     calls_made = 0
-    for place, message in enumerate(messages):
+    for index, message in enumerate(messages):
         calls = message.get("tool_calls")
-        if calls not in (None, []) and (not isinstance(calls, list) or roles[place] != ASSISTANT):
-            yield Found("bad_call", f"message {place}")
+        if calls not in (None, []) and (not isinstance(calls, list) or roles[index] != ASSISTANT):
+            yield Found("bad_call", f"message {index}")
             calls = None
-        if roles[place] == "tool":
+        if roles[index] == "tool":
             identity = message.get("tool_call_id")
             answered = identity if isinstance(identity, str) and identity in waiting else next(iter(waiting), None)
             if answered is None or (isinstance(identity, str) and isinstance(answered, str) and answered != identity):
-                yield Found("orphan_tool_result", f"message {place}")
+                yield Found("orphan_tool_result", f"message {index}")
             else:
                 del waiting[answered]
             continue
         if waiting:
-            yield Found("unanswered_call", f"message {place} goes on, {len(waiting)} without a result")
+            yield Found("unanswered_call", f"message {index} goes on, {len(waiting)} without a result")
             waiting = {}
         for call in calls or []:
             calls_made += 1
-            yield from _of_call(place, call, declared)
+            yield from _of_call(index, call, declared)
             identity = call.get("id") if isinstance(call, dict) else None
             if isinstance(identity, str) and identity in waiting:
-                yield Found("bad_call", f"message {place}: two calls with the id {_shown(identity)}")
+                yield Found("bad_call", f"message {index}: two calls with the id {_shown(identity)}")
             waiting[identity if isinstance(identity, str) else calls_made] = None
     if calls_made and not declared and tools in (None, []):
         yield Found("no_tools", f"calls: {calls_made}")
 
 
-def _of_call(place: int, call: Any, declared: set[str] | None) -> Iterator[Found]:
+def _of_call(index: int, call: Any, declared: set[str] | None) -> Iterator[Found]:
     called = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(called, dict) or not isinstance(called.get("name"), str) or not called["name"]:
-        yield Found("bad_call", f"message {place}: {_shown(call)}")
+        yield Found("bad_call", f"message {index}: {_shown(call)}")
         return
     if declared and called["name"] not in declared:
-        yield Found("undeclared_tool", f"message {place}: {called['name']}")
+        yield Found("undeclared_tool", f"message {index}: {called['name']}")
     arguments = called.get("arguments")
     if isinstance(arguments, str):
-        yield Found("string_arguments", f"message {place}")
+        yield Found("string_arguments", f"message {index}")
         arguments = _decoded(arguments)
     if not isinstance(arguments, dict):
-        yield Found("bad_arguments", f"message {place}: {_shown(called.get('arguments'))}")
+        yield Found("bad_arguments", f"message {index}: {_shown(called.get('arguments'))}")
 
 
 def _names_of(tools: Any) -> set[str] | None:
@@ -262,7 +262,7 @@ def _shown(value: Any) -> str:
 
 
 def schemas_of(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Return the values of a row that a loader with a type for each column would hold in one, each by its place.
+    """Return the values of a row that a loader with a type for each column would hold in one, each by its path.
 
     Of tools alone: datasets 5.2 keeps arguments and content of different types whole (objects in a column of JSON),
     and alters numbers in tool schemas.

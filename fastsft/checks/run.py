@@ -38,7 +38,7 @@ _SHOWN_CHARACTERS = 200  # of what was found
 _ROWS_AT_ONCE = 16_000_000  # of which one worker looks for those that are there again: 0.4 GB
 _READ_NBYTES = 1024 * 1024  # at a time
 _LENGTHS = ("nbytes", "turns", "tokens")
-_MOST_KEYS = 2000  # of one place in a row that are told apart
+_MOST_KEYS = 2000  # of one path in a row that are told apart
 
 
 def check_rows(
@@ -101,7 +101,7 @@ def _of_all_rows(total: Total, folder: Path, workers: Workers) -> tuple[Lengths 
         return None, []
     shares = -(-total.rows // _ROWS_AT_ONCE)
     paths = [str(folder / name) for name in total.lengths]
-    parts = [(str(folder / name), rows, place, before) for name, rows, place, before in total.hashes]
+    parts = [(str(folder / name), rows, shard_index, before) for name, rows, shard_index, before in total.hashes]
     tasks: list[Callable[[], Any]] = [partial(_lengths_in, paths)]
     tasks += [partial(_duplicates_in, parts, share, shares) for share in range(shares)]
     lengths, *duplicates = workers.in_order(_call, tasks)
@@ -145,7 +145,7 @@ class CheckedRows(msgspec.Struct, frozen=True):
         check = _SpanCheck(checked, template_at(self.template) if self.template is not None else None, self.max_tokens)
         done = 0
         for one in span.ranges:
-            check.begin(one.shard.place)
+            check.begin(one.shard.index)
             try:
                 for lines in lines_in(one, nbytes=_READ_NBYTES, max_line=DEFAULT_MAX_LINE_NBYTES):
                     if one.start == 0 and lines.offset == len(BOM):
@@ -163,7 +163,7 @@ class CheckedRows(msgspec.Struct, frozen=True):
                         report_progress(done + min(lines.offset + len(lines.data) - one.start, one.nbytes), check.rows)
             except DamagedShard as damaged:
                 checked.problem = str(damaged)
-            checked.ranges.append((one.shard.place, check.lines))
+            checked.ranges.append((one.shard.index, check.lines))
             done += one.nbytes
         check.finish(Path(self.folder, f"check-{span.index:06}-{secrets.token_hex(4)}"))
         return checked
@@ -176,10 +176,10 @@ class _SpanCheck:
         self._checked = checked
         self._template = template
         self._max_tokens = max_tokens
-        self._hashes: list[tuple[int, int, int]] = []  # of each row: place of the file, line, hash
+        self._hashes: list[tuple[int, int, int]] = []  # of each row: index of the file, line, hash
         self._lengths: dict[str, Counter[int]] = {name: Counter() for name in _LENGTHS}
         self._kinds: dict[tuple[int, bool], list[int]] = {}  # rows, and the line of the first
-        self._place = 0
+        self._shard_index = 0
         self.lines = 0  # of the range at hand
         self._shapes: Counter[tuple[str, type, tuple[tuple[str, type], ...]]] = Counter()
 
@@ -188,9 +188,9 @@ class _SpanCheck:
         """How many rows there are so far."""
         return len(self._hashes)
 
-    def begin(self, place: int) -> None:
-        """Begin with a range of the file at a place."""
-        self._place, self.lines = place, 0
+    def begin(self, shard_index: int) -> None:
+        """Begin with a range of a file."""
+        self._shard_index, self.lines = shard_index, 0
 
     def line(self, line: bytes, *, has_line_ends: bool) -> None:
         """Check the next line."""
@@ -199,9 +199,9 @@ class _SpanCheck:
         if row is not None:
             found += findings_of(row)
             # Objects of one shape are counted together, and taken apart at the end: 2 times as fast as key by key.
-            for place, value in schemas_of(row):
+            for shard_index, value in schemas_of(row):
                 keys = tuple(zip(value, map(type, value.values()), strict=True)) if type(value) is dict else ()
-                self._shapes[place, type(value), keys] += 1
+                self._shapes[shard_index, type(value), keys] += 1
             if self._template and not any(one.kind in UNRENDERABLE for one in found):
                 rendering, text = self._template.findings_of(row)
                 found += rendering
@@ -213,10 +213,10 @@ class _SpanCheck:
             messages = row.get("messages")
             turns = len(messages) if isinstance(messages, list) else 2
             identity = int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "little")
-            self._hashes.append((self._place, self.lines, identity))
+            self._hashes.append((self._shard_index, self.lines, identity))
             for name, length in zip(_LENGTHS, (len(line), turns, tokens), strict=True):
                 self._lengths[name][length] += 1
-            self._kinds.setdefault((self._place, is_pair(row)), [0, self.lines])[0] += 1
+            self._kinds.setdefault((self._shard_index, is_pair(row)), [0, self.lines])[0] += 1
         if found:
             first_of_each = {one.kind: one.detail for one in reversed(found)}
             for kind, detail in first_of_each.items():
@@ -229,7 +229,7 @@ class _SpanCheck:
         checked.counts[kind] = checked.counts.get(kind, 0) + 1
         examples = checked.found.setdefault(kind, [])
         if len(examples) < MOST_EXAMPLES:
-            examples.append((self._place, self.lines, detail[:_SHOWN_CHARACTERS]))
+            examples.append((self._shard_index, self.lines, detail[:_SHOWN_CHARACTERS]))
 
     def finish(self, path: Path) -> None:
         """Write the rows' hashes and lengths to files, and put the rest into the value that goes to the parent."""
@@ -243,9 +243,9 @@ class _SpanCheck:
             del self._lengths["tokens"][0]  # of rows of which nobody counted them
             write_lengths(self._lengths, lengths)
             checked.hashes, checked.lengths = hashes.name, lengths.name
-        checked.kinds = [(place, pair, rows, first) for (place, pair), (rows, first) in self._kinds.items()]
-        for (place, kind, keys), count in self._shapes.items():
-            schema = self._checked.schemas.setdefault(place, Schema())
+        checked.kinds = [(shard_index, pair, rows, first) for (shard_index, pair), (rows, first) in self._kinds.items()]
+        for (shard_index, kind, keys), count in self._shapes.items():
+            schema = self._checked.schemas.setdefault(shard_index, Schema())
             schema.types.add(_name_of(kind))
             if kind is dict:
                 schema.objects += count

@@ -19,7 +19,7 @@ class Total:
 
     Attributes:
         rows: How many lines are rows.
-        hashes: The files of the rows' hashes: the name, the rows, the place of the first file of rows in it, and how
+        hashes: The files of the rows' hashes: the name, the rows, the index of the first file of rows in it, and how
             many lines of that stand before it.
         lengths: The files of the rows' lengths.
     """
@@ -48,15 +48,15 @@ class Total:
         for kind, count in checked.counts.items():
             self._counts[kind] = self._counts.get(kind, 0) + count
             examples = self._examples.setdefault(kind, [])
-            for place, line, detail in checked.found[kind][: MOST_EXAMPLES - len(examples)]:
-                at = line + 1 + (before if place == first else 0)
-                examples.append(Example(self._paths[place], at, detail))
+            for shard_index, line, detail in checked.found[kind][: MOST_EXAMPLES - len(examples)]:
+                at = line + 1 + (before if shard_index == first else 0)
+                examples.append(Example(self._paths[shard_index], at, detail))
         if checked.hashes is not None and checked.lengths is not None:
             self.hashes.append((checked.hashes, checked.rows, first, before))
             self.lengths.append(checked.lengths)
-        for place, pair, rows, line in checked.kinds:
-            kinds = self._kinds.setdefault(place, {})
-            kinds.setdefault(pair, [0, line + 1 + (before if place == first else 0)])[0] += rows
+        for shard_index, pair, rows, line in checked.kinds:
+            kinds = self._kinds.setdefault(shard_index, {})
+            kinds.setdefault(pair, [0, line + 1 + (before if shard_index == first else 0)])[0] += rows
         for where, schema in checked.schemas.items():
             total = self._schemas.setdefault(where, Schema())
             total.types |= schema.types
@@ -64,8 +64,8 @@ class Total:
             for key, count in schema.keys.items():
                 total.keys[key] = total.keys.get(key, 0) + count
                 total.key_types.setdefault(key, set()).update(schema.key_types[key])
-        for place, lines in checked.ranges:
-            self._lines_before[place] += lines
+        for shard_index, lines in checked.ranges:
+            self._lines_before[shard_index] += lines
 
     def findings(self, duplicates: Sequence[Duplicates]) -> tuple[list[Finding], list[Finding]]:
         """Give what was found, faults and notes apart, the most frequent first; of duplicates, workers tell."""
@@ -86,19 +86,19 @@ class Total:
             self._counts["duplicate"] = count
             first = sorted(example for share in shares for example in share.first)[:MOST_EXAMPLES]
             self._examples["duplicate"] = [
-                Example(self._paths[place], line, f"as {self._paths[first_place]}:{first_line}")
-                for _, place, line, first_place, first_line in first
+                Example(self._paths[shard_index], line, f"as {self._paths[first_shard_index]}:{first_line}")
+                for _, shard_index, line, first_shard_index, first_line in first
             ]
 
     def _find_odd_files(self) -> None:
         """Find files without rows, and files of two kinds of rows, with the first row that is of the rarer kind."""
-        for place, path in enumerate(self._paths):
-            if place not in self._kinds:
+        for shard_index, path in enumerate(self._paths):
+            if shard_index not in self._kinds:
                 self._add("no_rows", 1, path, 0)
-        for place, kinds in sorted(self._kinds.items()):
+        for shard_index, kinds in sorted(self._kinds.items()):
             if len(kinds) > 1:
                 rows, line = min(kinds.values(), key=lambda kind: (kind[0], -kind[1]))
-                self._add("mixed_rows", rows, self._paths[place], line)
+                self._add("mixed_rows", rows, self._paths[shard_index], line)
 
     def _add(self, kind: str, rows: int, file: str, line: int) -> None:
         self._counts[kind] = self._counts.get(kind, 0) + rows
@@ -108,16 +108,18 @@ class Total:
 
     def _find_mixed_schemas(self) -> None:
         examples = []
-        for place, schema in sorted(self._schemas.items()):
+        for shard_index, schema in sorted(self._schemas.items()):
             types = schema.types - {"NoneType"}
             missing = [key for key, count in schema.keys.items() if count < schema.objects]
             mixed = [key for key, kinds in schema.key_types.items() if len(kinds - {"NoneType"}) > 1]
             if len(types) > 1:
-                examples.append(Example("", 0, f"{place} are of the types {', '.join(sorted(types))}"))
+                examples.append(Example("", 0, f"{shard_index} are of the types {', '.join(sorted(types))}"))
             elif mixed:
-                examples.append(Example("", 0, f"{place}: {mixed[0]} has values of different types"))
+                examples.append(Example("", 0, f"{shard_index}: {mixed[0]} has values of different types"))
             elif missing:
-                examples.append(Example("", 0, f"{place}: {len(missing)} keys that some have and others have not"))
+                examples.append(
+                    Example("", 0, f"{shard_index}: {len(missing)} keys that some have and others have not")
+                )
         if examples:
             self._counts["mixed_schemas"] = self.rows
             self._examples["mixed_schemas"] = examples[:MOST_EXAMPLES]

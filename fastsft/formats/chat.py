@@ -169,7 +169,7 @@ def _with_instructions(turns: list[ChatTurn], instructions: Raw) -> list[ChatTur
 
     Several templates take one alone (Qwen3.5 raises at a second).
     """
-    count = next((place for place, turn in enumerate(turns) if turn.role != "system"), len(turns))
+    count = next((index for index, turn in enumerate(turns) if turn.role != "system"), len(turns))
     contents: list[Content] = [instructions, *(turn.content for turn in turns[:count] if turn.content != NO_TEXT)]
     strings = [content for content in contents if isinstance(content, Raw)]
     content = joined(_parted(strings)) if len(strings) == len(contents) else one_content(contents)

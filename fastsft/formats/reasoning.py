@@ -86,14 +86,14 @@ def split_thoughts(pieces: Sequence[Piece], calls: int) -> tuple[list[Content], 
     A text in which reasoning begins and does not end goes on in the next, as where a prompt begins the answer.
 
     Returns:
-        What is said by each piece, `NO_TEXT` where nothing is left; and each thought with the place of its piece.
+        What is said by each piece, `NO_TEXT` where nothing is left; and each thought with the index of its piece.
     """
     thoughts: list[tuple[int, Raw]] = []
     left: list[Content] = []
     has_tags = False
-    for place, (piece, _, is_thought) in enumerate(pieces):
+    for index, (piece, _, is_thought) in enumerate(pieces):
         if is_thought:
-            thoughts.append((place, cast("Raw", piece)))
+            thoughts.append((index, cast("Raw", piece)))
             left.append(NO_TEXT)
         else:
             has_tags = has_tags or (isinstance(piece, Raw) and may_be_tagged(piece))
@@ -105,10 +105,10 @@ def _split_tags(
     pieces: Sequence[Piece], calls: int, left: list[Content], thoughts: list[tuple[int, Raw]]
 ) -> tuple[list[Content], list[tuple[int, Raw]]]:
     has_thought = bool(thoughts)
-    said = [(place, text, before) for place, (text, before, is_thought) in enumerate(pieces) if not is_thought]
+    said = [(index, text, before) for index, (text, before, is_thought) in enumerate(pieces) if not is_thought]
     texts = [one for one in said if one[1] != NO_TEXT]
     begun: list[Raw] = []
-    for number, (place, text, calls_before) in enumerate(texts):
+    for number, (index, text, calls_before) in enumerate(texts):
         if isinstance(text, Raw) and (begun or may_be_tagged(text)):
             _, behind, calls_then = texts[number + 1] if number + 1 < len(texts) else (0, None, -1)
             next_is_on = isinstance(behind, Raw) and calls_then == calls_before and not _opens(behind)
@@ -122,8 +122,8 @@ def _split_tags(
                 goes_on = behind is not None or calls > calls_before
                 inside, text = split_think_tags(text, may_lack_opening=not has_thought, goes_on=goes_on)
                 if inside:
-                    thoughts.append((place, inside))
-        left[place] = text
+                    thoughts.append((index, inside))
+        left[index] = text
     thoughts.sort(key=lambda thought: thought[0])
     return left, thoughts
 

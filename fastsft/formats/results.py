@@ -30,9 +30,9 @@ def pair_results(turns: list[Turn]) -> None:
     by_id: dict[str, deque[int]] = {}  # the calls that wait for a result, by their numbers
     waiting: dict[int, None] = {}
     batch_start = 0
-    place = 0
-    while place < len(turns):
-        turn = turns[place]
+    index = 0
+    while index < len(turns):
+        turn = turns[index]
         if turn.role == ASSISTANT:
             batch_start = len(calls)
             for call in turn.tool_calls:
@@ -40,18 +40,18 @@ def pair_results(turns: list[Turn]) -> None:
                 waiting[len(calls)] = None
                 calls.append(call.id)
         if turn.role != TOOL:
-            place += 1
+            index += 1
             if turn.role != ASSISTANT:
                 batch_start = len(calls)
             continue
-        stop = next((end for end in range(place, len(turns)) if turns[end].role != TOOL), len(turns))
-        run = turns[place:stop]
+        stop = next((end for end in range(index, len(turns)) if turns[end].role != TOOL), len(turns))
+        run = turns[index:stop]
         answered = _answered(run, by_id, waiting, batch_start)
         for result, number in zip(run, answered, strict=True):
             if not result.call_id and number is not None:
                 result.call_id = calls[number]
-        turns[place:stop] = _in_order(run, answered, batch_start)
-        place, batch_start = stop, len(calls)
+        turns[index:stop] = _in_order(run, answered, batch_start)
+        index, batch_start = stop, len(calls)
 
 
 def _is_plain(turns: Sequence[Turn]) -> bool:
@@ -71,7 +71,7 @@ def _answered(
 ) -> list[int | None]:
     """Return the number of the call that each result of a run answers; None where it answers none."""
     answered: list[int | None] = [None] * len(run)
-    for place, result in enumerate(run):
+    for index, result in enumerate(run):
         if not result.call_id:
             continue
         named = by_id.get(text_of(result.call_id), deque())
@@ -79,21 +79,21 @@ def _answered(
             number = named.popleft()
             if number in waiting:
                 del waiting[number]
-                answered[place] = number
+                answered[index] = number
                 break
-    unnamed = [place for place, result in enumerate(run) if not result.call_id]
+    unnamed = [index for index, result in enumerate(run) if not result.call_id]
     if unnamed:
         free = [number for number in waiting if number >= batch_start] + [n for n in waiting if n < batch_start]
-        for place, number in zip(unnamed, free, strict=False):
+        for index, number in zip(unnamed, free, strict=False):
             del waiting[number]
-            answered[place] = number
+            answered[index] = number
     return answered
 
 
 def _in_order(run: list[Turn], answered: list[int | None], batch_start: int) -> list[Turn]:
-    of_batch = [place for place, number in enumerate(answered) if number is not None and number >= batch_start]
-    ordered = sorted(of_batch, key=lambda place: answered[place] or 0)
+    of_batch = [index for index, number in enumerate(answered) if number is not None and number >= batch_start]
+    ordered = sorted(of_batch, key=lambda index: answered[index] or 0)
     if ordered == of_batch:
         return run
-    moved = dict(zip(of_batch, (run[place] for place in ordered), strict=True))
-    return [moved.get(place, result) for place, result in enumerate(run)]
+    moved = dict(zip(of_batch, (run[index] for index in ordered), strict=True))
+    return [moved.get(index, result) for index, result in enumerate(run)]

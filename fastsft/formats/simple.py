@@ -38,8 +38,8 @@ def to_simple(rollout: Rollout, layout: Layout = PLAIN) -> Row:
     found = conversation(rollout)
     tools_of(rollout.tools, _as_it_is)  # tools that no layout takes refuse the line in this one, too
     turns = without_thoughts(found.turns) if found.has_thoughts else found.turns
-    place = _place_of_answer(turns)
-    answer, asked = turns[place], _question(found.turns[: found.prompt], turns[:place])
+    index = _place_of_answer(turns)
+    answer, asked = turns[index], _question(found.turns[: found.prompt], turns[:index])
     left_out = media_in(turn for turn in turns if turn is not asked and turn is not answer) | media_beside(rollout)
     if found.has_thoughts:
         left_out.add("reasoning")
@@ -51,10 +51,10 @@ def to_simple(rollout: Rollout, layout: Layout = PLAIN) -> Row:
 
 def _place_of_answer(turns: list[Turn]) -> int:
     """Find the last turn of the output that has a text; an empty one counts, as in the guide's script."""
-    for place in range(len(turns) - 1, -1, -1):
-        turn = turns[place]
+    for index in range(len(turns) - 1, -1, -1):
+        turn = turns[index]
         if is_imitable(turn) and (_said_last(turn) != NO_TEXT or not turn.tool_calls):
-            return place
+            return index
     raise Refused("not_text", "a `simple` row holds text alone, and the output has calls alone")
 
 

@@ -283,7 +283,7 @@ class _Talk:
             pieces=tuple(pieces),
             answer=_last_text(pieces[begun:], texts[begun:]),
             says=is_output and says,
-            thinks=is_output and any(place >= begun for place, _ in thoughts),
+            thinks=is_output and any(index >= begun for index, _ in thoughts),
             is_empty=is_whole and not says and all(piece == NO_TEXT for piece, _, _ in pieces),
             is_own=is_output and (self._is_own or not self._is_recorded),
         )

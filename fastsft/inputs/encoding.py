@@ -81,14 +81,14 @@ def _has_line_end(rows: bytes, *, by_polars: bool) -> bool:
     """
     for character in _ENCODED_LINE_ENDS:
         last, looked_at = character[-1:], 0
-        place = rows.find(last)
-        while place >= 0:
-            if rows.endswith(character, 0, place + 1):
+        position = rows.find(last)
+        while position >= 0:
+            if rows.endswith(character, 0, position + 1):
                 return True
             looked_at += 1
-            if looked_at > _LOOKED_AT_FIRST + place // _NBYTES_FOR_ONE_MORE:
+            if looked_at > _LOOKED_AT_FIRST + position // _NBYTES_FOR_ONE_MORE:
                 return _polars_finds_line_end(rows) if by_polars else _python_finds_line_end(rows)
-            place = rows.find(last, place + 1)
+            position = rows.find(last, position + 1)
     return False
 
 

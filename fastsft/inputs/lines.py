@@ -90,26 +90,26 @@ def chosen_lines(chosen: ChosenLines, *, nbytes: int, max_line: int) -> Iterator
     Raises:
         FailedRun: The file is not what it was when it was scanned.
     """
-    places = zip(chosen.lines, chosen.offsets, chosen.nbytes, strict=True)
+    extents = zip(chosen.lines, chosen.offsets, chosen.nbytes, strict=True)
     changed = FailedRun(f"{chosen.range.shard.path} is not what was scanned")
     if chosen.range.shard.compression is None:
         with _opened(chosen.range.shard) as file:
-            for span in _spans(list(places), nbytes):
+            for span in _read_together(list(extents), nbytes):
                 start, stop = span[0][1], span[-1][1] + span[-1][2]
                 data = _read(file.fileno(), start, stop)
                 view = memoryview(data)
                 found = [(line, view[offset - start : offset - start + size]) for line, offset, size in span]
                 yield _checked(found, data, changed)
         return
-    place = next(places, None)
+    extent = next(extents, None)
     for lines in lines_in(chosen.range, nbytes=nbytes, max_line=max_line):
         view, found = memoryview(lines.data), list[tuple[int, memoryview]]()
-        while place is not None and place[1] < lines.offset + len(lines.data):
-            start = place[1] - lines.offset
-            found.append((place[0], view[start : start + place[2]]))
-            place = next(places, None)
+        while extent is not None and extent[1] < lines.offset + len(lines.data):
+            start = extent[1] - lines.offset
+            found.append((extent[0], view[start : start + extent[2]]))
+            extent = next(extents, None)
         yield _checked(found, lines.data, changed)
-    if place is not None:
+    if extent is not None:
         raise changed
 
 
@@ -120,15 +120,15 @@ def _checked(found: NumberedLines, data: bytes, changed: FailedRun) -> NumberedL
     return found
 
 
-def _spans(places: list[tuple[int, int, int]], nbytes: int) -> Iterator[list[tuple[int, int, int]]]:
+def _read_together(extents: list[tuple[int, int, int]], nbytes: int) -> Iterator[list[tuple[int, int, int]]]:
     """Group lines that lie so close that they are read at once, about `nbytes`."""
     first = 0
-    for index, (before, after) in enumerate(pairwise(places), 1):
-        if after[1] - (before[1] + before[2]) > _GAP_NBYTES or after[1] - places[first][1] > nbytes:
-            yield places[first:index]
+    for index, (before, after) in enumerate(pairwise(extents), 1):
+        if after[1] - (before[1] + before[2]) > _GAP_NBYTES or after[1] - extents[first][1] > nbytes:
+            yield extents[first:index]
             first = index
-    if places:
-        yield places[first:]
+    if extents:
+        yield extents[first:]
 
 
 @contextlib.contextmanager

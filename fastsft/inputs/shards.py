@@ -40,7 +40,7 @@ class Shard(msgspec.Struct, frozen=True):
         nbytes: Its size on disk.
         modified_ns: When it was modified last, in nanoseconds.
         compression: `gz`, `zst` or None, by its first bytes.
-        place: Which of the run's shards it is, from 0.
+        index: Which of the run's shards it is, from 0.
         problem: Why it is surely no file of rollouts, as a sentence; None where it may be one.
     """
 
@@ -48,7 +48,7 @@ class Shard(msgspec.Struct, frozen=True):
     nbytes: int
     modified_ns: int
     compression: str | None = None
-    place: int = 0
+    index: int = 0
     problem: str | None = None
 
 

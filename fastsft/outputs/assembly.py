@@ -182,12 +182,12 @@ def _range_of(piece: Piece, folder: Path) -> tuple[Path, int, int]:
     seen = offset = 0
     for data in blocks_of(path, 0, None):
         count = data.count(b"\n")
-        for place, row in enumerate(wanted):
+        for index, row in enumerate(wanted):
             if seen < row <= seen + count:
                 at = -1
                 for _ in range(row - seen):
                     at = data.find(b"\n", at + 1)
-                starts[place] = offset + at + 1
+                starts[index] = offset + at + 1
         seen, offset = seen + count, offset + len(data)
     return path, starts[0], starts[1]
 

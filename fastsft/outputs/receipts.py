@@ -30,12 +30,12 @@ class RangeFates(msgspec.Struct, frozen=True):
     """What became of the lines of one byte range.
 
     Attributes:
-        place: Which of the run's shards it is of.
+        shard_index: Which of the run's shards it is of.
         fates: The fates of its lines.
         problem: Why the shard was refused whole; None where it was not.
     """
 
-    place: int
+    shard_index: int
     fates: Fates
     problem: str | None = None
 

@@ -30,7 +30,7 @@ def chosen_spans(spans: Sequence[Span], lines: pl.DataFrame) -> list[ChosenSpan]
     """Say where the lines of each span stand among the chosen ones, which are in input order; not of spans without."""
     ranges = [one for span in spans for one in span.ranges]
     # All edges are looked up at once, as each look costs Polars 0.3 ms.
-    first = lines.select(_in_input(pl.col("place"), pl.col("offset")))["edge"].search_sorted(
+    first = lines.select(_in_input(pl.col("shard_index"), pl.col("offset")))["edge"].search_sorted(
         pl.concat([_edges(ranges, end=False), _edges(ranges, end=True)]), side="left"
     )
     cuts = zip(first[: len(ranges)].to_list(), first[len(ranges) :].to_list(), strict=True)
@@ -40,20 +40,22 @@ def chosen_spans(spans: Sequence[Span], lines: pl.DataFrame) -> list[ChosenSpan]
 
 def _edges(ranges: Sequence[ByteRange], *, end: bool) -> pl.Series:
     """Return where ranges begin, or end, in the input; a compressed shard is one range, whatever its size is inside."""
-    places = [one.shard.place + (end and one.shard.compression is not None) for one in ranges]
+    shard_indexes = [one.shard.index + (end and one.shard.compression is not None) for one in ranges]
     offsets = [0 if one.shard.compression is not None else one.stop if end else one.start for one in ranges]
-    edges = pl.DataFrame({"place": places, "offset": offsets}, schema={"place": pl.UInt64, "offset": pl.UInt64})
-    return edges.select(_in_input(pl.col("place"), pl.col("offset")))["edge"]
+    edges = pl.DataFrame(
+        {"shard_index": shard_indexes, "offset": offsets}, schema={"shard_index": pl.UInt64, "offset": pl.UInt64}
+    )
+    return edges.select(_in_input(pl.col("shard_index"), pl.col("offset")))["edge"]
 
 
-def _in_input(place: pl.Expr, offset: pl.Expr) -> pl.Expr:
+def _in_input(shard_index: pl.Expr, offset: pl.Expr) -> pl.Expr:
     """Return one number that orders bytes as the input does: files of up to 16 TiB, up to a million of them."""
-    return (place.cast(pl.UInt64) * _MOST_SHARD_NBYTES + offset).alias("edge")
+    return (shard_index.cast(pl.UInt64) * _MOST_SHARD_NBYTES + offset).alias("edge")
 
 
 def receipt_of_index(known: Sequence[KnownShard], folder: Path) -> Receipt:
     """Return the receipt of what an index knows of shards beside their rollouts."""
-    ranges = [RangeFates(shard.place, shard.fates, shard.problem) for shard in known]
+    ranges = [RangeFates(shard.shard_index, shard.fates, shard.problem) for shard in known]
     return _receipt(ranges, [line for shard in known for line in shard.refused], folder)
 
 
@@ -63,9 +65,9 @@ def receipt_of_rowless(
     """Return the receipt of lines that have no row: shard, line, offset, reason and problem of each; None without."""
     refused: list[RefusedLine] = []
     ranges = []
-    for place, of_shard in groupby(lines, key=lambda line: line[0]):
-        found = [RefusedLine(printable(shards[place].path), *line[1:]) for line in of_shard]
-        ranges.append(RangeFates(place, Fates(refused=dict(Counter(line.reason for line in found)))))
+    for shard_index, of_shard in groupby(lines, key=lambda line: line[0]):
+        found = [RefusedLine(printable(shards[shard_index].path), *line[1:]) for line in of_shard]
+        ranges.append(RangeFates(shard_index, Fates(refused=dict(Counter(line.reason for line in found)))))
         refused += found
     return _receipt(ranges, refused, folder) if refused else None
 

@@ -137,12 +137,12 @@ def drop_reasons(judged: JudgedBlock, options: Options) -> list[str | None]:
         return reasons
     from fastsft.selection.criteria import columns_beyond_values  # Polars: not before it is needed
     from fastsft.selection.criteria import drop_reasons as reasons_by_columns
-    from fastsft.selection.table import ShardPlace, columns
+    from fastsft.selection.table import ShardColumns, columns
 
     rollouts, lines = [judged.rollouts[index] for index in kept], [judged.numbers[index] for index in kept]
-    shard = ShardPlace(printable(judged.shard.path), judged.shard.place)
-    names = columns_beyond_values(options) or ("place",)  # without a column, a table has no lines
-    known = columns(names, rollouts, place=shard, lines=lines, offsets=judged.offsets)
+    shard = ShardColumns(printable(judged.shard.path), judged.shard.index)
+    names = columns_beyond_values(options) or ("shard_index",)  # without a column, a table has no lines
+    known = columns(names, rollouts, shard=shard, lines=lines, offsets=judged.offsets)
     for index, reason in zip(kept, reasons_by_columns(known, options), strict=True):
         reasons[index] = reason
     return reasons

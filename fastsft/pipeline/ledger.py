@@ -20,7 +20,7 @@ class Ledger:
     Attributes:
         report: What is known so far.
         refused: The files of refused lines, in order.
-        parts: Of the table, in order: the receipt's name for it, its rows, the place of its first shard, and how many
+        parts: Of the table, in order: the receipt's name for it, its rows, the index of its first shard, and how many
             lines of that stand before it.
         seen: What rollouts hold, where none was kept so far.
     """
@@ -45,18 +45,18 @@ class Ledger:
             TooManyRefused: More lines were refused than may be.
         """
         report = self.report
-        first = report.inputs[receipt.ranges[0].place]
+        first = report.inputs[receipt.ranges[0].shard_index]
         before = 0 if receipt.is_numbered else first.fates.lines
         if receipt.refused is not None:
             self.refused.append(RefusedPart(receipt.refused, first.path, before))
         if receipt.table is not None:
-            self.parts.append((receipt.table, receipt.rollouts, receipt.ranges[0].place, before))
+            self.parts.append((receipt.table, receipt.rollouts, receipt.ranges[0].shard_index, before))
         if receipt.first_refused is not None and self._first_refused is None:
             line = receipt.first_refused
             line.line += before if line.shard == first.path else 0
             self._first_refused = line
         for one in receipt.ranges:
-            entry = report.inputs[one.place]
+            entry = report.inputs[one.shard_index]
             entry.problem = one.problem or entry.problem
             entry.fates += one.fates
             report.fates += one.fates
@@ -67,10 +67,10 @@ class Ledger:
             raise TooManyRefused(self._refusals(self._options), self.report)
 
     def drop(self, dropped: Iterable[tuple[int, str, int]]) -> None:
-        """Take in how many lines of which shard, by its place, were dropped for which reason."""
-        for place, reason, count in dropped:
+        """Take in how many lines of which shard, by its index, were dropped for which reason."""
+        for shard_index, reason, count in dropped:
             gone = Fates(dropped={reason: count})
-            self.report.inputs[place].fates += gone
+            self.report.inputs[shard_index].fates += gone
             self.report.fates += gone
 
     def judge(self) -> None:

@@ -94,10 +94,10 @@ class Rows(StagedProduct, frozen=True, kw_only=True):
                         if report_progress:
                             read = min(lines.offset + len(lines.data) - one.start, one.nbytes)
                             report_progress(done + read, kept + fates.kept)
-                    ranges.append(RangeFates(one.shard.place, fates))
+                    ranges.append(RangeFates(one.shard.index, fates))
                 except DamagedShard as damaged:
                     writer.go_back(mark)
-                    ranges.append(RangeFates(one.shard.place, Fates(), str(damaged)))
+                    ranges.append(RangeFates(one.shard.index, Fates(), str(damaged)))
                 done, kept = done + one.nbytes, kept + ranges[-1].fates.kept
             segments, refused = writer.finish()
         receipt = Receipt(span.index, ranges, segments, refused, first, left_out, None if kept else seen)

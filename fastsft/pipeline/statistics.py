@@ -18,7 +18,7 @@ from fastsft.report import Progress
 from fastsft.statistics.distribution import Stats
 
 # What is counted, of the columns of the table: rewards, what tells tasks, gates, lengths.
-_COLUMNS = ("reward", "place", "agent", "task_index", "prompt", *GATES, "nbytes", "turns", "calls", "tokens")
+_COLUMNS = ("reward", "shard_index", "agent", "task_index", "prompt", *GATES, "nbytes", "turns", "calls", "tokens")
 
 
 def stats_of(

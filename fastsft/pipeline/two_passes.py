@@ -72,11 +72,11 @@ class LineTable(StagedProduct, frozen=True, kw_only=True):
                         fates += block.fates
                         if report_progress:
                             report_progress(done + min(lines.offset + len(lines.data) - one.start, one.nbytes), 0)
-                    ranges.append(RangeFates(one.shard.place, fates))
+                    ranges.append(RangeFates(one.shard.index, fates))
                 except DamagedShard as damaged:
                     writer.go_back(mark)
                     del tables[kept:]
-                    ranges.append(RangeFates(one.shard.place, Fates(), str(damaged)))
+                    ranges.append(RangeFates(one.shard.index, Fates(), str(damaged)))
                 done += one.nbytes
             refused = writer.finish()[1]
         name = f"{self.phase}-{span.index:06}.{secrets.token_hex(4)}.arrow" if tables else None
@@ -87,7 +87,7 @@ class LineTable(StagedProduct, frozen=True, kw_only=True):
 
     @no_garbage_collection()
     def _scan(self, lines: LineBlock, one: ByteRange, before: int) -> _ScannedBlock:
-        from fastsft.selection.table import FROM_ROWS, ShardPlace, table, with_rows
+        from fastsft.selection.table import FROM_ROWS, ShardColumns, table, with_rows
 
         judged = judge_block(lines, one, before, self.options, by_polars=True)  # which the table needs anyway
         if not judged.rollouts:
@@ -95,7 +95,7 @@ class LineTable(StagedProduct, frozen=True, kw_only=True):
         known = table(
             [name for name in self.columns if name not in FROM_ROWS],
             judged.rollouts,
-            place=ShardPlace(printable(one.shard.path), one.shard.place),
+            shard=ShardColumns(printable(one.shard.path), one.shard.index),
             lines=judged.numbers,
             offsets=judged.offsets,
             numbers=[number + before for number in judged.numbers],
@@ -170,7 +170,7 @@ class ChosenRows(StagedProduct, frozen=True, kw_only=True):
         from fastsft.selection.table import read_chosen
 
         parts, max_line = span.span.ranges, self.options.max_line_nbytes
-        ranges = [RangeFates(one.shard.place, Fates()) for one in parts]
+        ranges = [RangeFates(one.shard.index, Fates()) for one in parts]
         left_out: dict[str, int] = {}
         done = 0
         total = sum(stop - start for start, stop in span.slices) or 1

@@ -48,9 +48,9 @@ def same_ids(item: Item, other: Item) -> bool:
 
 def split_at_last_sampled(output: list[Item]) -> tuple[list[Item], list[Item]]:
     """Split an output behind the last item with ids; where there is none, all of it (the same list) and nothing."""
-    for place in range(len(output) - 1, -1, -1):
-        if output[place].generation_token_ids and has_ids(output[place]):
-            return output[: place + 1], output[place + 1 :]
+    for index in range(len(output) - 1, -1, -1):
+        if output[index].generation_token_ids and has_ids(output[index]):
+            return output[: index + 1], output[index + 1 :]
     return output, []
 
 

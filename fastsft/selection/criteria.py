@@ -87,8 +87,8 @@ def _criteria(options: Options) -> Iterator[Criterion]:
     if options.sample is not None:
         count, part = sample_of(options.sample)
         wanted = pl.lit(count) if part is None else pl.len().cast(pl.UInt64) * part.numerator // part.denominator
-        place = pl.int_range(pl.len()).sort_by(draw_for("not_sampled"), "order").arg_sort()
-        yield Criterion("not_sampled", place >= wanted, True, of_rows=True)
+        shard_index = pl.int_range(pl.len()).sort_by(draw_for("not_sampled"), "order").arg_sort()
+        yield Criterion("not_sampled", shard_index >= wanted, True, of_rows=True)
 
 
 def _on_column(one: ValueCriterion) -> Criterion:
@@ -138,7 +138,7 @@ def columns_beyond_values(options: Options) -> tuple[str, ...]:
 def columns_of(options: Options, *, splits: bool) -> list[str]:
     """List the columns that a scan must find for all criteria, and for the splits."""
     asked = [*_asked(criteria(options)), *(["task"] if splits else [])]
-    found = ["place", "line", "offset", "nbytes", "unusable", "problem"]
+    found = ["shard_index", "line", "offset", "nbytes", "unusable", "problem"]
     for name in asked:
         found += TASK_FROM if name in ("task", "draw") else [] if name == "order" else [name]
     return list(dict.fromkeys(found))
@@ -185,16 +185,16 @@ def _signed(lines: pl.DataFrame) -> pl.LazyFrame:
 
 
 def _judged(lines: pl.DataFrame, reason: pl.Expr, engine: Literal["auto", "in-memory"] = "auto") -> pl.DataFrame:
-    """Give `place` and `reason` of each line, where the table has places.
+    """Give `shard_index` and `reason` of each line, where the table has them.
 
     For few lines the engine is `in-memory`: a quarter of the time, as the other hands them to threads.
 
     Raises:
         FailedRun: `where` cannot be worked out for a line, as a cast of a name to a number.
     """
-    place = [name for name in ("place",) if name in lines.columns]
+    shard_index = [name for name in ("shard_index",) if name in lines.columns]
     try:
-        return _signed(lines).select(*place, reason).collect(engine=engine)
+        return _signed(lines).select(*shard_index, reason).collect(engine=engine)
     except pl.exceptions.PolarsError as error:
         first = str(error).splitlines()[0]
         raise FailedRun(f"--where cannot be worked out: {first}; nothing was published") from None
@@ -211,7 +211,7 @@ def choose(
         shares: What part of the tasks goes to each split; the rest stays in split 0.
 
     Returns:
-        The chosen lines, with their `split`; place of the shard, reason and count of those dropped; and place, line,
+        The chosen lines, with their `split`; index of the shard, reason and count of those dropped; and index, line,
         offset, reason and problem of those that are not dropped and have no row.
     """
     dropped: list[tuple[int, str, int]] = []
@@ -220,7 +220,7 @@ def choose(
         for at_once in _batches(several):
             judged = _judged(left, _reason(at_once))
             gone = judged.filter(pl.col("reason").is_not_null())
-            dropped.extend(gone.group_by("place", "reason").agg(pl.len()).sort("place", "reason").rows())
+            dropped.extend(gone.group_by("shard_index", "reason").agg(pl.len()).sort("shard_index", "reason").rows())
             left = left.filter(judged["reason"].is_null())
         return left
 
@@ -234,9 +234,11 @@ def choose(
     without_row = left.filter(pl.col("unusable").is_not_null())
     left = left.filter(pl.col("unusable").is_null())
     unwanted = (pl.col("unusable") == "too_long") | pl.col("unusable").str.starts_with(UNTRAINABLE)  # rows there are
-    counts = without_row.filter(unwanted).group_by("place", "unusable").agg(pl.len()).sort("place", "unusable")
+    counts = (
+        without_row.filter(unwanted).group_by("shard_index", "unusable").agg(pl.len()).sort("shard_index", "unusable")
+    )
     dropped.extend(counts.rows())
-    unusable = without_row.filter(unwanted.not_()).select("place", "line", "offset", "unusable", "problem")
+    unusable = without_row.filter(unwanted.not_()).select("shard_index", "line", "offset", "unusable", "problem")
     left = without_dropped(left, [one for one in criteria(options) if one.of_rows])
     split = split_of(shares, options.seed) if shares else pl.lit(0)
     return left.with_columns(split.cast(pl.UInt8).alias("split")), dropped, unusable.rows()

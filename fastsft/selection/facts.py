@@ -102,7 +102,7 @@ def no_user_turn(rollout: Rollout) -> bool:
     for item in rollout.prompt:
         if item.role in (None, "user") and item.type in (None, "message"):
             return False
-    asked = next((place for place, item in enumerate(rollout.output) if item.role == "user"), None)
+    asked = next((index for index, item in enumerate(rollout.output) if item.role == "user"), None)
     if asked is None:
         return bool(rollout.output)  # an output without items has no row, and is told so
     if not any(item.generation_token_ids for item in rollout.output) and any(

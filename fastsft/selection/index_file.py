@@ -58,13 +58,13 @@ class KnownShard(NamedTuple):
     """What an index knows of a shard of the run beside its rollouts.
 
     Attributes:
-        place: Which of the run's shards it is.
+        shard_index: Which of the run's shards it is.
         fates: Of the lines that are no rollouts.
         problem: Why it was refused whole; None where it was not.
         refused: The refused lines.
     """
 
-    place: int
+    shard_index: int
     fates: Fates
     problem: str | None
     refused: list[RefusedLine]
@@ -86,20 +86,20 @@ class Index:
             FailedRun: The file is damaged.
         """
         paths = [printable(shard.path) for shard in self._shards]
-        columns = {"place": self._entries, "now": range(len(paths)), "path": paths}
-        places = pl.DataFrame(columns, schema={"place": pl.UInt32, "now": pl.UInt32, "path": pl.String})
-        wanted = list(dict.fromkeys([*names, "place", "line", "offset", "reason", "problem"]))
+        columns = {"shard_index": self._entries, "now": range(len(paths)), "path": paths}
+        indexes = pl.DataFrame(columns, schema={"shard_index": pl.UInt32, "now": pl.UInt32, "path": pl.String})
+        wanted = list(dict.fromkeys([*names, "shard_index", "line", "offset", "reason", "problem"]))
         try:
             with open(self._path, "rb") as file:  # a path would be taken for a glob
                 known = pl.read_parquet(file, columns=wanted)
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             problem = f"{self._path} is damaged ({type(error).__name__}); make it anew with: {_COMMAND}"
             raise FailedRun(f"{problem}; nothing was published") from None
-        known = known.join(places, on="place", how="inner", maintain_order="left")
+        known = known.join(indexes, on="shard_index", how="inner", maintain_order="left")
         rollouts = known.filter(pl.col("reason").is_null()).with_columns(
-            pl.col("now").alias("place"), pl.col("path").alias("shard")
+            pl.col("now").alias("shard_index"), pl.col("path").alias("shard")
         )
-        return rollouts.select(names).sort("place", maintain_order=True), self._known_shards(known)
+        return rollouts.select(names).sort("shard_index", maintain_order=True), self._known_shards(known)
 
     def _known_shards(self, known: pl.DataFrame) -> list[KnownShard]:
         refused = known.filter(pl.col("reason").is_not_null())
@@ -107,10 +107,10 @@ class Index:
         for now, *line in refused.select("now", "path", "line", "offset", "reason", "problem").iter_rows():
             by_place.setdefault(now, []).append(RefusedLine(*line))
         found = []
-        for shard, place in zip(self._shards, self._entries, strict=True):
-            entry = self._about.shards[place]
-            lines = sorted(by_place.get(shard.place, []), key=lambda refused: refused.line)
-            found.append(KnownShard(shard.place, entry.fates, entry.problem, lines))
+        for shard, shard_index in zip(self._shards, self._entries, strict=True):
+            entry = self._about.shards[shard_index]
+            lines = sorted(by_place.get(shard.index, []), key=lambda refused: refused.line)
+            found.append(KnownShard(shard.index, entry.fates, entry.problem, lines))
         return found
 
 
@@ -169,16 +169,16 @@ def _fitting(path: str, shards: Sequence[Shard], options: Options) -> Index:
         )
     if options.dedup and not about.content:
         raise UsageError(f"{path} holds no hashes of rows; {again} --dedup")
-    places = {entry.path: place for place, entry in enumerate(about.shards)}
+    indexes = {entry.path: shard_index for shard_index, entry in enumerate(about.shards)}
     found = []
     for shard in shards:
-        place = places.get(_identity(shard))
-        if place is None:
+        shard_index = indexes.get(_identity(shard))
+        if shard_index is None:
             raise UsageError(f"{path} knows nothing of {shard.path}; {again}")
-        entry = about.shards[place]
+        entry = about.shards[shard_index]
         if (entry.nbytes, entry.modified_ns) != (shard.nbytes, shard.modified_ns):
             raise UsageError(f"{path} is older than {shard.path}, which has changed; {again}")
-        found.append(place)
+        found.append(shard_index)
     return Index(path, about, shards, found)
 
 
@@ -189,7 +189,7 @@ def _identity(shard: Shard) -> str:
 def columns_for(options: Options) -> list[str]:
     """List the columns that a scan finds for an index."""
     known = [name for name in COLUMNS if name != "task"]
-    return ["place", *known, "prompt", "unusable", "problem", *(["content"] if options.dedup else [])]
+    return ["shard_index", *known, "prompt", "unusable", "problem", *(["content"] if options.dedup else [])]
 
 
 def write_table(
@@ -212,11 +212,11 @@ def write_table(
     about = _About(
         _VERSION, __version__, UNSEALED, options.max_line_nbytes, options.format, options.layout, options.dedup, entries
     )
-    places = {entry.path: place for place, entry in enumerate(report.inputs)}
-    kinds = {name: lines.schema[name] for name in ("place", "shard", "line", "offset")} | _REFUSED
-    rows = [(places[line.shard], *msgspec.structs.astuple(line)) for line in refused]
+    indexes = {entry.path: shard_index for shard_index, entry in enumerate(report.inputs)}
+    kinds = {name: lines.schema[name] for name in ("shard_index", "shard", "line", "offset")} | _REFUSED
+    rows = [(indexes[line.shard], *msgspec.structs.astuple(line)) for line in refused]
     unusable = pl.DataFrame(rows, schema=kinds, orient="row")
-    both = pl.concat([with_tasks(lines), unusable], how="diagonal").sort("place", "offset", maintain_order=True)
+    both = pl.concat([with_tasks(lines), unusable], how="diagonal").sort("shard_index", "offset", maintain_order=True)
     with written_whole(target) as part:
         try:
             with part.open("wb") as file:

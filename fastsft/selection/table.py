@@ -34,13 +34,13 @@ class TablePart(NamedTuple):
     Attributes:
         path: The file.
         rows: How many lines it has.
-        place: Which of the run's shards its first range is of.
+        shard_index: Which of the run's shards its first range is of.
         before: How many lines of that shard stand before that range.
     """
 
     path: str | Path
     rows: int
-    place: int
+    shard_index: int
     before: int
 
 
@@ -48,11 +48,11 @@ _FILES_AT_ONCE = 256  # of which a process may have 1,024 open
 FROM_ROWS = ("unusable", "problem", "content")
 
 
-class ShardPlace(NamedTuple):
+class ShardColumns(NamedTuple):
     """Which shard: its path as JSON can hold it, and which of the run's shards it is, from 0."""
 
     shard: str
-    place: int
+    shard_index: int
 
 
 COLUMNS = {
@@ -77,7 +77,7 @@ COLUMNS = {
 }
 # What a scan finds beside them: the parts from which tasks are told, and what a row would hold.
 HIDDEN = {
-    "place": Column(pl.UInt32),  # which of the run's shards it is in, from 0
+    "shard_index": Column(pl.UInt32),  # which of the run's shards it is in, from 0
     "prompt": Column(pl.UInt64, prompt_hash),
     "unusable": Column(pl.String),  # why it has no row, as a reason; null where it has one, or nobody asked
     "problem": Column(pl.String),  # the same as a sentence
@@ -89,7 +89,7 @@ def table(
     names: Iterable[str],
     rollouts: Sequence[Rollout],
     *,
-    place: ShardPlace,
+    shard: ShardColumns,
     lines: Sequence[int],
     offsets: Sequence[int],
     numbers: Sequence[int] | None = None,
@@ -98,20 +98,20 @@ def table(
 
     `numbers`, from 0, is what the lines are called; the same as `lines` if not given.
     """
-    return frame_of(columns(names, rollouts, place=place, lines=lines, offsets=offsets, numbers=numbers))
+    return frame_of(columns(names, rollouts, shard=shard, lines=lines, offsets=offsets, numbers=numbers))
 
 
 def columns(
     names: Iterable[str],
     rollouts: Sequence[Rollout],
     *,
-    place: ShardPlace,
+    shard: ShardColumns,
     lines: Sequence[int],
     offsets: Sequence[int],
     numbers: Sequence[int] | None = None,
 ) -> dict[str, Sequence[Any]]:
     """Find the same columns, as Python has them."""
-    known = {name: _column(name, rollouts, place, lines, offsets) for name in names}
+    known = {name: _column(name, rollouts, shard, lines, offsets) for name in names}
     if numbers is not None and "line" in known:
         known["line"] = [number + 1 for number in numbers]
     return known
@@ -132,11 +132,11 @@ def _dtype(name: str) -> type[pl.DataType]:
 
 
 def _column(
-    name: str, rollouts: Sequence[Rollout], place: ShardPlace, lines: Sequence[int], offsets: Sequence[int]
+    name: str, rollouts: Sequence[Rollout], shard: ShardColumns, lines: Sequence[int], offsets: Sequence[int]
 ) -> Sequence[Any]:
     match name:
-        case "shard" | "place":
-            return [getattr(place, name)] * len(lines)
+        case "shard" | "shard_index":
+            return [getattr(shard, name)] * len(lines)
         case "line":
             return [line + 1 for line in lines]
         case "offset":
@@ -194,10 +194,10 @@ def _numbered(lines: pl.DataFrame, parts: Sequence[TablePart]) -> pl.DataFrame:
     if not any(part.before for part in parts):
         return lines
     schema = {"first": pl.UInt32, "before": pl.UInt64, "rows": pl.UInt64}
-    values = [(part.place, part.before, part.rows) for part in parts]
+    values = [(part.shard_index, part.before, part.rows) for part in parts]
     each = pl.DataFrame(values, schema=schema, orient="row")
     each = each.select(pl.col("first", "before").repeat_by("rows")).explode("first", "before")
-    number = pl.col("line") + pl.when(each["first"] == pl.col("place")).then(each["before"]).otherwise(0)
+    number = pl.col("line") + pl.when(each["first"] == pl.col("shard_index")).then(each["before"]).otherwise(0)
     return lines.with_columns(number.alias("line"))
 
 

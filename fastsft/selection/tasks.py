@@ -17,7 +17,7 @@ import polars as pl
 from fastsft.report import SplitRows
 
 # The columns that tell tasks.
-TASK_FROM = ["place", "agent", "task_index", "prompt"]
+TASK_FROM = ["shard_index", "agent", "task_index", "prompt"]
 
 
 def with_tasks(lines: pl.DataFrame) -> pl.DataFrame:
@@ -28,7 +28,7 @@ def with_tasks(lines: pl.DataFrame) -> pl.DataFrame:
     several = (
         lines.lazy()
         .filter(pl.col("task_index").is_not_null())
-        .group_by("place", "agent", "task_index")
+        .group_by("shard_index", "agent", "task_index")
         .agg(pl.col("prompt").unique())
         .filter(pl.col("prompt").list.len() > 1)
         .select("prompt")
@@ -86,8 +86,8 @@ def draw(seed: int) -> pl.Expr:
 
     So a line keeps its number when data of other tasks are added, wherever they stand.
     """
-    place = rank(["order"], of="task").cast(pl.UInt64)
-    return _mixed(_mixed(pl.col("task") ^ pl.lit(seed % 2**64, pl.UInt64)) ^ place)
+    position = rank(["order"], of="task").cast(pl.UInt64)
+    return _mixed(_mixed(pl.col("task") ^ pl.lit(seed % 2**64, pl.UInt64)) ^ position)
 
 
 def draw_for(reason: str) -> pl.Expr:
@@ -107,10 +107,10 @@ def rank(keys: Sequence[pl.Expr | str], *, of: str) -> pl.Expr:
     """
     by_group = pl.arg_sort_by(of, *keys)
     groups = pl.col(of).gather(by_group)
-    place = pl.int_range(pl.len())
-    begins = groups.ne_missing(groups.shift()) | (place == 0)
-    first = pl.when(begins).then(place).forward_fill()
-    return (place - first).gather(by_group.arg_sort())
+    position = pl.int_range(pl.len())
+    begins = groups.ne_missing(groups.shift()) | (position == 0)
+    first = pl.when(begins).then(position).forward_fill()
+    return (position - first).gather(by_group.arg_sort())
 
 
 def _mixed(number: pl.Expr) -> pl.Expr:

@@ -109,10 +109,10 @@ def _distribution(counted: pl.DataFrame, name: str, parts: tuple[float, ...] = Q
     count = int(counts.sum())
     if not count:
         return Distribution(0, None, None, None, {str(part): None for part in parts})
-    places = counts.cum_sum()
+    positions = counts.cum_sum()
     ranks = {part: max(1, math.ceil(part * count)) for part in parts}
     quantiles: dict[str, float | None] = {
-        str(part): float(values[int(places.search_sorted(rank))]) for part, rank in ranks.items()
+        str(part): float(values[int(positions.search_sorted(rank))]) for part, rank in ranks.items()
     }
     mean = float((values * counts).sum()) / count
     if not math.isfinite(mean):  # the sum of finite rewards may be beyond a double
@@ -137,8 +137,8 @@ def _histogram(counted: pl.DataFrame) -> list[Bin]:
     if low >= 0 and high <= 1:
         low, high = 0.0, 1.0
     width = high / BINS - low / BINS or 1.0  # their difference may be beyond a double
-    place = ((pl.col("reward") - low) / width).floor().clip(0, BINS - 1).cast(pl.Int64)
-    counts = dict(counted.group_by(place.alias("place")).agg(pl.col("one").sum()).rows())
+    index = ((pl.col("reward") - low) / width).floor().clip(0, BINS - 1).cast(pl.Int64)
+    counts = dict(counted.group_by(index.alias("bin")).agg(pl.col("one").sum()).rows())
     edges = [low + number * width for number in range(BINS + 1)]
     edges[0], edges[-1] = min(edges[0], smallest), max(edges[-1], largest)
     return [Bin(edges[number], edges[number + 1], counts.get(number, 0)) for number in range(BINS)]

@@ -25,13 +25,13 @@ class Head(NamedTuple):
         version: Of what the file holds.
         fastsft: Which fastsft wrote it.
         sha256: Its digest; None in files of older versions.
-        place: Where the digest is, in bytes.
+        offset: Where the digest is, in bytes.
     """
 
     version: int
     fastsft: str
     sha256: str | None
-    place: int
+    offset: int
 
 
 def head_of(path: str | os.PathLike[str]) -> Head | None:
@@ -69,8 +69,8 @@ def seal(path: Path) -> None:
     with path.open("r+b") as file:
         head = _head_in(file)
         assert head is not None, "the file has a head"
-        digest = _digest_of(file, head.place)
-        file.seek(head.place)
+        digest = _digest_of(file, head.offset)
+        file.seek(head.offset)
         file.write(digest.encode())
         file.flush()
         os.fsync(file.fileno())
@@ -79,16 +79,16 @@ def seal(path: Path) -> None:
 def is_whole(path: str | os.PathLike[str], head: Head) -> bool:
     """Tell whether a file is as it was sealed."""
     with open(path, "rb") as file:
-        return _digest_of(file, head.place) == head.sha256
+        return _digest_of(file, head.offset) == head.sha256
 
 
-def _digest_of(file: BinaryIO, place: int) -> str:
+def _digest_of(file: BinaryIO, offset: int) -> str:
     digest = hashlib.sha256()
     file.seek(0)
-    left = place
-    while left and (block := file.read(min(left, _BLOCK_NBYTES))):
+    rest = offset
+    while rest and (block := file.read(min(rest, _BLOCK_NBYTES))):
         digest.update(block)
-        left -= len(block)
+        rest -= len(block)
     file.read(len(UNSEALED))
     digest.update(UNSEALED.encode())
     while block := file.read(_BLOCK_NBYTES):

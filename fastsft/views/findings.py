@@ -42,8 +42,8 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
         yield _wrapped(finding.meaning)
         yield _wrapped(f"Fix: {finding.fix}.")
         for example in finding.examples:
-            place = escaped(example.file) + (f":{example.line}" if example.line else "") if example.file else "all rows"
-            yield f"    {place}{': ' if example.detail else ''}{escaped(example.detail)}"
+            index = escaped(example.file) + (f":{example.line}" if example.line else "") if example.file else "all rows"
+            yield f"    {index}{': ' if example.detail else ''}{escaped(example.detail)}"
 
 
 def _wrapped(text: str) -> str:

@@ -78,10 +78,10 @@ def _figure(stats: Stats) -> Any:
 
 def _bars(axes: Any, labels: Sequence[str], counts: Sequence[int], *, height: float) -> None:
     """Draw a bar for each count, lowest at the bottom, with the count at its end."""
-    places = range(len(counts))
-    bars = axes.barh(places, counts, height=height, color="#4878a8")
+    positions = range(len(counts))
+    bars = axes.barh(positions, counts, height=height, color="#4878a8")
     axes.bar_label(bars, [f"{count:,}" if count else "" for count in counts], padding=3, fontsize=8)
-    axes.set_yticks(places, labels, fontsize=8)
+    axes.set_yticks(positions, labels, fontsize=8)
     axes.margins(x=0.3, y=0.01)
     axes.xaxis.set_visible(False)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
@@ -90,7 +90,7 @@ def _bars(axes: Any, labels: Sequence[str], counts: Sequence[int], *, height: fl
 
 def _place_of(value: float, bins: Sequence[Bin]) -> float | None:
     """Find where a value stands among bars of one width; None where it lies beyond them."""
-    for place, (low, high) in enumerate(edges_of(bins)):
+    for index, (low, high) in enumerate(edges_of(bins)):
         if low <= value <= high:
-            return place - 0.5 + (value - low) / ((high - low) or 1.0)
+            return index - 0.5 + (value - low) / ((high - low) or 1.0)
     return None
