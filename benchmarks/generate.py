@@ -51,7 +51,7 @@ class Maker:
         self.random = random.Random(seed)
         self.kept = kept
         self.count = 0
-        # Texts are cut from paragraphs made once: making each word anew would take longer than converting it.
+        # Texts are cut from paragraphs made once: making each word again would take longer than converting it.
         self.plain = [self._paragraph(_WORDS, " ") for _ in range(200)]
         self.wide = [self._paragraph(_WIDE, "") for _ in range(200)]
 

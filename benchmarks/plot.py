@@ -54,7 +54,7 @@ def plot_growth(results: list[tuple[str, float, dict[str, float]]], path: Path) 
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.set_xlabel("GB of rollouts")
-    axes.set_ylabel("seconds a GB")
+    axes.set_ylabel("s/GB")
     axes.set_title("Time per gigabyte, whole runs")
     pyplot.savefig(path, bbox_inches="tight")
 

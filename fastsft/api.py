@@ -96,7 +96,7 @@ def convert(
         name: What the names of shards begin with.
         compress: Compress the rows: `gz` or `zst`; for one file its suffix says it.
         max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
-        fresh: Begin anew, though an interrupted run left something to go on from.
+        fresh: Start over, although an interrupted run left something to go on from.
         verify_inputs: Hash the inputs, so that a run goes on only from spans whose bytes are the same; without it, size
             and time of change decide.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.

@@ -310,7 +310,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     fresh: Annotated[
         bool,
         Setting(
-            help="Begin anew, though an interrupted run left something to go on from.",
+            help="Start over, although an interrupted run left something to go on from.",
             more="[Interrupted runs](#interrupted-runs).",
             changes_bytes=False,
         ),

@@ -16,11 +16,11 @@ TEXT = st.text(
 )
 NUMBER = st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,2})?", fullmatch=True)
 
-written_anew = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+any_text = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
 @given(texts=st.tuples(*[TEXT] * 6), ascii_only=st.booleans())
-@written_anew
+@any_text
 def test_text_comes_out_code_point_for_code_point(convert, texts, ascii_only):
     prompt, first, second, argument, result, key = texts
     value = rollout(user(prompt), said(first, second), call("f", **{key: argument}), returned(result), said("end"))
@@ -38,7 +38,7 @@ def test_text_comes_out_code_point_for_code_point(convert, texts, ascii_only):
 
 
 @given(text=TEXT)
-@written_anew
+@any_text
 def test_a_row_is_one_line_to_every_loader(convert, text):
     _, rows = convert(
         line(rollout(user(text), said(text), raw_call("f", json.dumps({text: text}, ensure_ascii=False))))
@@ -49,7 +49,7 @@ def test_a_row_is_one_line_to_every_loader(convert, text):
 
 
 @given(numbers=st.lists(NUMBER, min_size=1, max_size=4))
-@written_anew
+@any_text
 def test_numbers_keep_their_written_form(convert, numbers):
     arguments = '{"a":[' + ",".join(numbers) + "]}"
 

@@ -250,7 +250,7 @@ def test_an_index_beside_the_inputs_is_used_while_it_fits(tmp_path):
     report = fastsft.convert(tmp_path, tmp_path / "out/rows.jsonl", per_task=9)
     assert report.notes == [
         f"{beside} is older than {shard}, which has changed; "
-        "make it anew with: fastsft index INPUT... --output FILE; it is not used"
+        "rebuild it with: fastsft index INPUT... --output FILE; it is not used"
     ]
     assert answers(tmp_path / "out/rows.jsonl") == ["a", "b", "c"]
 
@@ -592,7 +592,7 @@ def test_an_index_of_which_any_byte_has_changed_is_told(tmp_path):
             fastsft.convert(shard, tmp_path / "rows.jsonl", index=index, best_of=1)
         return str(told.value)
 
-    again = "make it anew with: fastsft index INPUT... --output FILE"
+    again = "rebuild it with: fastsft index INPUT... --output FILE"
     for position in range(0, len(data), 7):
         told = problem(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
         in_its_head = (
@@ -614,7 +614,7 @@ def test_a_damaged_index_beside_the_inputs_is_not_used(tmp_path):
     report = fastsft.convert(shard, tmp_path / "out/rows.jsonl", best_of=1)
 
     assert report.notes == [
-        f"{beside} is damaged; make it anew with: fastsft index INPUT... --output FILE; it is not used"
+        f"{beside} is damaged; rebuild it with: fastsft index INPUT... --output FILE; it is not used"
     ]
     assert answers(tmp_path / "out/rows.jsonl") == ["a"]
 
@@ -721,12 +721,12 @@ def test_a_tokenizer_is_asked_for_before_any_work(tmp_path, tokenizer):
         fastsft.check(tmp_path / "in.jsonl", template=tokenizer, max_tokens=5)
 
 
-def test_an_index_of_another_version_is_told_and_made_anew_in_place(tmp_path):
+def test_an_index_of_another_version_is_reported_and_rebuilt_in_place(tmp_path):
     (tmp_path / "in.jsonl").write_bytes(lines(good()))
     older = '{"version":1,"fastsft":"0.2.0"}'
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "i.parquet", metadata={"fastsft": older})
 
-    with pytest.raises(UsageError, match=r"is an index of fastsft 0\.2\.0, which this one cannot read; make it anew"):
+    with pytest.raises(UsageError, match=r"is an index of fastsft 0\.2\.0, which this one cannot read; rebuild it"):
         fastsft.convert(tmp_path / "in.jsonl", tmp_path / "rows.jsonl", index=tmp_path / "i.parquet")
 
     fastsft.index(tmp_path / "in.jsonl", tmp_path / "i.parquet")

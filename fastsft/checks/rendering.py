@@ -130,7 +130,7 @@ class ChatTemplate:
 
 @lru_cache(maxsize=1)  # one for each process: a compiled template does not go between them
 def template_at(path: str) -> ChatTemplate:
-    """Give the template at a path, compiled once.
+    """Return the template at a path, compiled once.
 
     Raises:
         UsageError: As `ChatTemplate` does.

@@ -38,7 +38,7 @@ _SHOWN_CHARACTERS = 200  # of what was found
 _ROWS_AT_ONCE = 16_000_000  # of which one worker looks for those that are there again: 0.4 GB
 _READ_NBYTES = 1024 * 1024  # at a time
 _LENGTHS = ("nbytes", "turns", "tokens")
-_MOST_KEYS = 2000  # of one path in a row that are told apart
+_MOST_KEYS = 2000  # of one path in a row that are counted
 
 
 def check_rows(

@@ -68,7 +68,7 @@ class Total:
             self._lines_before[shard_index] += lines
 
     def findings(self, duplicates: Sequence[Duplicates]) -> tuple[list[Finding], list[Finding]]:
-        """Give what was found, faults and notes apart, the most frequent first; of duplicates, workers tell."""
+        """Return what was found, faults and notes apart, the most frequent first; of duplicates, workers tell."""
         self._add_duplicates(duplicates)
         self._find_odd_files()
         self._find_mixed_schemas()

@@ -15,7 +15,7 @@ _LAST = ("json", "quiet")  # of the options that a command has of its own
 
 
 def with_settings(command: str, **helps: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a function, which takes `**settings`, an option for each setting of a command.
+    """Return a function, which takes `**settings`, an option for each setting of a command.
 
     It gets those that were given, as the library's keywords. `helps` says what some do in this command.
     """

@@ -24,7 +24,7 @@ class ForkedBackend(ParallelBackendBase):  # type: ignore[misc] # joblib ships n
         self._pending: deque[threading.Event] = deque()  # of batches nobody has waited for, in order
 
     def effective_n_jobs(self, n_jobs: int) -> int:
-        """Give the number of processes."""
+        """Return the number of processes."""
         return self._pool.jobs
 
     def submit(self, batch: Any, callback: Callable[[Future[Any]], None] | None = None) -> Future[Any]:
@@ -54,5 +54,5 @@ class ForkedBackend(ParallelBackendBase):  # type: ignore[misc] # joblib ships n
             self._pending.popleft().wait()
 
     def retrieve_result_callback(self, future: Future[Any]) -> Any:
-        """Give what a batch of tasks gave, or raise what it raised."""
+        """Return what a batch of tasks gave, or raise what it raised."""
         return future.result()

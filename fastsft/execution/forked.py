@@ -1,6 +1,6 @@
 """Worker processes forked from this one, for where that is safe: they start with all that it has imported.
 
-A new process imports everything anew, which takes 0.45 s of a core each, a third of all
+A new process imports everything again, which takes 0.45 s of a core each, a third of all
 the work there is in converting 1 GB. `workers.py` puts joblib in front of them.
 """
 

@@ -66,7 +66,7 @@ def object_of(value: str | bytes | Raw, depth: int = 1) -> dict[str, Raw]:
 
 
 def canonical_json(value: Raw) -> Raw:
-    """Give a JSON value in a form fit for a row: no white space between tokens, no repeated keys.
+    """Return a JSON value in a form fit for a row: no white space between tokens, no repeated keys.
 
     >>> bytes(canonical_json(Raw(b'{"a": [1.50, {"b": 1, "b": 2}], "c": "x y"}')))
     b'{"a":[1.50,{"b":2}],"c":"x y"}'

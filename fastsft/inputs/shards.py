@@ -233,5 +233,5 @@ def is_same_file(path: str | Path, source: str | os.PathLike[str]) -> bool:
 
 
 def printable(path: str) -> str:
-    """Give a path that JSON can hold: bytes that are not UTF-8 are escaped."""
+    """Return a path that JSON can hold: bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Give the files of a run their names, all outputs of it at one point.
+"""Return the files of a run their names, all outputs of it at one point.
 
 Everything lies complete and flushed in the staging folders. Then one record says what goes where and what goes away;
 from the moment that it is there, the run has happened: whoever finds the record finishes what it says. Before that,

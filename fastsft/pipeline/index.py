@@ -25,7 +25,7 @@ def _is_index(path: Path) -> bool:
 
 
 def index_path(output: str | os.PathLike[str]) -> Path:
-    """Give where an index goes: in a folder, to the name under which it is found."""
+    """Return where an index goes: in a folder, to the name under which it is found."""
     text = os.fspath(output)
     if text.endswith("/") or os.path.isdir(text):
         return Path(text, INDEX_NAME)

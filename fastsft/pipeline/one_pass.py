@@ -68,7 +68,7 @@ class Rows(StagedProduct, frozen=True, kw_only=True):
     is_large: bool = False
 
     def make(self, span: Span, report_progress: ReportProgress | None = None) -> Receipt:
-        """Give every line of a span its fate, and write the rows of the kept ones.
+        """Return every line of a span its fate, and write the rows of the kept ones.
 
         Raises:
             FailedRun: An input is not what it was, or the rows cannot be written.

@@ -18,7 +18,7 @@ _EMPTY = (Raw(b"[]"), Raw(b"{}"), Raw(b'""'))
 
 
 def prompt_hash(rollout: Rollout) -> int:
-    """Give 64 bits of the SHA-256 of what was asked; among 100 million tasks, two alike have odds of 1 to 4,000."""
+    """Return 64 bits of the SHA-256 of what was asked; among 100 million tasks, two alike have odds of 1 to 4,000."""
     prompt = _prompt(rollout)
     try:
         asked = _sorted.encode(
@@ -35,7 +35,7 @@ def prompt_hash(rollout: Rollout) -> int:
 
 
 def _prompt(rollout: Rollout) -> list[Item]:
-    """Give what was asked; some agents leave the prompt empty and repeat it at the front of the output.
+    """Return what was asked; some agents leave the prompt empty and repeat it at the front of the output.
 
     Where nothing was asked at all, the whole output stands for it: such rollouts have nothing in common.
     """

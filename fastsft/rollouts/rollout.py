@@ -268,7 +268,7 @@ def _prompt(raw: Raw) -> tuple[list[Item], _LooseParams]:
 
 
 def _output(line: _LooseLine, response: _LooseResponse | None, prompt: list[Item], instructions: Raw) -> list[Item]:
-    """Give the output's items; of a list of lists the last, as each repeats the prompt and extends the one before."""
+    """Return the output's items; of a list of lists the last, as each repeats the prompt and extends the one before."""
     raw = line.output
     if json_type(raw) != "list":  # an environment may use the name for something else
         if response is None:
@@ -294,7 +294,7 @@ def _without_prompt(items: list[Item], prompt: list[Item], instructions: Raw) ->
 
 
 def comparable(item: Item) -> list[object]:
-    """Give what makes an item the same as its repetition, whatever escapes and dialect of parts it is written in."""
+    """Return what makes an item the same as its repetition, whatever escapes and dialect of parts it is written in."""
     content = decoded(item.content)
     if isinstance(content, list) and all(
         isinstance(part, dict) and isinstance(part.get("text"), str) for part in content

@@ -160,7 +160,7 @@ def _batches(several: Iterable[Criterion]) -> Iterator[list[Criterion]]:
 
 
 def drop_reasons(known: Mapping[str, Sequence[Any]], options: Options) -> list[str | None]:
-    """Give for each line why it is dropped, or None where it is kept, by the criteria beyond single values.
+    """Return for each line why it is dropped, or None where it is kept, by the criteria beyond single values.
 
     Args:
         known: The columns that `columns_beyond_values` lists, by their names, of lines that `gates.py` keeps.
@@ -185,7 +185,7 @@ def _signed(lines: pl.DataFrame) -> pl.LazyFrame:
 
 
 def _judged(lines: pl.DataFrame, reason: pl.Expr, engine: Literal["auto", "in-memory"] = "auto") -> pl.DataFrame:
-    """Give `shard_index` and `reason` of each line, where the table has them.
+    """Return `shard_index` and `reason` of each line, where the table has them.
 
     For few lines the engine is `in-memory`: a quarter of the time, as the other hands them to threads.
 

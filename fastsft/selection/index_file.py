@@ -93,7 +93,7 @@ class Index:
             with open(self._path, "rb") as file:  # a path would be taken for a glob
                 known = pl.read_parquet(file, columns=wanted)
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            problem = f"{self._path} is damaged ({type(error).__name__}); make it anew with: {_COMMAND}"
+            problem = f"{self._path} is damaged ({type(error).__name__}); rebuild it with: {_COMMAND}"
             raise FailedRun(f"{problem}; nothing was published") from None
         known = known.join(indexes, on="shard_index", how="inner", maintain_order="left")
         rollouts = known.filter(pl.col("reason").is_null()).with_columns(
@@ -117,7 +117,7 @@ class Index:
 def index_for(
     path: str | os.PathLike[str] | None, shards: Sequence[Shard], options: Options, notes: list[str]
 ) -> Index | None:
-    """Give the index that was named, or the one that lies beside the first shard and fits; None without any.
+    """Return the index that was named, or the one that lies beside the first shard and fits; None without any.
 
     Raises:
         UsageError: The one that was named is none, or does not fit.
@@ -142,7 +142,7 @@ def _about_of(path: str) -> _About:
     Raises:
         UsageError: It is none, of another version, or damaged.
     """
-    again = f"make it anew with: {_COMMAND}"
+    again = f"rebuild it with: {_COMMAND}"
     try:
         head = head_of(path)
         if head is None:
@@ -159,7 +159,7 @@ def _about_of(path: str) -> _About:
 
 def _fitting(path: str, shards: Sequence[Shard], options: Options) -> Index:
     about = _about_of(path)
-    again = f"make it anew with: {_COMMAND}"
+    again = f"rebuild it with: {_COMMAND}"
     if about.max_line_nbytes != options.max_line_nbytes:
         raise UsageError(f"{path} was made with --max-line {about.max_line_nbytes}, and this run has another; {again}")
     if (about.format, about.layout) != (options.format, options.layout):

@@ -43,7 +43,7 @@ class GzipCompressor:
         self._is_empty = True
 
     def compress(self, data: bytes | memoryview) -> bytes:
-        """Give what is ready of the compressed data, once more than `ahead` blocks are on their way."""
+        """Return what is ready of the compressed data, once more than `ahead` blocks are on their way."""
         self._held += data
         whole = len(self._held) - len(self._held) % _BLOCK_NBYTES
         for start in range(0, whole, _BLOCK_NBYTES):
@@ -52,7 +52,7 @@ class GzipCompressor:
         return self._taken(self._ahead)
 
     def flush(self) -> bytes:
-        """Give the rest of it."""
+        """Return the rest of it."""
         if self._held or self._is_empty:
             self._begin(bytes(self._held))
         return self._taken(0)

@@ -232,14 +232,14 @@ def _checked(
 
 
 def _tokens_in(checked: CheckReport) -> dict[str, int]:
-    """Give the quantiles of the rows' lengths in tokens, counted or estimated."""
+    """Return the quantiles of the rows' lengths in tokens, counted or estimated."""
     if "tokens" in checked.lengths:
         return checked.lengths["tokens"]
     return {part: -(-nbytes // _BYTES_PER_TOKEN) for part, nbytes in checked.lengths["nbytes"].items()}
 
 
 def _length_for(checked: CheckReport) -> int:
-    """Give the power of two that 99 % of the rows fit in; NeMo RL gives a row of just that length no loss."""
+    """Return the power of two that 99 % of the rows fit in; NeMo RL gives a row of just that length no loss."""
     return max(_SHORTEST, 1 << _tokens_in(checked)["0.99"].bit_length())
 
 

@@ -110,7 +110,7 @@ def config_of(
     length: int,
     batches: tuple[int, int],
 ) -> dict[str, Any]:
-    """Give the config: `kind` of rows, `length` of a sequence in tokens, rows a step and at once on a GPU."""
+    """Return the config: `kind` of rows, `length` of a sequence in tokens, rows a step and at once on a GPU."""
     batch, micro_batch = batches
     return {
         "defaults": base,
@@ -159,7 +159,7 @@ def config_of(
 
 
 def _datasets(kind: str, shards: Sequence[Shard]) -> list[dict[str, Any]] | dict[str, Any] | None:
-    """Give a block for each file; a loader opens one."""
+    """Return a block for each file; a loader opens one."""
     if kind == "conversation":
         keys: dict[str, Any] = {
             "dataset_name": "openai_format",
@@ -176,7 +176,7 @@ def _datasets(kind: str, shards: Sequence[Shard]) -> list[dict[str, Any]] | dict
 
 
 def batches_of(training: Training, rows: int, *, gpus: int, nodes: int) -> tuple[int, int]:
-    """Give rows a step and rows at once on a GPU, which NeMo RL wants to divide over all GPUs without a rest.
+    """Return rows a step and rows at once on a GPU, which NeMo RL wants to divide over all GPUs without a rest.
 
     Raises:
         UsageError: There are not so many rows, or what was asked for does not divide.
@@ -204,7 +204,7 @@ def batches_of(training: Training, rows: int, *, gpus: int, nodes: int) -> tuple
 def commands_of(
     path: Path, training: Training, checkout: str | os.PathLike[str] | None, shards: Sequence[Shard], rows: int
 ) -> list[tuple[str, str]]:
-    """Give the commands that train with the config at `path`, each with what it is for."""
+    """Return the commands that train with the config at `path`, each with what it is for."""
     where = shlex.quote(os.path.abspath(checkout)) if checkout is not None else "YOUR_NEMO_RL"
     config = shlex.quote(str(path) if checkout is not None else f"examples/{path.name}")
     several, nodes = training.gpus if training.gpus > 1 else 8, training.nodes if training.nodes > 1 else 2

@@ -52,7 +52,7 @@ def shown(path: str, *, first: int, count: int, full: bool, reward_threshold: fl
 
 
 def _numbered(shard: Shard, options: Options) -> Iterator[tuple[int, bytes | Refused]]:
-    """Give each line with its number, from 1; where it is too long to be read, why."""
+    """Return each line with its number, from 1; where it is too long to be read, why."""
     number = 0
     for lines in lines_in(ByteRange(shard, 0, shard.nbytes), nbytes=_READ_NBYTES, max_line=options.max_line_nbytes):
         for start, stop in pairwise(line_starts(lines.data)):
