@@ -12,7 +12,7 @@ from fastsft.errors import errors_naming
 
 @contextlib.contextmanager
 def written_whole(path: Path, outcome: str = "nothing was written") -> Iterator[Path]:
-    """Return the path of an unfinished file beside `path`, which takes its place at the end of the block, or never does.
+    """Return the path of an unfinished file, which gets the name `path` at the end of the block, or never does.
 
     Raises:
         FailedRun: The system would not write it; `outcome` says what came of it.
