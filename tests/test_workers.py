@@ -83,13 +83,12 @@ except fastsft.FailedRun as failed:
 def test_processes_that_are_gone_before_anyone_looks_are_waited_for_by_nobody():
     """A signal to the whole group may end them as soon as they begin."""
     script = """
-import multiprocessing, os
+import os
 from concurrent.futures import BrokenExecutor
 from fastsft.execution.forked import ForkedPool
-multiprocessing.active_children = lambda: []
 pool = ForkedPool(2, lambda parent: os._exit(1))
 try:
-    pool.submit(os.getpid).result(timeout=50)
+    pool.wait_for(pool.submit(os.getpid))
 except BrokenExecutor:
     print("told")
 pool.end()
@@ -176,6 +175,35 @@ except ValueError as error:
     print(repr(error), multiprocessing.active_children())
 """
     assert in_a_new_process(script) == "ValueError(5) []"
+
+
+def test_long_tasks_and_long_results_keep_nobody_waiting():
+    """A pipe holds 64 KiB or so: two processes that write to each other through it would wait for ever."""
+    script = """
+from fastsft.execution import workers
+def twice(index, item):
+    return item + item
+with workers.Workers(2) as two:
+    items = [bytes([index]) * 1_000_000 for index in range(40)]
+    print(list(two.in_order(twice, items)) == [item + item for item in items])
+"""
+    assert in_a_new_process(script) == "True"
+
+
+def test_what_cannot_be_pickled_is_told_in_words():
+    script = """
+from fastsft.execution import workers
+def fails(index, item):
+    error = ValueError("no")
+    error.file = open("/dev/null")
+    raise error
+try:
+    with workers.Workers(2) as two:
+        list(two.in_order(fails, range(9)))
+except RuntimeError as error:
+    print(error)
+"""
+    assert in_a_new_process(script) == "ValueError: no"
 
 
 def test_a_worker_that_is_killed_while_it_hands_its_result_over_ends_the_run():

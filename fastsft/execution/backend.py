@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,7 +20,7 @@ class ForkedBackend(ParallelBackendBase):  # type: ignore[misc] # joblib ships n
     def __init__(self, pool: ForkedPool) -> None:
         super().__init__(nesting_level=0)
         self._pool = pool
-        self._pending: deque[threading.Event] = deque()  # of batches nobody has waited for, in order
+        self._pending: deque[Future[Any]] = deque()  # that nobody has waited for, in order
 
     def effective_n_jobs(self, n_jobs: int) -> int:
         """Return the number of processes."""
@@ -31,27 +30,19 @@ class ForkedBackend(ParallelBackendBase):  # type: ignore[misc] # joblib ships n
         """Have a batch of tasks done; without joblib's wrapping, for which each process would import joblib."""
         future = self._pool.submit(results_of, batch.items)
         if callback:
-            done = threading.Event()
-            self._pending.append(done)
-
-            def report(future: Future[Any]) -> None:
-                try:
-                    callback(future)  # has joblib submit the next batch
-                finally:
-                    done.set()
-
-            future.add_done_callback(report)
+            self._pending.append(future)
+            future.add_done_callback(callback)  # in which joblib submits the next batch
         return future
 
     apply_async = submit  # its name before joblib 1.5
 
     def wait_for_next(self) -> None:
-        """Wait until joblib knows of the result of the next batch; at once after the last.
+        """Wait for the result of the next batch, on which joblib's callback is called; at once after the last.
 
-        Else joblib looks 100 times a second whether it is there, which takes 0.005 s of processor time a second.
+        Else joblib looks 100 times a second whether it is there, and nobody reads the pipes.
         """
         if self._pending:
-            self._pending.popleft().wait()
+            self._pool.wait_for(self._pending.popleft())
 
     def retrieve_result_callback(self, future: Future[Any]) -> Any:
         """Return what a batch of tasks gave, or raise what it raised."""

@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fastsft.errors import KeepsReceipts
-from fastsft.execution.forked import forked_pool
+from fastsft.execution.forked import ForkedPool, forked_pool
 from fastsft.execution.memory import keep_freed_memory
 from fastsft.execution.signals import ASKING_TO_STOP
 
@@ -60,12 +60,16 @@ def jobs_for(asked: int | None, *, nbytes: int, tasks: int) -> int:
 
 
 class Workers:
-    """So many worker processes, for as many rounds of tasks as a run has. Use it in a `with` block."""
+    """So many worker processes, for as many rounds of tasks as a run has. Use it in a `with` block.
 
-    def __init__(self, jobs: int) -> None:
+    With `selects`, there is one more where they are forked, for `run_alone`.
+    """
+
+    def __init__(self, jobs: int, *, selects: bool = False) -> None:
         # A worker of a `multiprocessing.Pool` is a daemon, which may have no processes of its own.
         self.jobs = 1 if multiprocessing.current_process().daemon else jobs
         self._forked = forked_pool(self.jobs, _init_worker)
+        self._selector = ForkedPool(1, _init_process) if self._forked and selects else None
 
     def __enter__(self) -> Workers:
         return self
@@ -75,9 +79,22 @@ class Workers:
 
     def end(self) -> None:
         """End the processes; harmless the second time."""
-        forked, self._forked = self._forked, None
-        if forked:
-            forked.end()
+        pools, self._forked, self._selector = (self._forked, self._selector), None, None
+        for pool in filter(None, pools):
+            pool.end()
+
+    def run_alone(self, task: Callable[[], R]) -> R:
+        """Do one task while the workers wait: what it holds and takes is not this process's, where another does it.
+
+        Raises:
+            KeepsReceipts: The other was killed.
+        """
+        if self._selector is None:
+            return task()
+        with _killed_told():
+            future = self._selector.submit(task)
+            self._selector.wait_for(future)
+            return future.result()  # type: ignore[no-any-return] # what the task returns
 
     def in_order(self, work: Callable[[int, T], R], items: Iterable[T]) -> Iterator[R]:
         """Do work on items, each with its index, and give the results in the order of the items.
@@ -90,14 +107,8 @@ class Workers:
                 yield work(index, item)
             return
         tasks = (partial(_in_worker, work, index, item, os.getpid()) for index, item in enumerate(items))
-        try:
-            with _closed(self._results(tasks)) as results:
-                yield from results
-        except BrokenExecutor:
-            problem = "a worker process was killed, perhaps for lack of memory (fewer --jobs need less)"
-            raise KeepsReceipts(
-                f"{problem}; nothing was published, and the same command goes on from what was done"
-            ) from None
+        with _killed_told(), _closed(self._results(tasks)) as results:
+            yield from results
 
     def _results(self, tasks: Iterator[Callable[[], R]]) -> Generator[R, None, None]:
         """Run tasks on joblib's backend: the forked workers, loky, or what `joblib.parallel_config` chose."""
@@ -128,11 +139,25 @@ class Workers:
             return
         with _closed(parallel(calls)) as rest:
             for future in first:
+                assert self._forked is not None
+                self._forked.wait_for(future)
                 yield future.result()
             wait_for_next()
             for result in rest:
                 yield result
                 wait_for_next()
+
+
+@contextlib.contextmanager
+def _killed_told() -> Iterator[None]:
+    """Say of a process that is gone what that means for the run."""
+    try:
+        yield
+    except BrokenExecutor:
+        problem = "a worker process was killed, perhaps for lack of memory (fewer --jobs need less)"
+        raise KeepsReceipts(
+            f"{problem}; nothing was published, and the same command goes on from what was done"
+        ) from None
 
 
 def _joblib_waits() -> None:
@@ -160,14 +185,19 @@ _is_initialized = False
 
 def _init_worker(parent: int) -> None:
     """Make this process a good worker of that parent, the first time that it works for it."""
-    global _is_initialized
     # Not getppid: if the parent was killed meanwhile, that names another process already.
     started_by = multiprocessing.parent_process()
     if _is_initialized or os.getpid() == parent or not started_by or started_by.pid != parent:
         return  # a thread, or a worker of another machine or scheduler, which looks after its own
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")  # read when polars is imported; the workers are the threads
+    _init_process(parent)
+
+
+def _init_process(parent: int) -> None:
+    """Have this process end with its parent, and leave signals to it."""
+    global _is_initialized
     _is_initialized = True
     keep_freed_memory()
-    os.environ.setdefault("POLARS_MAX_THREADS", "1")  # read when polars is imported; the workers are the threads
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent answers it
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:

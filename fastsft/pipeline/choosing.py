@@ -7,23 +7,79 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
+import msgspec
 import polars as pl
 
 from fastsft.inputs.shards import ByteRange, Shard, Span, printable
+from fastsft.options import Options
 from fastsft.outputs.receipts import RangeFates, Receipt
 from fastsft.outputs.segments import SegmentWriter
-from fastsft.pipeline.ledger import Ledger
-from fastsft.pipeline.two_passes import ChosenSpan
-from fastsft.report import Fates, RefusedLine
-from fastsft.selection.index_file import KnownShard
-from fastsft.selection.table import TablePart, read_parts
+from fastsft.pipeline.two_passes import CHOSEN, ChosenSpan
+from fastsft.report import Fates, RefusedLine, SplitRows
+from fastsft.selection.criteria import choose, columns_of
+from fastsft.selection.index_file import Index, KnownShard
+from fastsft.selection.seen import Seen, seen_of
+from fastsft.selection.table import TablePart, read_parts, write_chosen
+from fastsft.selection.tasks import split_counts
 
 _MOST_SHARD_NBYTES = 1 << 44
 
 
-def scanned_lines(ledger: Ledger, folder: Path, names: Sequence[str]) -> pl.DataFrame:
-    """Read the columns `names` of all rollouts that were scanned, in input order."""
-    return read_parts([TablePart(folder / name, *numbers) for name, *numbers in ledger.parts], names)
+class Choice(msgspec.Struct):
+    """What was chosen from the table of lines.
+
+    Attributes:
+        dropped: How many lines of which shard, by its index, were dropped for which reason.
+        receipts: Of lines that no span has refused.
+        spans: Where the chosen lines of each span stand in the file of chosen lines; without spans that have none.
+        splits: The rows and tasks of each split; empty without splits.
+        seen: What rollouts hold, where none was chosen.
+    """
+
+    dropped: list[tuple[int, str, int]]
+    receipts: list[Receipt]
+    spans: list[ChosenSpan] = []
+    splits: list[SplitRows] = []
+    seen: Seen | None = None
+
+
+def choose_lines(
+    table: Index | Sequence[tuple[str, int, int, int]],
+    folder: Path,
+    shards: Sequence[Shard],
+    spans: Sequence[Span],
+    options: Options,
+    shares: Sequence[float],
+) -> Choice:
+    """Choose from the table of lines, an index or the parts that spans have written, and write what was chosen.
+
+    Raises:
+        FailedRun: The table cannot be read, or `--where` cannot be worked out.
+    """
+    names = columns_of(options, splits=bool(shares))
+    receipts = []
+    if isinstance(table, Index):
+        lines, known = table.read(names)
+        receipts.append(_receipt_of_index(known, folder))
+    else:
+        lines = scanned_lines(table, folder, names)
+    chosen, dropped, rowless = choose(lines, options, shares)
+    if receipt := _receipt_of_rowless(rowless, shards, folder):
+        receipts.append(receipt)
+    choice = Choice(dropped, receipts)
+    if shares:
+        choice.splits = split_counts(chosen, 1 + len(shares))
+    if chosen.is_empty():
+        choice.seen = seen_of(*(lines[name] if name in lines.columns else () for name in ("reward", "agent")))
+    else:
+        write_chosen(chosen, folder / CHOSEN)
+        choice.spans = chosen_spans(spans, chosen)
+    return choice
+
+
+def scanned_lines(parts: Sequence[tuple[str, int, int, int]], folder: Path, names: Sequence[str]) -> pl.DataFrame:
+    """Read the columns `names` of all rollouts that were scanned, in input order; parts as the ledger has them."""
+    return read_parts([TablePart(folder / name, *numbers) for name, *numbers in parts], names)
 
 
 def chosen_spans(spans: Sequence[Span], lines: pl.DataFrame) -> list[ChosenSpan]:
@@ -53,13 +109,13 @@ def _in_input(shard_index: pl.Expr, offset: pl.Expr) -> pl.Expr:
     return (shard_index.cast(pl.UInt64) * _MOST_SHARD_NBYTES + offset).alias("edge")
 
 
-def receipt_of_index(known: Sequence[KnownShard], folder: Path) -> Receipt:
+def _receipt_of_index(known: Sequence[KnownShard], folder: Path) -> Receipt:
     """Return the receipt of what an index knows of shards beside their rollouts."""
     ranges = [RangeFates(shard.shard_index, shard.fates, shard.problem) for shard in known]
     return _receipt(ranges, [line for shard in known for line in shard.refused], folder)
 
 
-def receipt_of_rowless(
+def _receipt_of_rowless(
     lines: Iterable[tuple[int, int, int, str, str]], shards: Sequence[Shard], folder: Path
 ) -> Receipt | None:
     """Return the receipt of lines that have no row: shard, line, offset, reason and problem of each; None without."""

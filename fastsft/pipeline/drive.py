@@ -24,12 +24,12 @@ from fastsft.outputs.target import Target, check_target, splits_left, targets_of
 from fastsft.pipeline.ledger import Ledger
 from fastsft.pipeline.one_pass import Rows
 from fastsft.pipeline.staged import input_digest
-from fastsft.pipeline.two_passes import ChosenRows, ChosenSpan, LineTable
+from fastsft.pipeline.two_passes import CHOSEN, ChosenRows, ChosenSpan, LineTable
 from fastsft.report import Progress, Report
-from fastsft.selection.seen import seen_of
 from fastsft.version import __version__
 
 if TYPE_CHECKING:
+    from fastsft.pipeline.choosing import Choice
     from fastsft.selection.index_file import Index
 
 
@@ -56,7 +56,8 @@ def run(
     outputs = Outputs(targets, options)
     # Workers come first: Polars, which reads the expressions, starts threads, and then none can be forked; and what is
     # forked later would hold the lock, too.
-    workers = Workers(jobs_for(options.jobs, nbytes=expanded_nbytes(shards), tasks=len(spans)))
+    selects = options.may_compare or bool(splits) or index is not None
+    workers = Workers(jobs_for(options.jobs, nbytes=expanded_nbytes(shards), tasks=len(spans)), selects=selects)
     with contextlib.ExitStack() as at_last, contextlib.ExitStack() as stack:
         stack.callback(workers.end)
         stack.enter_context(outputs.locked(shards))
@@ -199,33 +200,22 @@ class _Job:
 
     def in_two_passes(self, shares: Sequence[float], index: Index | None) -> list[Receipt]:
         """Choose from the table of all lines, then convert the chosen ones, in input order within each split."""
-        from fastsft.pipeline.choosing import chosen_spans, receipt_of_index, receipt_of_rowless, scanned_lines
-        from fastsft.selection.criteria import choose, columns_of
-        from fastsft.selection.table import write_chosen
-        from fastsft.selection.tasks import split_counts
+        from fastsft.selection.criteria import columns_of
 
         ledger, folder = self._ledger, self._outputs.folder
-        names = columns_of(self._options, splits=bool(shares))
         if index is None:
-            self._make(LineTable(**self._staged(), columns=tuple(names)), self._spans, share=(0.0, 0.5))
-            lines = scanned_lines(ledger, folder, names)
-        else:
-            lines, known = index.read(names)
-            ledger.take(receipt_of_index(known, folder))
-        chosen, dropped, rowless = choose(lines, self._options, shares)
-        ledger.drop(dropped)
-        if receipt := receipt_of_rowless(rowless, self._shards, folder):
+            columns = tuple(columns_of(self._options, splits=bool(shares)))
+            self._make(LineTable(**self._staged(), columns=columns), self._spans, share=(0.0, 0.5))
+        table = ledger.parts if index is None else index
+        choosing = partial(_choose, table, folder, self._shards, self._spans, self._options, shares)
+        choice = self._workers.run_alone(choosing)
+        for receipt in choice.receipts:
             ledger.take(receipt)
-        if shares:
-            ledger.report.splits = split_counts(chosen, 1 + len(shares))
-        if chosen.is_empty():
-            ledger.seen = seen_of(*(lines[name] if name in lines.columns else () for name in ("reward", "agent")))
-            return []
-        path = folder / "chosen.arrow"
-        path.unlink(missing_ok=True)
-        write_chosen(chosen, path)
-        rows = ChosenRows(**self._staged(), most_nbytes=self._outputs.most_nbytes, chosen=str(path))
-        return self._make(rows, chosen_spans(self._spans, chosen), share=(1 / self._passes - 0.5, 1.0))
+        ledger.drop(choice.dropped)
+        ledger.report.splits = choice.splits
+        ledger.seen = choice.seen
+        rows = ChosenRows(**self._staged(), most_nbytes=self._outputs.most_nbytes, chosen=str(folder / CHOSEN))
+        return self._make(rows, choice.spans, share=(1 / self._passes - 0.5, 1.0)) if choice.spans else []
 
     def _staged(self) -> dict[str, Any]:
         folder, fingerprint = str(self._outputs.folder), self._outputs.fingerprint
@@ -268,6 +258,12 @@ class _Job:
         if len(known) < len(left):
             notes.append(f"{len(left) - len(known):,} of its spans are {done} again: their files or inputs differ")
         return known
+
+
+def _choose(*table: Any) -> Choice:
+    from fastsft.pipeline.choosing import choose_lines  # Polars: not before the workers are forked
+
+    return choose_lines(*table)
 
 
 def _holds(_: int, item: tuple[Span, Receipt], folder: str, *, verify_inputs: bool) -> bool:

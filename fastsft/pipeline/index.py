@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from fastsft.errors import UsageError
 from fastsft.inputs.shards import find_rollouts, is_same_file
 from fastsft.options import INDEX_NAME, Options
+from fastsft.outputs.refused import RefusedPart
 from fastsft.outputs.target import check_promise
 from fastsft.pipeline.scan import Scan
 from fastsft.report import Progress, RefusedLine, Report
 from fastsft.storage.seal import head_of
+from fastsft.storage.whole import written_whole
 
 
 def _is_index(path: Path) -> bool:
@@ -54,17 +58,36 @@ def write_index(
     if target.exists() and not _is_index(target):
         raise UsageError(f"{target} is no index of fastsft, and would be overwritten; choose another output")
     with Scan(shards, notes, options) as scan:
-        from fastsft.pipeline.choosing import scanned_lines
-        from fastsft.selection.index_file import columns_for, write_table  # Polars: not before the workers are forked
-
-        names = columns_for(options)
-        scan.run(names, on_progress, every_line=True)
-        ledger, folder = scan.ledger, scan.folder
-        refused = [
-            line for part in ledger.refused for line in _refused_in(folder / part.segment.name, part.shard, part.before)
-        ]
-        write_table(target, scanned_lines(ledger, folder, names), refused, ledger.report, shards, options)
+        scan.run(_columns(options), on_progress, every_line=True)
+        ledger = scan.ledger
+        with written_whole(target) as part:
+            writing = partial(_write, part, scan.folder, ledger.parts, ledger.refused, ledger.report, shards, options)
+            scan.run_alone(writing)
     return ledger.report
+
+
+def _columns(options: Options) -> list[str]:
+    from fastsft.selection.index_file import columns_for  # Polars: not before the workers are forked
+
+    return columns_for(options)
+
+
+def _write(
+    path: Path,
+    folder: Path,
+    parts: Sequence[tuple[str, int, int, int]],
+    refused_parts: Sequence[RefusedPart],
+    *about: Any,
+) -> None:
+    """Write the table of all lines to a file that is no index yet."""
+    from fastsft.pipeline.choosing import scanned_lines
+    from fastsft.selection.index_file import columns_for, write_table
+
+    report, shards, options = about
+    refused = [
+        line for part in refused_parts for line in _refused_in(folder / part.segment.name, part.shard, part.before)
+    ]
+    write_table(path, scanned_lines(parts, folder, columns_for(options)), refused, report, shards, options)
 
 
 def _refused_in(path: Path, shard: str, before: int) -> list[RefusedLine]:

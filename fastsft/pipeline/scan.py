@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastsft.execution.spans import make_all
 from fastsft.execution.workers import Workers, jobs_for
@@ -15,6 +15,8 @@ from fastsft.options import Options
 from fastsft.pipeline.ledger import Ledger
 from fastsft.pipeline.two_passes import LineTable
 from fastsft.report import Progress
+
+R = TypeVar("R")
 
 
 class Scan(contextlib.ExitStack):
@@ -33,9 +35,13 @@ class Scan(contextlib.ExitStack):
         self._spans = spans_of(shards, options.span_nbytes)
         self.ledger = Ledger(shards, notes, options)
         jobs = jobs_for(options.jobs, nbytes=expanded_nbytes(shards), tasks=len(self._spans))
-        self._workers = self.enter_context(Workers(jobs))
+        self._workers = self.enter_context(Workers(jobs, selects=True))
         name = self.enter_context(tempfile.TemporaryDirectory(prefix="fastsft-", ignore_cleanup_errors=True))
         self.folder = Path(name)
+
+    def run_alone(self, task: Callable[[], R]) -> R:
+        """Do one task behind the scan, with all cores to itself."""
+        return self._workers.run_alone(task)
 
     def run(
         self,

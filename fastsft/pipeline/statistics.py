@@ -7,8 +7,9 @@ held grows with the number of tasks, not of lines.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastsft.inputs.shards import find_rollouts
@@ -36,10 +37,7 @@ def stats_of(
     shards, notes = find_rollouts(inputs)
     with Scan(shards, notes, options) as scan:
         scan.run(_COLUMNS, on_progress, reduce=partial(_counted, options=options))
-        from fastsft.statistics.tally import Tally  # Polars: not before the workers are forked
-
-        tally = Tally()
-        tally.add([scan.folder / part[0] for part in scan.ledger.parts])
+        results = scan.run_alone(partial(_added_up, [scan.folder / part[0] for part in scan.ledger.parts]))
     report = scan.ledger.report
     return Stats(
         shards=len(shards),
@@ -47,7 +45,7 @@ def stats_of(
         fates=report.fates,
         reward_threshold=options.reward_threshold,
         notes=[*report.notes, *(f"Skipped file: {shard.problem}" for shard in report.damaged)],
-        **tally.results(),
+        **results,
     )
 
 
@@ -55,3 +53,11 @@ def _counted(lines: Any, options: Options) -> Any:
     from fastsft.statistics.tally import counts_of
 
     return counts_of(lines, options)
+
+
+def _added_up(paths: Sequence[Path]) -> dict[str, Any]:
+    from fastsft.statistics.tally import Tally
+
+    tally = Tally()
+    tally.add(paths)
+    return tally.results()

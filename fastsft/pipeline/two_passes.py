@@ -23,6 +23,7 @@ from fastsft.report import Fates, RefusedLine, added
 from fastsft.rollouts.rollout import Rollout, rollout_of
 from fastsft.selection import gates
 
+CHOSEN = "chosen.arrow"  # the file of chosen lines
 _NOT_ASKED = (None, None, None)
 
 

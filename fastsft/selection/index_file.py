@@ -22,7 +22,6 @@ from fastsft.report import Fates, RefusedLine, Report
 from fastsft.selection.table import COLUMNS
 from fastsft.selection.tasks import with_tasks
 from fastsft.storage.seal import UNSEALED, head_of, is_whole, seal
-from fastsft.storage.whole import written_whole
 from fastsft.version import __version__
 
 _COMMAND = "fastsft index INPUT... --output FILE"
@@ -193,14 +192,14 @@ def columns_for(options: Options) -> list[str]:
 
 
 def write_table(
-    target: Path,
+    path: Path,
     lines: pl.DataFrame,
     refused: Sequence[RefusedLine],
     report: Report,
     shards: Sequence[Shard],
     options: Options,
 ) -> None:
-    """Write the table of all lines as an index, whole or not at all.
+    """Write the table of all lines as an index, to a path that another process gives its name.
 
     Raises:
         FailedRun: It cannot be written.
@@ -217,10 +216,9 @@ def write_table(
     rows = [(indexes[line.shard], *msgspec.structs.astuple(line)) for line in refused]
     unusable = pl.DataFrame(rows, schema=kinds, orient="row")
     both = pl.concat([with_tasks(lines), unusable], how="diagonal").sort("shard_index", "offset", maintain_order=True)
-    with written_whole(target) as part:
-        try:
-            with part.open("wb") as file:
-                both.write_parquet(file, metadata={_KEY: msgspec.json.encode(about).decode()})
-        except pl.exceptions.PolarsError as error:  # it tells of a full disk itself
-            raise FailedRun(f"cannot write {target}: {str(error).splitlines()[0]}; nothing was written") from None
-        seal(part)
+    try:
+        with path.open("wb") as file:
+            both.write_parquet(file, metadata={_KEY: msgspec.json.encode(about).decode()})
+    except pl.exceptions.PolarsError as error:  # it tells of a full disk itself
+        raise FailedRun(f"cannot write {path}: {str(error).splitlines()[0]}; nothing was written") from None
+    seal(path)

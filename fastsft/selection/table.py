@@ -207,6 +207,7 @@ def write_chosen(lines: pl.DataFrame, path: Path) -> None:
     Raises:
         FailedRun: It cannot be written.
     """
+    path.unlink(missing_ok=True)
     write_part([lines.select("line", "offset", "nbytes", "split")], path)
 
 
