@@ -159,6 +159,36 @@ with workers.Workers(2) as two:
     assert in_a_new_process(script) == "[1, 1, 1, 1]"
 
 
+def test_what_is_done_alone_has_a_process_and_all_threads_to_itself():
+    script = """
+import os, sys
+from fastsft.execution import workers
+def pid_and_threads():
+    import polars
+    return os.getpid(), polars.thread_pool_size()
+with workers.Workers(2, selects=True) as two:
+    pid, threads = two.run_alone(pid_and_threads)
+    print(pid != os.getpid(), threads == len(os.sched_getaffinity(0)), "polars" in sys.modules)
+with workers.Workers(1, selects=True) as one:
+    print(one.run_alone(os.getpid) == os.getpid())
+"""
+    assert in_a_new_process(script) == "True True False\nTrue"
+
+
+def test_where_what_is_done_alone_is_killed_the_run_keeps_its_receipts():
+    script = """
+import multiprocessing, os
+from fastsft.errors import KeepsReceipts
+from fastsft.execution import workers
+try:
+    with workers.Workers(2, selects=True) as two:
+        two.run_alone(os.abort)
+except KeepsReceipts as error:
+    print(str(error)[:27], multiprocessing.active_children())
+"""
+    assert in_a_new_process(script) == "a worker process was killed []"
+
+
 def test_what_a_forked_worker_raises_is_raised_here_and_ends_them_all():
     script = """
 import multiprocessing, signal
