@@ -72,7 +72,7 @@ def lines_in(part: ByteRange, *, nbytes: int, max_line: int) -> Iterator[LineBlo
             if part.shard.compression is None:
                 yield from _lines_of_file(file.fileno(), part, nbytes, max_line)
                 return
-        with open_compressed(part.shard.path, part.shard.compression) as stream:
+        with open_compressed(part.shard.location, part.shard.compression) as stream:
             yield from _lines_of_stream(stream, part.shard, nbytes, max_line)
     except OSError as error:
         if error.strerror is None:  # a damaged stream, told as an OSError without a number
@@ -135,7 +135,7 @@ def _read_together(extents: list[tuple[int, int, int]], nbytes: int) -> Iterator
 def _opened(shard: Shard) -> Iterator[IO[bytes]]:
     """Open the file of a shard, if it still is the one that was found."""
     try:
-        with open(shard.path, "rb", buffering=0) as file:
+        with open(shard.location, "rb", buffering=0) as file:
             found = os.fstat(file.fileno())
             if (found.st_size, found.st_mtime_ns) != (shard.nbytes, shard.modified_ns):
                 raise FailedRun(f"{shard.path} changed while it was read")

@@ -36,12 +36,13 @@ class Shard(msgspec.Struct, frozen=True):
     """One input file as it was found; a file that differs when it is read stops the run.
 
     Attributes:
-        path: Where it is.
+        path: Where it is, as it was named.
         nbytes: Its size on disk.
         modified_ns: When it was modified last, in nanoseconds.
         compression: `gz`, `zst` or None, by its first bytes.
         index: Which of the run's shards it is, from 0.
         problem: Why it is surely no file of rollouts, as a sentence; None where it may be one.
+        location: Its absolute path, as a worker may have another working directory; `path` if not given.
     """
 
     path: str
@@ -50,6 +51,12 @@ class Shard(msgspec.Struct, frozen=True):
     compression: str | None = None
     index: int = 0
     problem: str | None = None
+    location: str = ""
+
+    def __post_init__(self) -> None:
+        """Fill in where it is."""
+        if not self.location:
+            msgspec.structs.force_setattr(self, "location", self.path)
 
 
 class ByteRange(msgspec.Struct, frozen=True):
@@ -121,7 +128,8 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
                 again.append(f"{path} counts once" if path == before else f"{path} is {before} again, and counts once")
                 continue
             seen[found.st_dev, found.st_ino] = path
-            shards.append(Shard(path, found.st_size, found.st_mtime_ns, _compression_of(path), len(shards)))
+            compression, location = _compression_of(path), os.path.abspath(path)
+            shards.append(Shard(path, found.st_size, found.st_mtime_ns, compression, len(shards), location=location))
     if len(left_out) > _MOST_LEFT_OUT:
         left_out = [f"{len(left_out):,} files are left out, which NeMo Gym writes beside rollouts, as {left_out[0]}"]
     notes += left_out

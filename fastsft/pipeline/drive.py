@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
+import msgspec
+
 from fastsft.errors import UsageError
 from fastsft.execution.polars_after_fork import check_polars
 from fastsft.execution.signals import signals_too_late
@@ -110,7 +112,7 @@ def _made_from(
         "options": [options.shown(), [[split.output, split.share] for split in splits], compares],
         "template": _versions_of(options.template),
         "index": _versions_of(index),
-        "inputs": [[os.path.abspath(printable(shard.path)), shard.nbytes, shard.modified_ns] for shard in shards],
+        "inputs": [[printable(shard.location), shard.nbytes, shard.modified_ns] for shard in shards],
         "spans": [len(spans), options.span_nbytes],
         "output": [str(target.folder / (target.file or target.stem)) for target in targets],
     }
@@ -219,7 +221,10 @@ class _Job:
 
     def _staged(self) -> dict[str, Any]:
         folder, fingerprint = str(self._outputs.folder), self._outputs.fingerprint
-        return {"options": self._options, "folder": folder, "fingerprint": fingerprint}
+        options = self._options
+        if options.template is not None:  # a worker may have another working directory
+            options = msgspec.structs.replace(options, template=os.path.abspath(options.template))
+        return {"options": options, "folder": folder, "fingerprint": fingerprint}
 
     def _make(self, product: _Staged[S], spans: Sequence[S], share: tuple[float, float]) -> list[Receipt]:
         """Make a product of the spans that have no receipt, and take all receipts in, in input order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
@@ -24,6 +24,8 @@ from fastsft.selection import gates
 
 _encoder = msgspec.json.Encoder()  # built once per process; cannot be pickled, so never passed around
 _any = msgspec.json.Decoder()
+
+_MOST_LINES = 10_000  # of a block
 
 RowMaker: TypeAlias = Callable[[Rollout], Row]
 
@@ -80,36 +82,39 @@ class JudgedBlock(NamedTuple):
         return None
 
 
-def judge_block(
+def judge_lines(
     lines: LineBlock, part: ByteRange, before: int, options: Options, *, by_polars: bool = False
-) -> JudgedBlock:
+) -> Iterator[JudgedBlock]:
     """Decode every line of a block, before which so many stand in its range, and refuse those that are no rollout.
 
-    `by_polars` is for `inputs/encoding.py`.
+    Of very short lines there are several blocks, so that few refusals are held at once: 1 MiB of single letters is
+    500,000 refused lines, 200 MB. `by_polars` is for `inputs/encoding.py`.
     """
     starts = line_starts(lines.data)
-    offsets = [lines.offset + start for start in starts] if lines.offset else starts
-    numbers: list[int] = []
-    rollouts: list[Rollout] = []
+    all_fit = is_utf8(lines.data, by_polars=by_polars) and len(lines.data) <= options.max_line_nbytes
     data = memoryview(lines.data)
-    judged = JudgedBlock(part.shard, before, Fates(lines=len(starts) - 1), [], numbers, rollouts, offsets, data)
-    all_fit = is_utf8(lines.data, by_polars=by_polars) and len(data) <= options.max_line_nbytes
-    for number, (start, next_start) in enumerate(pairwise(starts)):
-        line = data[start : next_start - 1]
-        try:
-            if not all_fit:
-                _check_fit(line, options)
-            rollouts.append(rollout_of(line))
-            numbers.append(number)
-        except Refused as problem:
-            if is_blank(line):
-                judged.fates.blank += 1
-            else:
-                judged.refuse(number, problem)
-    if lines.too_long_nbytes is not None:
-        judged.refuse(judged.fates.lines, too_long(lines.too_long_nbytes, options))
-        judged.fates.lines += 1
-    return judged
+    count = len(starts) - 1
+    for first in range(0, max(count, 1), _MOST_LINES):
+        inside = starts[first : first + _MOST_LINES + 1]
+        offsets = [lines.offset + start for start in inside] if lines.offset else inside
+        block = data[inside[0] : inside[-1]]
+        judged = JudgedBlock(part.shard, before + first, Fates(lines=len(inside) - 1), [], [], [], offsets, block)
+        for number, (start, next_start) in enumerate(pairwise(inside)):
+            line = data[start : next_start - 1]
+            try:
+                if not all_fit:
+                    _check_fit(line, options)
+                judged.rollouts.append(rollout_of(line))
+                judged.numbers.append(number)
+            except Refused as problem:
+                if is_blank(line):
+                    judged.fates.blank += 1
+                else:
+                    judged.refuse(number, problem)
+        if lines.too_long_nbytes is not None and first + _MOST_LINES >= count:
+            judged.refuse(judged.fates.lines, too_long(lines.too_long_nbytes, options))
+            judged.fates.lines += 1
+        yield judged
 
 
 def _check_fit(line: memoryview, options: Options) -> None:
@@ -180,7 +185,7 @@ def row_of(rollout: Rollout, line: memoryview, make: RowMaker) -> Row:
 def judged_line(line: bytes, options: Options) -> tuple[str, Rollout | None, Sequence[Turn]]:
     """Say in words what becomes of one line judged by itself, and return its rollout and turns where it has them."""
     shard = Shard("", len(line), 0)
-    judged = judge_block(LineBlock(line, 0), ByteRange(shard, 0, len(line)), 0, options)
+    (judged,) = judge_lines(LineBlock(line, 0), ByteRange(shard, 0, len(line)), 0, options)
     if judged.refused:
         return f"refused: {judged.refused[0].reason}: {judged.refused[0].problem}", None, []
     if not judged.rollouts:

@@ -12,11 +12,10 @@ from fastsft.execution.polars_after_fork import polars_works
 from fastsft.execution.spans import ReportProgress
 from fastsft.formats.row import Row
 from fastsft.inputs.encoding import escape_line_separators
-from fastsft.inputs.lines import LineBlock
-from fastsft.inputs.shards import ByteRange, Span
+from fastsft.inputs.shards import Span
 from fastsft.options import Options
 from fastsft.outputs.receipts import RangeFates, Receipt
-from fastsft.pipeline.judging import drop_reasons, judge_block, row_maker
+from fastsft.pipeline.judging import JudgedBlock, drop_reasons, judge_lines, row_maker
 from fastsft.pipeline.staged import StagedProduct
 from fastsft.report import Fates, RefusedLine, added
 from fastsft.selection.seen import Seen, merged, seen_in
@@ -43,7 +42,7 @@ class EncodedRows:
             self.left_out[what] = self.left_out.get(what, 0) + 1
 
     def encode(self, *, by_polars: bool) -> bytes:
-        """Return them as lines, one each to every loader; `by_polars` is for `inputs/encoding.py`."""
+        """Return them as lines of JSON, each one line to every loader; `by_polars` is for `inputs/encoding.py`."""
         return escape_line_separators(_encoder.encode_lines(self._bodies), by_polars=by_polars)
 
 
@@ -67,8 +66,9 @@ class Rows(StagedProduct, frozen=True, kw_only=True):
     phase: ClassVar[str] = "convert"
     is_large: bool = False
 
+    @no_garbage_collection()
     def make(self, span: Span, report_progress: ReportProgress | None = None) -> Receipt:
-        """Return every line of a span its fate, and write the rows of the kept ones.
+        """Decide the fate of every line of a span, and write the rows of the kept ones.
 
         Raises:
             FailedRun: An input is not what it was, or the rows cannot be written.
@@ -84,13 +84,14 @@ class Rows(StagedProduct, frozen=True, kw_only=True):
                 fates, mark = Fates(), writer.mark()
                 try:
                     for lines in self.blocks_in(one):
-                        block = _convert(lines, one, fates.lines, self.options, by_polars=by_polars)
-                        writer.write_rows(block.rows, block.fates.kept)
-                        writer.write_refused(block.refused)
-                        first = first or next(iter(block.refused), None)
-                        fates += block.fates
-                        left_out = added(left_out, block.left_out) if block.left_out else left_out
-                        seen = merged(seen, block.seen)
+                        for judged in judge_lines(lines, one, fates.lines, self.options, by_polars=by_polars):
+                            block = _convert(judged, self.options, by_polars=by_polars)
+                            writer.write_rows(block.rows, block.fates.kept)
+                            writer.write_refused(block.refused)
+                            first = first or next(iter(block.refused), None)
+                            fates += block.fates
+                            left_out = added(left_out, block.left_out) if block.left_out else left_out
+                            seen = merged(seen, block.seen)
                         if report_progress:
                             read = min(lines.offset + len(lines.data) - one.start, one.nbytes)
                             report_progress(done + read, kept + fates.kept)
@@ -104,9 +105,7 @@ class Rows(StagedProduct, frozen=True, kw_only=True):
         return self.leave(receipt, span)
 
 
-@no_garbage_collection()
-def _convert(lines: LineBlock, one: ByteRange, before: int, options: Options, *, by_polars: bool) -> _ConvertedBlock:
-    judged = judge_block(lines, one, before, options, by_polars=by_polars)
+def _convert(judged: JudgedBlock, options: Options, *, by_polars: bool) -> _ConvertedBlock:
     reasons = drop_reasons(judged, options) if judged.rollouts else []
     rows, make = EncodedRows(), row_maker(options)
     for number, rollout, reason in zip(judged.numbers, judged.rollouts, reasons, strict=True):

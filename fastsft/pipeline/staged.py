@@ -77,6 +77,6 @@ def input_digest(span: Span) -> str:
     """Return the SHA-256 of the bytes of a span's ranges."""
     digest = hashlib.sha256()
     for one in span.ranges:
-        for data in blocks_of(Path(one.shard.path), one.start, one.stop):
+        for data in blocks_of(Path(one.shard.location), one.start, one.stop):
             digest.update(data)
     return digest.hexdigest()

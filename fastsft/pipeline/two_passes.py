@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -12,11 +12,11 @@ from fastsft.errors import DamagedShard, FailedRun, NoRow, Refused
 from fastsft.execution.memory import no_garbage_collection
 from fastsft.execution.spans import ReportProgress
 from fastsft.formats.row import content_hash
-from fastsft.inputs.lines import LineBlock, NumberedLines, chosen_lines
-from fastsft.inputs.shards import ByteRange, Span, printable
+from fastsft.inputs.lines import NumberedLines, chosen_lines
+from fastsft.inputs.shards import Span, printable
 from fastsft.options import Options
 from fastsft.outputs.receipts import RangeFates, Receipt
-from fastsft.pipeline.judging import JudgedBlock, RowMaker, drop_reasons, judge_block, row_maker, row_of
+from fastsft.pipeline.judging import JudgedBlock, RowMaker, drop_reasons, judge_lines, row_maker, row_of
 from fastsft.pipeline.one_pass import EncodedRows
 from fastsft.pipeline.staged import StagedProduct
 from fastsft.report import Fates, RefusedLine, added
@@ -25,14 +25,6 @@ from fastsft.selection import gates
 
 CHOSEN = "chosen.arrow"  # the file of chosen lines
 _NOT_ASKED = (None, None, None)
-
-
-class _ScannedBlock(NamedTuple):
-    """What the lines of a block are known to hold."""
-
-    fates: Fates
-    refused: list[RefusedLine]
-    tables: list[Any]
 
 
 class LineTable(StagedProduct, frozen=True, kw_only=True):
@@ -49,6 +41,7 @@ class LineTable(StagedProduct, frozen=True, kw_only=True):
     every_line: bool = False
     reduce: Callable[[Any], Any] | None = None
 
+    @no_garbage_collection()
     def make(self, span: Span, report_progress: ReportProgress | None = None) -> Receipt:
         """Scan the lines of a span, and write what is known of its rollouts.
 
@@ -66,11 +59,12 @@ class LineTable(StagedProduct, frozen=True, kw_only=True):
                 fates, mark, kept = Fates(), writer.mark(), len(tables)
                 try:
                     for lines in self.blocks_in(one):
-                        block = self._scan(lines, one, fates.lines)
-                        tables += block.tables
-                        writer.write_refused(block.refused)
-                        first = first or next(iter(block.refused), None)
-                        fates += block.fates
+                        # By Polars, as the table takes it anyway.
+                        for judged in judge_lines(lines, one, fates.lines, self.options, by_polars=True):
+                            tables += self._scan(judged)
+                            writer.write_refused(judged.refused)
+                            first = first or next(iter(judged.refused), None)
+                            fates += judged.fates
                         if report_progress:
                             report_progress(done + min(lines.offset + len(lines.data) - one.start, one.nbytes), 0)
                     ranges.append(RangeFates(one.shard.index, fates))
@@ -86,24 +80,23 @@ class LineTable(StagedProduct, frozen=True, kw_only=True):
         rollouts = sum(map(len, tables))
         return self.leave(Receipt(span.index, ranges, [], refused, first, table=name, rollouts=rollouts), span)
 
-    @no_garbage_collection()
-    def _scan(self, lines: LineBlock, one: ByteRange, before: int) -> _ScannedBlock:
+    def _scan(self, judged: JudgedBlock) -> list[Any]:
+        """Return the table of the rollouts of a block, in a list; an empty one without any."""
         from fastsft.selection.table import FROM_ROWS, ShardColumns, table, with_rows
 
-        judged = judge_block(lines, one, before, self.options, by_polars=True)  # which the table needs anyway
         if not judged.rollouts:
-            return _ScannedBlock(judged.fates, judged.refused, [])
+            return []
         known = table(
             [name for name in self.columns if name not in FROM_ROWS],
             judged.rollouts,
-            shard=ShardColumns(printable(one.shard.path), one.shard.index),
+            shard=ShardColumns(printable(judged.shard.path), judged.shard.index),
             lines=judged.numbers,
             offsets=judged.offsets,
-            numbers=[number + before for number in judged.numbers],
+            numbers=[number + judged.before for number in judged.numbers],
         )
         if set(FROM_ROWS) & set(self.columns):
             known = with_rows(known, self._known_of_rows(judged))
-        return _ScannedBlock(judged.fates, judged.refused, [known.select(self.columns)])
+        return [known.select(self.columns)]
 
     def _known_of_rows(self, judged: JudgedBlock) -> list[tuple[str | None, str | None, bytes | None]]:
         reasons: list[str | None] = [None] * len(judged.rollouts)
@@ -162,6 +155,7 @@ class ChosenRows(StagedProduct, frozen=True, kw_only=True):
     phase: ClassVar[str] = "convert"
     chosen: str
 
+    @no_garbage_collection()
     def make(self, span: ChosenSpan, report_progress: ReportProgress | None = None) -> Receipt:
         """Write the rows of the chosen lines of a span.
 
@@ -195,7 +189,6 @@ class ChosenRows(StagedProduct, frozen=True, kw_only=True):
         return self.leave(Receipt(span.index, ranges, segments, left_out=left_out), span.span)
 
 
-@no_garbage_collection()
 def _convert_chosen(lines: NumberedLines, path: str, options: Options) -> EncodedRows:
     rows, make = EncodedRows(), row_maker(options, judging=False)  # the scan did
     for number, line in lines:

@@ -160,7 +160,7 @@ def _batches(several: Iterable[Criterion]) -> Iterator[list[Criterion]]:
 
 
 def drop_reasons(known: Mapping[str, Sequence[Any]], options: Options) -> list[str | None]:
-    """Return for each line why it is dropped, or None where it is kept, by the criteria beyond single values.
+    """Return the drop reason of each line, or None where it is kept, by the criteria beyond single values.
 
     Args:
         known: The columns that `columns_beyond_values` lists, by their names, of lines that `gates.py` keeps.

@@ -64,7 +64,7 @@ def only_value_criteria(options: Options) -> bool:
 
 
 def drop_reasons(rollouts: Sequence[Rollout], options: Options) -> list[str | None]:
-    """Return for each rollout why it is dropped, or None where it is kept."""
+    """Return the drop reason of each rollout, or None where it is kept."""
     answers = _answers(options)
     values = zip(*(map(of, rollouts) for of in answers.asked.values()), strict=True)
     return list(map(answers.__getitem__, values))

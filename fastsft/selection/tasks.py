@@ -53,7 +53,7 @@ def with_tasks(lines: pl.DataFrame) -> pl.DataFrame:
 
 
 def split_of(shares: Sequence[float], seed: int) -> pl.Expr:
-    """Return each line the number of the split that its task goes to, from 1; 0 where it goes to none.
+    """Return the number of the split that the task of each line goes to, from 1; 0 where it goes to none.
 
     It depends on the task and the seed alone, so that a task stays where it is when others are added.
     """
@@ -82,7 +82,7 @@ def split_counts(chosen: pl.DataFrame, splits: int) -> list[SplitRows]:
 
 
 def draw(seed: int) -> pl.Expr:
-    """Return each line a number at random from its task, its place among the rollouts of it, and the seed.
+    """Return a random number for each line, from its task, its rank among the rollouts of it, and the seed.
 
     So a line keeps its number when data of other tasks are added, wherever they stand.
     """
@@ -91,7 +91,7 @@ def draw(seed: int) -> pl.Expr:
 
 
 def draw_for(reason: str) -> pl.Expr:
-    """Return each line another number at random for each reason, from its draw.
+    """Return another random number for each line and reason, from its draw.
 
     With one number for all, what is left of a large group has small ones, and the next choice takes it first: of 1,000
     tasks with one rollout and 1,000 with nine, `--per-task 1 --sample 200` kept 29 of the former.
@@ -101,7 +101,7 @@ def draw_for(reason: str) -> pl.Expr:
 
 
 def rank(keys: Sequence[pl.Expr | str], *, of: str) -> pl.Expr:
-    """Return each line its place in its group, from 0, by several keys, smallest first.
+    """Return the rank of each line in its group, from 0, by several keys, smallest first.
 
     One sort of all lines: sorting each group by itself takes five times as long where groups are small.
     """
