@@ -402,10 +402,10 @@ def test_the_best_of_a_task_have_the_highest_reward_then_the_fewest_tokens_then_
 def test_what_has_no_row_takes_the_place_of_none():
     lines = [{"reward": 2.0, "unusable": "bad_arguments", "problem": "no object"}, {}, {"reward": 0.0, "unusable": "x"}]
     for options in ({"best_of": 1}, {"per_task": 1}, {"per_agent": 1}, {"sample": "100%"}):
-        chosen, dropped, unusable = choose(lines_of(*lines), Options(**options))
+        chosen, dropped, rowless = choose(lines_of(*lines), Options(**options))
         assert chosen["line"].to_list() == [2]
         assert dropped == [(0, "below_threshold", 1)]
-        assert unusable == [(0, 1, 1000, "bad_arguments", "no object")]
+        assert rowless.rows() == [(0, 1, 1000, "bad_arguments", "no object")]
 
 
 def test_caps_and_samples_keep_no_more_than_they_say():

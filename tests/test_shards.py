@@ -218,7 +218,7 @@ def parquet(path: Path) -> None:
         ),
         ("a.jsonl", json.dumps(ROW) + "\n" + json.dumps(ROW), "holds rows and not rollouts; .* fastsft check a.jsonl"),
         ("a.jsonl", '{"input": "a", "output": "b"}\n', "holds rows and not rollouts"),
-        ("a.jsonl.gz", gzip.compress(json.dumps(ROW).encode()), "holds rows and not rollouts"),
+        ("a.jsonl.gz", gzip.compress(json.dumps(ROW).encode(), mtime=0), "holds rows and not rollouts"),
         ("a.jsonl.bz2", bz2.compress(b"x"), "is bzip2 and not JSON lines; convert it first: bunzip2 a.jsonl.bz2"),
     ],
 )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,12 +15,13 @@ from fastsft.outputs.segments import SegmentWriter
 from fastsft.pipeline.two_passes import CHOSEN, ChosenSpan
 from fastsft.report import Fates, RefusedLine, SplitRows
 from fastsft.selection.criteria import choose, columns_of
-from fastsft.selection.index_file import Index, KnownShard
+from fastsft.selection.index_file import Index
 from fastsft.selection.seen import Seen, seen_of
 from fastsft.selection.table import TablePart, read_parts, write_chosen
 from fastsft.selection.tasks import split_counts
 
 _MOST_SHARD_NBYTES = 1 << 44
+_LINES_AT_ONCE = 10_000
 
 
 class Choice(msgspec.Struct):
@@ -59,8 +58,8 @@ def choose_lines(
     names = columns_of(options, splits=bool(shares))
     receipts = []
     if isinstance(table, Index):
-        lines, known = table.read(names)
-        receipts.append(_receipt_of_index(known, folder))
+        lines, refused = table.read(names)
+        receipts.append(_receipt_of_index(table, refused, shards, folder))
     else:
         lines = scanned_lines(table, folder, names)
     chosen, dropped, rowless = choose(lines, options, shares)
@@ -109,28 +108,29 @@ def _in_input(shard_index: pl.Expr, offset: pl.Expr) -> pl.Expr:
     return (shard_index.cast(pl.UInt64) * _MOST_SHARD_NBYTES + offset).alias("edge")
 
 
-def _receipt_of_index(known: Sequence[KnownShard], folder: Path) -> Receipt:
+def _receipt_of_index(index: Index, refused: pl.DataFrame, shards: Sequence[Shard], folder: Path) -> Receipt:
     """Return the receipt of what an index knows of shards beside their rollouts."""
-    ranges = [RangeFates(shard.shard_index, shard.fates, shard.problem) for shard in known]
-    return _receipt(ranges, [line for shard in known for line in shard.refused], folder)
+    ranges = [RangeFates(shard.shard_index, shard.fates, shard.problem) for shard in index.known_shards()]
+    return _receipt(ranges, refused, shards, folder)
 
 
-def _receipt_of_rowless(
-    lines: Iterable[tuple[int, int, int, str, str]], shards: Sequence[Shard], folder: Path
-) -> Receipt | None:
-    """Return the receipt of lines that have no row: shard, line, offset, reason and problem of each; None without."""
-    refused: list[RefusedLine] = []
-    ranges = []
-    for shard_index, of_shard in groupby(lines, key=lambda line: line[0]):
-        found = [RefusedLine(printable(shards[shard_index].path), *line[1:]) for line in of_shard]
-        ranges.append(RangeFates(shard_index, Fates(refused=dict(Counter(line.reason for line in found)))))
-        refused += found
-    return _receipt(ranges, refused, folder) if refused else None
+def _receipt_of_rowless(lines: pl.DataFrame, shards: Sequence[Shard], folder: Path) -> Receipt | None:
+    """Return the receipt of lines that have no row; None without."""
+    if lines.is_empty():
+        return None
+    counts = lines.group_by("shard_index", "reason").agg(pl.len()).sort("shard_index", "reason").rows()
+    ranges = [RangeFates(index, Fates(refused={reason: count})) for index, reason, count in counts]
+    return _receipt(ranges, lines, shards, folder)
 
 
-def _receipt(ranges: list[RangeFates], refused: Sequence[RefusedLine], folder: Path) -> Receipt:
-    """Write refused lines that no span has written, and return the receipt."""
+def _receipt(ranges: list[RangeFates], refused: pl.DataFrame, shards: Sequence[Shard], folder: Path) -> Receipt:
+    """Write refused lines that no span has written, few at once, and return the receipt."""
+    paths = [printable(shard.path) for shard in shards]
+    first: RefusedLine | None = None
     with SegmentWriter(folder, "known") as writer:
-        writer.write_refused(refused)
+        for some in refused.iter_slices(_LINES_AT_ONCE):
+            lines = [RefusedLine(paths[index], *line) for index, *line in some.iter_rows()]
+            first = first or lines[0]
+            writer.write_refused(lines)
         _, segment = writer.finish()
-    return Receipt(-1, ranges, refused=segment, first_refused=next(iter(refused), None), is_numbered=True)
+    return Receipt(-1, ranges, refused=segment, first_refused=first, is_numbered=True)

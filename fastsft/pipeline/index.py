@@ -8,15 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from fastsft.errors import UsageError
 from fastsft.inputs.shards import find_rollouts, is_same_file
 from fastsft.options import INDEX_NAME, Options
 from fastsft.outputs.refused import RefusedPart
 from fastsft.outputs.target import check_promise
 from fastsft.pipeline.scan import Scan
-from fastsft.report import Progress, RefusedLine, Report
+from fastsft.report import Progress, Report
 from fastsft.storage.seal import head_of
 from fastsft.storage.whole import written_whole
 
@@ -81,17 +79,8 @@ def _write(
 ) -> None:
     """Write the table of all lines to a file that is no index yet."""
     from fastsft.pipeline.choosing import scanned_lines
-    from fastsft.selection.index_file import columns_for, write_table
+    from fastsft.selection.index_file import columns_for, refused_lines, write_table
 
     report, shards, options = about
-    refused = [
-        line for part in refused_parts for line in _refused_in(folder / part.segment.name, part.shard, part.before)
-    ]
+    refused = refused_lines((folder / part.segment.name, part.shard, part.before) for part in refused_parts)
     write_table(path, scanned_lines(parts, folder, columns_for(options)), refused, report, shards, options)
-
-
-def _refused_in(path: Path, shard: str, before: int) -> list[RefusedLine]:
-    lines = [msgspec.json.decode(line, type=RefusedLine) for line in path.read_bytes().splitlines()]
-    for line in lines:
-        line.line += before if line.shard == shard else 0
-    return lines

@@ -202,7 +202,7 @@ def _judged(lines: pl.DataFrame, reason: pl.Expr, engine: Literal["auto", "in-me
 
 def choose(
     lines: pl.DataFrame, options: Options, shares: Sequence[float] = ()
-) -> tuple[pl.DataFrame, list[tuple[int, str, int]], list[tuple[int, int, int, str, str]]]:
+) -> tuple[pl.DataFrame, list[tuple[int, str, int]], pl.DataFrame]:
     """Choose from the table of the whole run, a row for each rollout, in input order.
 
     Args:
@@ -238,7 +238,8 @@ def choose(
         without_row.filter(unwanted).group_by("shard_index", "unusable").agg(pl.len()).sort("shard_index", "unusable")
     )
     dropped.extend(counts.rows())
-    unusable = without_row.filter(unwanted.not_()).select("shard_index", "line", "offset", "unusable", "problem")
+    rowless = without_row.filter(unwanted.not_())
+    rowless = rowless.select("shard_index", "line", "offset", pl.col("unusable").alias("reason"), "problem")
     left = without_dropped(left, [one for one in criteria(options) if one.of_rows])
     split = split_of(shares, options.seed) if shares else pl.lit(0)
-    return left.with_columns(split.cast(pl.UInt8).alias("split")), dropped, unusable.rows()
+    return left.with_columns(split.cast(pl.UInt8).alias("split")), dropped, rowless

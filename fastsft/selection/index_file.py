@@ -7,7 +7,7 @@ while their sizes and modification times are the same. A digest tells whether it
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from fastsft.errors import FailedRun, UsageError
 from fastsft.formats.row import Layout
 from fastsft.inputs.shards import Shard, printable
 from fastsft.options import INDEX_NAME, Options
-from fastsft.report import Fates, RefusedLine, Report
+from fastsft.report import Fates, Report
 from fastsft.selection.table import COLUMNS
 from fastsft.selection.tasks import with_tasks
 from fastsft.storage.seal import UNSEALED, head_of, is_whole, seal
@@ -60,13 +60,11 @@ class KnownShard(NamedTuple):
         shard_index: Which of the run's shards it is.
         fates: Of the lines that are no rollouts.
         problem: Why it was refused whole; None where it was not.
-        refused: The refused lines.
     """
 
     shard_index: int
     fates: Fates
     problem: str | None
-    refused: list[RefusedLine]
 
 
 class Index:
@@ -78,8 +76,8 @@ class Index:
         self._shards = shards
         self._entries = entries  # where each shard of the run stands in the index
 
-    def read(self, names: Sequence[str]) -> tuple[pl.DataFrame, list[KnownShard]]:
-        """Read the columns `names` of the run's rollouts, in its order, and what is known of their shards.
+    def read(self, names: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Read the columns `names` of the run's rollouts, in its order, and its refused lines.
 
         Raises:
             FailedRun: The file is damaged.
@@ -95,22 +93,19 @@ class Index:
             problem = f"{self._path} is damaged ({type(error).__name__}); rebuild it with: {_COMMAND}"
             raise FailedRun(f"{problem}; nothing was published") from None
         known = known.join(indexes, on="shard_index", how="inner", maintain_order="left")
-        rollouts = known.filter(pl.col("reason").is_null()).with_columns(
-            pl.col("now").alias("shard_index"), pl.col("path").alias("shard")
-        )
-        return rollouts.select(names).sort("shard_index", maintain_order=True), self._known_shards(known)
+        known = known.with_columns(pl.col("now").alias("shard_index"), pl.col("path").alias("shard"))
+        is_rollout = pl.col("reason").is_null()
+        rollouts = known.filter(is_rollout).select(names).sort("shard_index", maintain_order=True)
+        refused = known.filter(is_rollout.not_()).select("shard_index", "line", "offset", "reason", "problem")
+        return rollouts, refused.sort("shard_index", "line")
 
-    def _known_shards(self, known: pl.DataFrame) -> list[KnownShard]:
-        refused = known.filter(pl.col("reason").is_not_null())
-        by_place: dict[int, list[RefusedLine]] = {}
-        for now, *line in refused.select("now", "path", "line", "offset", "reason", "problem").iter_rows():
-            by_place.setdefault(now, []).append(RefusedLine(*line))
-        found = []
-        for shard, shard_index in zip(self._shards, self._entries, strict=True):
-            entry = self._about.shards[shard_index]
-            lines = sorted(by_place.get(shard.index, []), key=lambda refused: refused.line)
-            found.append(KnownShard(shard.index, entry.fates, entry.problem, lines))
-        return found
+    def known_shards(self) -> list[KnownShard]:
+        """Return what is known of the run's shards, in its order."""
+        entries = [self._about.shards[entry] for entry in self._entries]
+        return [
+            KnownShard(shard.index, entry.fates, entry.problem)
+            for shard, entry in zip(self._shards, entries, strict=True)
+        ]
 
 
 def index_for(
@@ -185,6 +180,18 @@ def _identity(shard: Shard) -> str:
     return printable(os.path.realpath(shard.path))
 
 
+def refused_lines(parts: Iterable[tuple[Path, str, int]]) -> pl.DataFrame:
+    """Read refused lines: of each file its path, and the shard in which so many lines stand before it."""
+    schema = {"shard": pl.String, "line": pl.UInt64, "offset": pl.UInt64} | _REFUSED
+    found = [pl.DataFrame(schema=schema)]
+    for path, shard, before in parts:
+        with path.open("rb") as file:  # a path would be taken for a glob
+            lines = pl.read_ndjson(file, schema=schema)
+        number = pl.col("line") + pl.when(pl.col("shard") == shard).then(before).otherwise(0)
+        found.append(lines.with_columns(number.cast(pl.UInt64)))
+    return pl.concat(found)
+
+
 def columns_for(options: Options) -> list[str]:
     """List the columns that a scan finds for an index."""
     known = [name for name in COLUMNS if name != "task"]
@@ -194,7 +201,7 @@ def columns_for(options: Options) -> list[str]:
 def write_table(
     path: Path,
     lines: pl.DataFrame,
-    refused: Sequence[RefusedLine],
+    refused: pl.DataFrame,
     report: Report,
     shards: Sequence[Shard],
     options: Options,
@@ -211,10 +218,9 @@ def write_table(
     about = _About(
         _VERSION, __version__, UNSEALED, options.max_line_nbytes, options.format, options.layout, options.dedup, entries
     )
-    indexes = {entry.path: shard_index for shard_index, entry in enumerate(report.inputs)}
-    kinds = {name: lines.schema[name] for name in ("shard_index", "shard", "line", "offset")} | _REFUSED
-    rows = [(indexes[line.shard], *msgspec.structs.astuple(line)) for line in refused]
-    unusable = pl.DataFrame(rows, schema=kinds, orient="row")
+    indexes = {"shard": [entry.path for entry in report.inputs], "shard_index": range(len(report.inputs))}
+    known = pl.DataFrame(indexes, schema={"shard": pl.String, "shard_index": pl.UInt32})
+    unusable = refused.join(known, on="shard", how="left", maintain_order="left")
     both = pl.concat([with_tasks(lines), unusable], how="diagonal").sort("shard_index", "offset", maintain_order=True)
     try:
         with path.open("wb") as file:
