@@ -578,7 +578,7 @@ OPTIONS = st.fixed_dictionaries(
 
 
 @given(lines=st.lists(LINE, max_size=40), options=OPTIONS)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_a_naive_selection_agrees(lines, options):
     asked = Options(**options)
     drawn, *_ = choose(lines_of(*lines), Options(reward_threshold=-1e9, seed=asked.seed, allow=("all",), per_task=99))
