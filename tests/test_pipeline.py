@@ -23,9 +23,10 @@ from builders import assistant, line, lines, raw_call, rollout, said, turn, user
 import fastsft
 from fastsft import FailedRun, Fates, Options, TooManyRefused, UsageError
 from fastsft.execution.workers import jobs_for
-from fastsft.inputs.shards import Shard, expanded_nbytes, spans_of
+from fastsft.inputs.shards import Shard, expanded_nbytes, find_rollouts, spans_of, whole_of
 from fastsft.outputs import lock
 from fastsft.pipeline import run, staged
+from fastsft.pipeline.one_pass import Rows
 from fastsft.storage.files import HashedFile
 
 DATA = Path(__file__).parent / "data"
@@ -886,3 +887,27 @@ def test_a_bomb_costs_time_and_not_memory(tmp_path):
 
     assert "kept=1" in done.stdout, done.stderr
     assert "'line_too_long': 1" in done.stdout
+
+
+def test_a_span_is_made_in_any_working_directory(ten, tmp_path, monkeypatch):
+    """As a worker on another machine has another."""
+    monkeypatch.chdir(ten.parent)
+    shards, _ = find_rollouts([ten.name])
+    rows = Rows(options=Options(), folder=str(tmp_path.resolve()))
+    monkeypatch.chdir("/")
+
+    assert [segment.rows for segment in rows.make(whole_of(shards)).segments] == [10]
+
+
+def test_very_short_lines_are_judged_few_at_once_and_numbered_as_they_stand(tmp_path, monkeypatch):
+    shard = tmp_path / "short.jsonl"
+    rollouts = lines(*(rollout(user("?"), said(str(number))) for number in range(4)))
+    shard.write_bytes(b"x\n\ny\n" + rollouts + b"z")
+    fastsft.convert(shard, tmp_path / "at-once.jsonl")
+    monkeypatch.setattr("fastsft.pipeline.judging._MOST_LINES", 2)
+    fastsft.convert(shard, tmp_path / "few.jsonl")
+
+    assert (tmp_path / "few.jsonl").read_bytes() == (tmp_path / "at-once.jsonl").read_bytes()
+    refused = [json.loads(line) for line in (tmp_path / "few.refused").read_bytes().splitlines()]
+    assert [(line["line"], line["offset"]) for line in refused] == [(1, 0), (3, 3), (8, 5 + len(rollouts))]
+    assert refused == [json.loads(line) for line in (tmp_path / "at-once.refused").read_bytes().splitlines()]
