@@ -175,6 +175,26 @@ with workers.Workers(1, selects=True) as one:
     assert in_a_new_process(script) == "True True False\nTrue"
 
 
+def test_where_the_process_for_what_is_done_alone_does_not_start_the_others_end():
+    script = """
+import errno, multiprocessing, os
+from fastsft import FailedRun
+from fastsft.execution import workers
+forks, fork = [], os.fork
+def refused():
+    forks.append(None)
+    if len(forks) == 3:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+    return fork()
+os.fork = refused
+try:
+    workers.Workers(2, selects=True)
+except FailedRun as failed:
+    print(str(failed)[:29], multiprocessing.active_children())
+"""
+    assert in_a_new_process(script) == "cannot start 1 worker process []"
+
+
 def test_where_what_is_done_alone_is_killed_the_run_keeps_its_receipts():
     script = """
 import multiprocessing, os

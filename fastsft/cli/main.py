@@ -1,4 +1,4 @@
-"""The command: its signals, its errors as sentences, its exit codes; what it can do stands in `commands/`."""
+"""The command: its signals, its errors as sentences, its exit codes; what it can do is in `app.py`."""
 
 from __future__ import annotations
 

@@ -151,8 +151,15 @@ def forked_pool(jobs: int, begin: _Begin) -> ForkedPool | None:
     Raises:
         FailedRun: The system would not start them.
     """
-    if jobs == 1 or not may_fork():
-        return None
+    return start_pool(jobs, begin) if jobs > 1 and may_fork() else None
+
+
+def start_pool(jobs: int, begin: _Begin) -> ForkedPool:
+    """Fork so many processes, where that is known to be safe.
+
+    Raises:
+        FailedRun: The system would not start them.
+    """
     try:
         return ForkedPool(jobs, begin)
     except OSError as error:

@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fastsft.errors import KeepsReceipts
-from fastsft.execution.forked import ForkedPool, forked_pool
+from fastsft.execution.forked import ForkedPool, forked_pool, start_pool
 from fastsft.execution.memory import keep_freed_memory
 from fastsft.execution.signals import ASKING_TO_STOP
 
@@ -69,7 +69,13 @@ class Workers:
         # A worker of a `multiprocessing.Pool` is a daemon, which may have no processes of its own.
         self.jobs = 1 if multiprocessing.current_process().daemon else jobs
         self._forked = forked_pool(self.jobs, _init_worker)
-        self._selector = ForkedPool(1, _init_process) if self._forked and selects else None
+        self._selector: ForkedPool | None = None
+        if self._forked and selects:
+            try:
+                self._selector = start_pool(1, _init_process)
+            except BaseException:
+                self.end()
+                raise
 
     def __enter__(self) -> Workers:
         return self

@@ -36,11 +36,6 @@ class ChosenLines(msgspec.Struct, frozen=True):
     nbytes: list[int]
     split: int = 0
 
-    @property
-    def read_nbytes(self) -> int:
-        """About how many bytes are to be read."""
-        return sum(self.nbytes)
-
 
 class LineBlock(msgspec.Struct):
     """Whole lines that are in memory at once.

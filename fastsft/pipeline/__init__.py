@@ -1,9 +1,9 @@
 """The order of things: read `drive.py` first.
 
-paths -shards-> spans -lines-> lines -rollout-> structs -facts, table-> what is known of each line -gates, selection->
-the chosen lines -formats-> rows -outputs-> segments, then files and one report.
+paths -inputs-> spans and lines -rollouts-> structs -selection-> the chosen lines -formats-> rows -outputs-> segments,
+then files and one report; execution runs it.
 
-A span is the unit of work (`spans.py`): byte ranges of the input, fixed by input and options before anything runs. It
+A span is the unit of work (`staged.py`): byte ranges of the input, fixed by input and options before anything runs. It
 writes its rows itself and comes back as a receipt, so no row passes through the process that drives the run. What it
 gives depends on its bytes and the options, so it may be done anywhere, in any order, twice. The driver plans, collects
 receipts in order (`ledger.py`), has segments put together, and publishes.

@@ -1,6 +1,6 @@
 """The criteria that ask a line for one value: the gates, which are what it says of itself, and its reward.
 
-Each is written once, in operators that values and columns of Polars have in common: `selection.py` asks them of
+Each is written once, in operators that values and columns of Polars have in common: `criteria.py` asks them of
 columns, `drop_reasons` of values. So a worker that needs nothing else of Polars does not import it, which takes it
 0.12 s: 1 GB of the real mix is 1.04x to 1.09x faster (19 pairs), of `tokens` 1.10x (7 pairs).
 """
@@ -59,7 +59,7 @@ def _is_missing(value: Any) -> Any:
 
 
 def only_value_criteria(options: Options) -> bool:
-    """Tell whether no other criteria judge lines by themselves; a test holds each option against `selection.py`."""
+    """Tell whether no other criteria judge lines by themselves; a test holds each option against `criteria.py`."""
     return options.where is None and (options.max_tokens is None or options.template is not None)
 
 
