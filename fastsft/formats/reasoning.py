@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 import msgspec
 from msgspec import Raw
@@ -105,53 +105,76 @@ def _split_tags(
     pieces: Sequence[Piece], calls: int, left: list[Content], thoughts: list[tuple[int, Raw]]
 ) -> tuple[list[Content], list[tuple[int, Raw]]]:
     has_thought = bool(thoughts)
-    said = [(index, text, before) for index, (text, before, is_thought) in enumerate(pieces) if not is_thought]
-    texts = [one for one in said if one[1] != NO_TEXT]
+    texts = [
+        _Said(index, text, text_of(text) if isinstance(text, Raw) and may_be_tagged(text) else "", calls_before)
+        for index, (text, calls_before, is_thought) in enumerate(pieces)
+        if not is_thought and text != NO_TEXT
+    ]
     begun: list[Raw] = []
-    for number, (index, text, calls_before) in enumerate(texts):
-        if isinstance(text, Raw) and (begun or may_be_tagged(text)):
-            _, behind, calls_then = texts[number + 1] if number + 1 < len(texts) else (0, None, -1)
-            next_is_on = isinstance(behind, Raw) and calls_then == calls_before and not _opens(behind)
-            if not begun and _is_opening(text) and (has_thought or not next_is_on):
+    for one, behind in zip(texts, [*texts[1:], None], strict=True):
+        text = one.content
+        if isinstance(text, Raw) and (begun or one.tagged):
+            next_is_on = (
+                behind is not None
+                and isinstance(behind.content, Raw)
+                and behind.calls_before == one.calls_before
+                and not _opens(behind.tagged)
+            )
+            if not begun and one.tagged.strip() == OPEN and (has_thought or not next_is_on):
                 text = NO_TEXT  # of reasoning that stands apart, or of none
-            elif next_is_on and not _closes(text) and (begun or _opens(text)):
+            elif next_is_on and CLOSE not in one.tagged and (begun or _opens(one.tagged)):
                 begun.append(text)
                 text = NO_TEXT
             else:
-                text, begun = joined([*begun, text]), []
-                goes_on = behind is not None or calls > calls_before
-                inside, text = split_think_tags(text, may_lack_opening=not has_thought, goes_on=goes_on)
-                if inside:
-                    thoughts.append((index, inside))
-        left[index] = text
+                said = one.tagged
+                if begun:
+                    text, begun = joined([*begun, text]), []
+                    said = text_of(text)
+                goes_on = behind is not None or calls > one.calls_before
+                if found := split_think_tags(said, may_lack_opening=not has_thought, goes_on=goes_on):
+                    inside, after = found
+                    text = Raw(_encode(after))
+                    if inside:
+                        thoughts.append((one.at, Raw(_encode(inside))))
+        left[one.at] = text
     thoughts.sort(key=lambda thought: thought[0])
     return left, thoughts
 
 
-def split_think_tags(text: Raw, *, may_lack_opening: bool, goes_on: bool) -> tuple[Raw | None, Raw]:
-    r"""Split a text that begins with reasoning in `<think>` tags: the reasoning, or None, and the rest.
+class _Said(NamedTuple):
+    """A piece that is said: its index among all, the content, its text where it may have a tag, how many calls stand before."""
+
+    at: int
+    content: Content
+    tagged: str
+    calls_before: int
+
+
+def split_think_tags(said: str, *, may_lack_opening: bool, goes_on: bool) -> tuple[str, str] | None:
+    r"""Split a text that begins with reasoning in `<think>` tags: the reasoning, and the rest; None where none does.
 
     The opening tag may be missing, as some templates write it into the prompt; then the closing one is the first
     that ends a line with more behind it, in the text or where the turn goes on, else the only one, if it ends a
     sentence or a word. Any other is a word about tags. The closing tag may be missing where the turn goes on, with a
     call: then all of the text is reasoning. Line feeds beside the tags go, as templates write their own.
 
-    >>> text = Raw(b'"Add.\\n</think>\\n\\n4"')
-    >>> [bytes(part) for part in split_think_tags(text, may_lack_opening=True, goes_on=False)]
-    [b'"Add."', b'"4"']
+    >>> split_think_tags("Add.\n</think>\n\n4", may_lack_opening=True, goes_on=False)
+    ('Add.', '4')
     """
-    said = text_of(text)
-    if said.lstrip().startswith(OPEN):
+    if _opens(said):
         inside, tag, after = said.lstrip().removeprefix(OPEN).partition(CLOSE)
         if not (tag or goes_on):
-            return None, text
+            return None
     else:
         end = _end_of_thought(said) if may_lack_opening else None
         inside, after = (said[: end[0]], said[end[1] :]) if end else ("", "")
         if not end or OPEN in inside or not (goes_on or after.strip()):
-            return None, text
-    inside = inside.strip("\r\n")
-    return (Raw(_encode(inside)) if inside else None), Raw(_encode(after.lstrip("\r\n")))
+            return None
+    return inside.strip("\r\n"), after.lstrip("\r\n")
+
+
+def _opens(said: str) -> bool:
+    return said.startswith(OPEN) or said.lstrip().startswith(OPEN)
 
 
 def _end_of_thought(said: str) -> tuple[int, int] | None:
@@ -160,15 +183,3 @@ def _end_of_thought(said: str) -> tuple[int, int] | None:
     if tag is None and said.count(CLOSE) == 1:
         tag = _CLOSE_AT_WORD_END.search(said)
     return tag.span("tag") if tag else None
-
-
-def _opens(text: Raw) -> bool:
-    return may_be_tagged(text) and text_of(text).lstrip().startswith(OPEN)
-
-
-def _closes(text: Raw) -> bool:
-    return may_be_tagged(text) and CLOSE in text_of(text)
-
-
-def _is_opening(text: Raw) -> bool:
-    return text_of(text).strip() == OPEN

@@ -276,18 +276,19 @@ class _Talk:
         pieces, begun, is_output = self._pieces, self._begun_pieces, self._output_of is not None
         texts, thoughts = split_thoughts(pieces, len(self._calls))
         self.has_thoughts = self.has_thoughts or bool(thoughts)
-        says = len(self._calls) > self._begun_calls or any(text != NO_TEXT for text in texts[begun:])
+        spoken = [text for text in (texts[begun:] if begun else texts) if text != NO_TEXT]
+        says = bool(spoken) or len(self._calls) > self._begun_calls
         is_whole = is_output and not begun and not self._begun_calls
         note = Note(
-            reasoning=tuple(thought for _, thought in thoughts),
+            reasoning=tuple([thought for _, thought in thoughts]),
             pieces=tuple(pieces),
-            answer=_last_text(pieces[begun:], texts[begun:]),
+            answer=_last_text(pieces, texts, begun),
             says=is_output and says,
-            thinks=is_output and any(index >= begun for index, _ in thoughts),
+            thinks=is_output and bool(thoughts) and thoughts[-1][0] >= begun,
             is_empty=is_whole and not says and all(piece == NO_TEXT for piece, _, _ in pieces),
             is_own=is_output and (self._is_own or not self._is_recorded),
         )
-        return one_content([text for text in texts if text != NO_TEXT]), note
+        return one_content([text for text in texts if text != NO_TEXT] if begun else spoken), note
 
 
 def without_thoughts(turns: list[Turn]) -> list[Turn]:
@@ -304,11 +305,12 @@ def is_imitable(turn: Turn) -> bool:
     return turn.note is not None and (turn.note.says or turn.note.is_empty)
 
 
-def _last_text(pieces: list[Piece], texts: list[Content]) -> Content:
-    """Return what is left of the last text of some pieces; of those that held reasoning alone nothing is."""
-    for (piece, _, is_thought), text in zip(reversed(pieces), reversed(texts), strict=True):
-        if not is_thought and (text != NO_TEXT or piece == NO_TEXT):
-            return text
+def _last_text(pieces: list[Piece], texts: list[Content], begun: int) -> Content:
+    """Return what is left of the last text, from piece `begun` on; of those of reasoning alone nothing is."""
+    for index in range(len(pieces) - 1, begun - 1, -1):
+        piece, _, is_thought = pieces[index]
+        if not is_thought and (texts[index] != NO_TEXT or piece == NO_TEXT):
+            return texts[index]
     return NO_TEXT
 
 
