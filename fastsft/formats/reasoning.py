@@ -142,7 +142,7 @@ def _split_tags(
 
 
 class _Said(NamedTuple):
-    """A piece that is said: its index among all, the content, its text where it may have a tag, how many calls stand before."""
+    """A piece that is said: its index, the content, its text where that may be tagged, how many calls stand before."""
 
     at: int
     content: Content
