@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fastsft.errors import KeepsReceipts
-from fastsft.execution.forked import ForkedPool, forked_pool, start_pool
+from fastsft.execution.forked import TASKS_AHEAD, ForkedPool, forked_pool, start_pool
 from fastsft.execution.memory import keep_freed_memory
 from fastsft.execution.signals import ASKING_TO_STOP
 
@@ -119,7 +119,8 @@ class Workers:
     def _results(self, tasks: Iterator[Callable[[], R]]) -> Generator[R, None, None]:
         """Run tasks on joblib's backend: the forked workers, loky, or what `joblib.parallel_config` chose."""
         # The first tasks begin while joblib is imported, which takes 0.1 s, and with numpy beside it 0.2.
-        first = [self._forked.submit(task) for task in itertools.islice(tasks, 2 * self.jobs)] if self._forked else []
+        count = TASKS_AHEAD * self.jobs
+        first = [self._forked.submit(task) for task in itertools.islice(tasks, count)] if self._forked else []
         import joblib
 
         # Polars sets a handler after which a wait goes on, until the next result (its issue 21739).
