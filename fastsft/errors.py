@@ -28,9 +28,22 @@ if TYPE_CHECKING:
 
 
 class FastsftError(Exception):
-    """Base of all errors that fastsft raises on purpose."""
+    """Base of all errors that fastsft raises on purpose.
+
+    Attributes:
+        problem: One sentence for a person.
+        more: What else is said, a line each; a line feed in a name begins no line of its own.
+    """
 
     exit_code = 1
+
+    def __init__(self, problem: str, *more: str) -> None:
+        super().__init__(problem, *more)
+        self.problem = problem
+        self.more = more
+
+    def __str__(self) -> str:
+        return "\n  ".join((self.problem, *self.more))
 
 
 class UsageError(FastsftError):
@@ -46,13 +59,11 @@ class FailedRun(FastsftError):
         report: The fates counted up to then; None where the run had not got so far.
     """
 
-    def __init__(self, problem: str, report: Report | None = None) -> None:
-        super().__init__(problem, report)
+    def __init__(self, problem: str, report: Report | None = None, *more: str) -> None:
+        Exception.__init__(self, problem, report, *more)
         self.problem = problem
         self.report = report
-
-    def __str__(self) -> str:
-        return self.problem
+        self.more = more
 
 
 class KeepsReceipts(FailedRun):
@@ -78,7 +89,7 @@ class NoRow(FastsftError):
     """
 
     def __init__(self, reason: str, problem: str) -> None:
-        super().__init__(reason, problem)
+        Exception.__init__(self, reason, problem)
         self.reason = reason
         self.problem = problem
 

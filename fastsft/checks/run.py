@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import secrets
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -30,6 +29,7 @@ from fastsft.inputs.lines import BOM, line_starts, lines_in
 from fastsft.inputs.shards import Span, expanded_nbytes, find_shards, printable, spans_of
 from fastsft.options import DEFAULT_MAX_LINE_NBYTES
 from fastsft.report import Progress
+from fastsft.storage.files import scratch_folder
 
 if TYPE_CHECKING:
     from fastsft.checks.parts import Duplicates, Lengths
@@ -66,7 +66,7 @@ def check_rows(
     nbytes, done = sum(shard.nbytes for shard in shards), 0
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(Workers(jobs_for(jobs, nbytes=expanded_nbytes(shards), tasks=len(spans))))
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fastsft-", ignore_cleanup_errors=True))
+        folder = str(stack.enter_context(scratch_folder()))
         total = Total(shards)
         findings_of_spans = CheckedRows(folder, template, max_tokens)
 

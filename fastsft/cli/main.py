@@ -39,7 +39,7 @@ def main() -> NoReturn:
             from fastsft.views.terminal import summary_of
 
             print(summary_of(error.report), file=sys.stderr)
-        _complain(str(error))
+        _complain(error.problem, *error.more)
     except OSError as error:  # a folder that may not be looked into, or help onto a full disk
         code = 1
         _complain(f"{os.fsdecode(error.filename) if error.filename else 'cannot write'}: {error.strerror or error}")
@@ -73,9 +73,9 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _complain(problem: str) -> None:
+def _complain(*lines: str) -> None:
     if sys.stderr:
-        print(f"fastsft: {escaped(problem, keep=chr(10))}", file=sys.stderr)
+        print("\n  ".join([f"fastsft: {escaped(lines[0])}", *map(escaped, lines[1:])]), file=sys.stderr)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

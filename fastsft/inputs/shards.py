@@ -17,6 +17,7 @@ import msgspec
 from fastsft.errors import UsageError
 from fastsft.inputs.file_kinds import why_not_rollouts
 from fastsft.storage.compression import compression_of, open_compressed
+from fastsft.storage.files import kind_of
 
 _ROLLOUT_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 # What NeMo Gym writes beside rollouts, by the end of its stem.
@@ -135,14 +136,14 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
     notes += left_out
     notes += again if len(again) <= _MOST_NOTES else [f"{len(again):,} files are named more than once, and count once"]
     if not shards:
-        raise UsageError("\n  ".join(["no input: the arguments name no file of rollouts", *notes]))
+        raise UsageError("no input: the arguments name no file of rollouts", *notes)
     return shards, notes
 
 
 def _paths(argument: str, left_out: list[str]) -> list[str]:
     if argument == "-":
         raise UsageError("an input is a file, a folder or a glob, as it may be read twice; a file of that name is ./-")
-    if os.path.isdir(argument):
+    if _kind_of(argument) == "folder":
         try:
             names = os.listdir(argument)
         except OSError as error:
@@ -154,7 +155,7 @@ def _paths(argument: str, left_out: list[str]) -> list[str]:
         return [argument]
     else:
         matching = sorted(glob.glob(argument, recursive=True))
-        found = [path for path in matching if not os.path.isdir(path)]
+        found = [path for path in matching if _kind_of(path) != "folder"]
         what = f"{'only folders match' if matching else 'no file matches'} {argument}"
     if not found:
         raise UsageError(what)
@@ -165,6 +166,13 @@ def _paths(argument: str, left_out: list[str]) -> list[str]:
         else:
             left_out.append(f"{path} is left out: NeMo Gym writes it beside rollouts")
     return kept
+
+
+def _kind_of(path: str) -> str | None:
+    try:
+        return kind_of(path)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _deeper(folder: str) -> str:

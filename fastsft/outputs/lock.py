@@ -11,6 +11,7 @@ from pathlib import Path
 from fastsft.errors import UsageError, errors_naming
 from fastsft.inputs.shards import Shard, is_same_file
 from fastsft.outputs.target import Target
+from fastsft.storage.files import discard
 
 
 class Lock:
@@ -41,17 +42,23 @@ class Lock:
                 raise UsageError(f"cannot write to {folder}: Not a directory") from None
             self._file = _locked(path, folder / self._target.stem)
 
-    def release(self) -> None:
-        """Let go of the target, and remove the folders that were made for it if they are empty still."""
+    def release(self) -> bool:
+        """Let go of the target, and remove the folders that were made for it if they are empty still.
+
+        Returns:
+            Whether the lock's file is gone; it is harmless where it stays.
+        """
+        is_gone = True
         if self._file >= 0:
+            is_gone = discard(self._target.lock)
             with contextlib.suppress(OSError):
-                self._target.lock.unlink()
-            os.close(self._file)
+                os.close(self._file)
             self._file = -1
         for folder in self._made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         self._made = []
+        return is_gone
 
 
 def _is_input(path: Path, inputs: Sequence[Shard]) -> bool:

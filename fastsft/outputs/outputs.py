@@ -36,6 +36,7 @@ class Outputs:
 
     Attributes:
         notes: What was found of earlier runs, as sentences.
+        left: Files and folders of the run that could not be removed when it was done.
     """
 
     def __init__(self, targets: Sequence[Target], options: Options) -> None:
@@ -43,6 +44,7 @@ class Outputs:
         self._options = options
         self._staging: list[Staging] = []
         self.notes: list[str] = []
+        self.left: list[Path] = []
 
     @property
     def folder(self) -> Path:
@@ -75,8 +77,9 @@ class Outputs:
             yield
         finally:
             with signals_too_late():
-                for lock in reversed(locks):
-                    lock.release()
+                for lock, target in zip(locks, self._targets, strict=True):
+                    if not lock.release():
+                        self.left.append(target.lock)
 
     @contextlib.contextmanager
     def staged(self, made_from: dict[str, Any]) -> Iterator[None]:
@@ -97,7 +100,8 @@ class Outputs:
         finally:
             with signals_too_late():
                 for number, staging in enumerate(self._staging):
-                    staging.close(keeps=keeps and number == 0)
+                    if not staging.close(keeps=keeps and number == 0):
+                        self.left.append(staging.folder)
 
     def receipts(self, phase: str) -> dict[int, Receipt]:
         """Read the receipts that an earlier run left of a phase, by span."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from fastsft.errors import FailedRun, errors_naming
-from fastsft.storage.files import flush, write_new
+from fastsft.storage.files import discard, flush, kind_of, write_new
 
 RECORD = "publish.json"
 
@@ -68,18 +68,16 @@ def publish(publication: Publication, staging: Sequence[Path]) -> None:
             flush(staging[0])
     except BaseException:
         for folder in staging:
-            with contextlib.suppress(OSError):
-                (folder / RECORD).unlink()
+            discard(folder / RECORD)
         raise
     _carry_out(publication, record)
     for folder in others:
-        with contextlib.suppress(OSError):
-            (folder / RECORD).unlink()
+        discard(folder / RECORD)
 
 
 def is_pending(staging: Path) -> bool:
     """Tell whether a record lies in a staging folder, of what has begun to be published."""
-    return (staging / RECORD).is_file()
+    return kind_of(staging / RECORD) == "file"
 
 
 def finish_publication(staging: Path) -> bool:
@@ -94,14 +92,12 @@ def finish_publication(staging: Path) -> bool:
             record = staging.parent / elsewhere
         publication = msgspec.json.decode(record.read_bytes(), type=Publication)
     except FileNotFoundError:
-        with contextlib.suppress(OSError):
-            (staging / RECORD).unlink()
+        discard(staging / RECORD)
         return False
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _unreadable(record, error) from None
     _carry_out(publication, record)
-    with contextlib.suppress(OSError):
-        (staging / RECORD).unlink()
+    discard(staging / RECORD)
     return True
 
 
@@ -134,7 +130,7 @@ def _carry_out(publication: Publication, record: Path) -> None:
             _rename(folder / staged, folder / final)
         for name in _folders(publication):
             flush(folder / name)
-        record.unlink(missing_ok=True)
+    discard(record)  # if it stays, the next run finds all done that it says
 
 
 def _folders(publication: Publication) -> Iterable[str]:

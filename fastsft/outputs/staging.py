@@ -17,7 +17,6 @@ import hashlib
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,9 @@ from typing import Any
 import msgspec
 
 from fastsft.errors import FailedRun, UsageError, errors_naming
-from fastsft.outputs.publication import finish_publication, is_pending
+from fastsft.outputs.publication import RECORD, finish_publication, is_pending
 from fastsft.outputs.receipts import Receipt
-from fastsft.storage.files import write_new
+from fastsft.storage.files import discard, discard_folder, is_part, remove_folder, write_new
 
 _RECORD = "run.json"
 _RUN_ID = re.compile(r"[0-9a-f]{16}")
@@ -85,13 +84,13 @@ class Staging:
             UsageError: Something else has its name.
             FailedRun: It cannot be made.
         """
-        earlier = record_in(self.folder)
-        if earlier is None and self.folder.exists() and any(self.folder.iterdir()):
-            raise UsageError(f"{self.folder} is in the way: it is no folder of fastsft's; remove it")
-        left = [earlier.run_id, *earlier.before] if earlier else []
         with errors_naming(self.folder):
+            earlier = record_in(self.folder)
+            if earlier is None and not all(_is_unfinished(name) for name in _names(self.folder)):
+                raise UsageError(f"{self.folder} is in the way: it is no folder of fastsft's; remove it")
+            left = [earlier.run_id, *earlier.before] if earlier else []
             self.folder.mkdir(exist_ok=True)
-            self._is_open = True
+            self._is_open = not left  # else what the earlier run left is not put away before it is taken over
             self._write_record(left)  # first, so that no folder is there that it does not name
             self.path.mkdir()
             if earlier is not None and (self.folder / earlier.run_id).is_dir():
@@ -99,9 +98,10 @@ class Staging:
             for name in left:
                 if not fresh:
                     self._take_over(self.folder / name)
-                shutil.rmtree(self.folder / name, ignore_errors=True)
+                remove_folder(self.folder / name)
             if left:
                 self._write_record([])
+            self._is_open = True
 
     def _write_record(self, before: list[str]) -> None:
         write_new(self.folder / _RECORD, _encode(msgspec.structs.replace(self.run, before=before)))
@@ -141,16 +141,21 @@ class Staging:
                 found[receipt.span] = receipt
         return found
 
-    def close(self, *, keeps: bool) -> None:
-        """Remove the folder, or, with `keeps`, leave what a run after this can go on from; harmless the second time."""
+    def close(self, *, keeps: bool) -> bool:
+        """Remove the folder, or, with `keeps`, leave what a run after this can go on from; harmless the second time.
+
+        Returns:
+            Whether it is gone, or stays on purpose.
+        """
         if not self._is_open:
-            return
+            return True
         self._is_open = False
-        if is_pending(self.folder):  # the next run finishes it, with the files that lie here
-            return
+        with contextlib.suppress(OSError):
+            if is_pending(self.folder):  # the next run finishes it, with the files that lie here
+                return False
         if keeps and self.has_receipts:
-            return
-        _remove(self.folder, [self.run.run_id])
+            return True
+        return _remove(self.folder, [self.run.run_id])
 
 
 def finish_left(folder: Path) -> bool:
@@ -166,21 +171,37 @@ def finish_left(folder: Path) -> bool:
     return True
 
 
-def _remove(folder: Path, names: Iterable[str]) -> None:
-    """Remove the folders of runs, and the staging folder if nothing else lies in it."""
-    for name in names:
-        shutil.rmtree(folder / name, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        (folder / _RECORD).unlink()
+def _remove(folder: Path, names: Iterable[str]) -> bool:
+    """Remove the folders of runs, and the staging folder if nothing else lies in it; tell whether all is gone.
+
+    The record stays while something is there that it names, so that the next run removes it.
+    """
+    are_gone = [discard_folder(folder / name) for name in names]
+    if not all(are_gone):
+        return False
+    for name in _names(folder):
+        if _is_unfinished(name):
+            discard(folder / name)
+    if not discard(folder / _RECORD):
+        return False
     with contextlib.suppress(OSError):
         folder.rmdir()
+    return not os.path.lexists(folder)
+
+
+def _is_unfinished(name: str) -> bool:
+    return is_part(name, _RECORD) or is_part(name, RECORD)
 
 
 def record_in(folder: Path) -> Run | None:
-    """Read the record of a staging folder; None where there is none that is ours."""
+    """Read the record of a staging folder; None where there is none that is ours.
+
+    Raises:
+        OSError: It cannot be read.
+    """
     try:
         record = msgspec.json.decode((folder / _RECORD).read_bytes(), type=Run)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     return record if all(_RUN_ID.fullmatch(name) for name in (record.run_id, *record.before)) else None
 

@@ -17,6 +17,7 @@ from fastsft.inputs.shards import Shard, is_same_file
 from fastsft.options import Options, Split
 from fastsft.report import Report
 from fastsft.storage.compression import SUFFIXES, check_compressor
+from fastsft.storage.files import kind_of
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -87,14 +88,14 @@ def target_of(output: str | os.PathLike[str], options: Options) -> Target:
         check_promise(text, "rows are written as .jsonl, .jsonl.gz or .jsonl.zst", ("jsonl", *SUFFIXES))
     elif _URL.match(text):
         check_promise(text, "", ())
-    path = Path(os.path.realpath(text))
-    if text.endswith("/") or path.is_dir():
-        if path.exists() and not path.is_dir():
+    path, kind = Path(os.path.realpath(text)), _kind_of(os.path.realpath(text))
+    if text.endswith("/") or kind == "folder":
+        if kind not in (None, "folder"):
             raise UsageError(f"cannot write shards to {text}: it is a file")
         return Target(path, options.name, None, options.compress)
     if options.shards or options.shard_nbytes:
         raise UsageError(f"shards go to a folder; write the output as {text}/")
-    if os.path.exists(text) and not os.path.isfile(text):
+    if kind not in (None, "file"):
         raise UsageError(f"cannot write to {text}: it is not a regular file")
     suffix = path.suffix[1:] if path.suffix[1:] in SUFFIXES else None
     if options.compress and options.compress != suffix:
@@ -142,7 +143,7 @@ def targets_of(output: str | os.PathLike[str], splits: Sequence[Split], options:
     for split in splits:
         if not 0 < split.share < 1:
             raise UsageError(f"the share of a split lies between 0 and 1, not {split.share}")
-        if split.output.endswith("/") or os.path.isdir(split.output):
+        if split.output.endswith("/") or _kind_of(split.output) == "folder":
             name = os.path.basename(os.path.realpath(split.output))
             targets.append(target_of(split.output, msgspec.structs.replace(options, name=name)))
         else:
@@ -184,7 +185,7 @@ def check_target(
     if target.compression:
         check_compressor(target.compression)  # says now which extra is missing
     for argument in inputs:
-        if os.path.isdir(argument) and os.path.realpath(argument) == str(target.folder):
+        if kind_of(argument) == "folder" and os.path.realpath(argument) == str(target.folder):
             problem = "is an input folder, and rows in it would be taken for rollouts the next time"
             raise UsageError(f"{argument} {problem}; choose another output")
     if os.path.lexists(target.staging) and (target.staging.is_symlink() or not target.staging.is_dir()):
@@ -215,8 +216,10 @@ def _report_before(target: Target) -> Report | None:
     """Read what the run before said of the same target; None where there is no such report."""
     try:
         return msgspec.json.decode(target.report.read_bytes(), type=Report)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    except OSError as error:
+        raise UsageError(f"cannot read {target.report}: {error.strerror}") from None
 
 
 def _earlier_outputs(target: Target) -> set[str]:
@@ -231,6 +234,13 @@ def _earlier_outputs(target: Target) -> set[str]:
     if report.refused_lines == target.refused.name:
         names.add(target.refused.name)
     return names
+
+
+def _kind_of(path: str) -> str | None:
+    try:
+        return kind_of(path)
+    except OSError as error:
+        raise UsageError(f"cannot write to {path}: {error.strerror}") from None
 
 
 def _names(folder: Path) -> list[str]:

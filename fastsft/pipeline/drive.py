@@ -28,6 +28,7 @@ from fastsft.pipeline.one_pass import Rows
 from fastsft.pipeline.staged import input_digest
 from fastsft.pipeline.two_passes import CHOSEN, ChosenRows, ChosenSpan, LineTable
 from fastsft.report import Progress, Report
+from fastsft.storage.files import kind_of
 from fastsft.version import __version__
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def run(
         at_last.enter_context(signals_too_late())  # until everything is put away
         outputs.publish(files, report, earlier)
         outputs.remove_segments(receipts, workers)
+    report.notes += [f"{path} could not be removed; the next run does it" for path in outputs.left]
     return report
 
 
@@ -122,7 +124,7 @@ def _versions_of(path: str | os.PathLike[str] | None) -> list[tuple[str, int, in
     """Return path, size and time of change of a file, or of the files in a folder."""
     if path is None:
         return []
-    files = sorted(Path(path).iterdir()) if os.path.isdir(path) else [Path(path)]
+    files = sorted(Path(path).iterdir()) if kind_of(path) == "folder" else [Path(path)]
     found = [(os.path.abspath(file), file.stat()) for file in files if file.exists()]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
 

@@ -15,21 +15,15 @@ from fastsft.outputs.refused import RefusedPart
 from fastsft.outputs.target import check_promise
 from fastsft.pipeline.scan import Scan
 from fastsft.report import Progress, Report
+from fastsft.storage.files import kind_of
 from fastsft.storage.seal import head_of
 from fastsft.storage.whole import written_whole
-
-
-def _is_index(path: Path) -> bool:
-    try:
-        return head_of(path) is not None
-    except OSError:
-        return False
 
 
 def index_path(output: str | os.PathLike[str]) -> Path:
     """Return where an index goes: in a folder, to the name under which it is found."""
     text = os.fspath(output)
-    if text.endswith("/") or os.path.isdir(text):
+    if text.endswith("/") or kind_of(text) == "folder":
         return Path(text, INDEX_NAME)
     check_promise(text, "an index is one .parquet file", ("parquet", "index"))
     return Path(text)
@@ -53,7 +47,7 @@ def write_index(
     for shard in shards:
         if is_same_file(target, shard.path):
             raise UsageError(f"{shard.path} is an input and would be overwritten; choose another output")
-    if target.exists() and not _is_index(target):
+    if kind_of(target) and head_of(target) is None:
         raise UsageError(f"{target} is no index of fastsft, and would be overwritten; choose another output")
     with Scan(shards, notes, options) as scan:
         scan.run(_columns(options), on_progress, every_line=True)

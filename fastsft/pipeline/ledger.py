@@ -64,7 +64,7 @@ class Ledger:
             report.left_out = added(report.left_out, receipt.left_out)
         self.seen = merged(self.seen, receipt.seen)
         if self._options.refuses_too_many(self.report.fates.all_refused, None):
-            raise TooManyRefused(self._refusals(self._options), self.report)
+            raise TooManyRefused(*self._refusals(self._options))
 
     def drop(self, dropped: Iterable[tuple[int, str, int]]) -> None:
         """Take in how many lines of which shard, by its index, were dropped for which reason."""
@@ -90,13 +90,13 @@ class Ledger:
         usable = fates.lines - fates.blank - fates.all_refused
         limited = options.max_refused is not None
         if options.refuses_too_many(fates.all_refused, fates.lines - fates.blank) or (limited and report.damaged):
-            raise TooManyRefused(self._refusals(options), report)
+            raise TooManyRefused(*self._refusals(options))
         if (fates.all_refused or report.damaged) and not usable:
-            raise FailedRun(self._refusals(None), report)
+            raise FailedRun(*self._refusals(None))
         if not fates.kept and not options.allow_empty:
             why = why_nothing(fates.dropped, options, self.seen)
             raise FailedRun(
-                f"nothing was kept, and nothing was published: {why}.\n  --allow-empty writes no rows.", report
+                f"nothing was kept, and nothing was published: {why}.", report, "--allow-empty writes no rows."
             )
 
     def judge_scan(self) -> None:
@@ -108,11 +108,12 @@ class Ledger:
         fates = self.report.fates
         if not fates.lines - fates.blank - fates.all_refused:
             if fates.all_refused or self.report.damaged:
-                raise FailedRun(self._refusals(None, "nothing was written"))
+                problem, _, *more = self._refusals(None, "nothing was written")
+                raise FailedRun(problem, None, *more)
             raise FailedRun("the input holds no rollout; nothing was written")
 
-    def _refusals(self, limit: Options | None, outcome: str = "nothing was published") -> str:
-        """Say in sentences that too much was refused, and show the first of it."""
+    def _refusals(self, limit: Options | None, outcome: str = "nothing was published") -> tuple[str, Report, str]:
+        """Return what an error says of too much that was refused: a sentence, the report, the first of it."""
         report = self.report
         if limit is None:
             what = "every line was refused" if report.fates.all_refused else "no file could be read"
@@ -126,4 +127,4 @@ class Ledger:
             example = f"The first: {first.shard}:{first.line}: {first.reason}: {first.problem}."
         else:
             example = ""
-        return f"{what}; {outcome}.\n  {example}"
+        return f"{what}; {outcome}.", report, example

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from fastsft.execution.spans import make_all
@@ -15,6 +13,7 @@ from fastsft.options import Options
 from fastsft.pipeline.ledger import Ledger
 from fastsft.pipeline.two_passes import LineTable
 from fastsft.report import Progress
+from fastsft.storage.files import scratch_folder
 
 R = TypeVar("R")
 
@@ -36,8 +35,7 @@ class Scan(contextlib.ExitStack):
         self.ledger = Ledger(shards, notes, options)
         jobs = jobs_for(options.jobs, nbytes=expanded_nbytes(shards), tasks=len(self._spans))
         self._workers = self.enter_context(Workers(jobs, selects=True))
-        name = self.enter_context(tempfile.TemporaryDirectory(prefix="fastsft-", ignore_cleanup_errors=True))
-        self.folder = Path(name)
+        self.folder = self.enter_context(scratch_folder())
 
     def run_alone(self, task: Callable[[], R]) -> R:
         """Do one task behind the scan, with all cores to itself."""

@@ -21,6 +21,7 @@ from fastsft.options import INDEX_NAME, Options
 from fastsft.report import Fates, Report
 from fastsft.selection.table import COLUMNS
 from fastsft.selection.tasks import with_tasks
+from fastsft.storage.files import kind_of
 from fastsft.storage.seal import UNSEALED, head_of, is_whole, seal
 from fastsft.version import __version__
 
@@ -119,7 +120,7 @@ def index_for(
     if path is not None:
         return _fitting(os.fspath(path), shards, options)
     beside = os.path.join(os.path.dirname(shards[0].path), INDEX_NAME)
-    if not os.path.isfile(beside):
+    if kind_of(beside) != "file":
         return None
     try:
         found = _fitting(beside, shards, options)

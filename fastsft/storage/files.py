@@ -8,14 +8,35 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+import secrets
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
-from fastsft.errors import errors_naming
+from fastsft.errors import FailedRun, errors_naming
 
 # Hashed and then written while it is in the cache: for 4 GB, that cut the system's time from 1.7 s to 1.1 s.
 _AT_ONCE_NBYTES = 256 * 1024
 _COPY_NBYTES = 16 * 1024 * 1024  # where the kernel does not copy by itself
+
+
+def kind_of(path: str | os.PathLike[str]) -> Literal["file", "folder", "other"] | None:
+    """Tell what a path leads to; None for nothing. `os.path.exists` and its like take what cannot be told for nothing.
+
+    Raises:
+        OSError: It cannot be told.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISREG(mode):
+        return "file"
+    return "folder" if stat.S_ISDIR(mode) else "other"
 
 
 class HashedFile:
@@ -84,18 +105,58 @@ def create(path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
 
 
+def part_of(path: Path, before: str = "") -> Path:
+    """Return the path of an unfinished file beside the one that it becomes, with a name that no other has."""
+    return path.with_name(f"{before}{path.name}.{secrets.token_hex(4)}.part")
+
+
+def is_part(name: str, of: str) -> bool:
+    """Tell whether a name is that of an unfinished file of `part_of`, which a killed process may have left."""
+    return re.fullmatch(rf"{re.escape(of)}\.[0-9a-f]{{8}}\.part", name) is not None
+
+
 def write_new(path: Path, data: bytes, *, flush: bool = True) -> None:
     """Write a small file, whole and with `flush` on the disk, under a name that may be taken."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with contextlib.suppress(FileNotFoundError):
-        part.unlink()
+    part = part_of(path)
     file = HashedFile(part)
     try:
-        file.write(data)
-    finally:
-        file.close(flush=flush)
-    with errors_naming(path):
-        os.replace(part, path)
+        try:
+            file.write(data)
+        finally:
+            file.close(flush=flush)
+        with errors_naming(path):
+            os.replace(part, path)
+    except BaseException:
+        discard(part)
+        raise
+
+
+def discard(path: Path) -> bool:
+    """Remove a file if it is there; tell whether it is gone."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder with all that lies in it, if it is there, and follow no link.
+
+    Raises:
+        OSError: Something of it stays.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def discard_folder(path: Path) -> bool:
+    """Do the same; tell whether it is gone."""
+    try:
+        remove_folder(path)
+    except OSError:
+        return False
+    return True
 
 
 def flush(path: Path) -> None:
@@ -105,6 +166,20 @@ def flush(path: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a folder for files that nobody needs afterwards, where the system has them (`TMPDIR`)."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="fastsft-"))
+    except OSError as error:
+        problem = f"cannot make a folder in {tempfile.gettempdir()}: {error.strerror}"
+        raise FailedRun(f"{problem}; nothing was written") from None
+    try:
+        yield folder
+    finally:
+        discard_folder(folder)
 
 
 def copy_range(source: Path, start: int, stop: int, target: Path, offset: int) -> None:

@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from fastsft.storage.files import kind_of
+
 UNSEALED = "0" * 64  # where the digest goes: of the file as it is with this in its place
 _HEAD = re.compile(rb'\{"version":(\d{1,9}),"fastsft":"([\w.+-]{1,40})"(?:,"sha256":"([0-9a-f]{64})")?')
 _MAGIC = b"PAR1"
@@ -40,7 +42,7 @@ def head_of(path: str | os.PathLike[str]) -> Head | None:
     Raises:
         OSError: The file cannot be read.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
+    if kind_of(path) not in (None, "file"):
         return None  # a pipe would be waited for
     with open(path, "rb") as file:
         return _head_in(file)

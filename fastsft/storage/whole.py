@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fastsft.errors import errors_naming
+from fastsft.storage.files import create, discard, flush, part_of
 
 
 @contextlib.contextmanager
@@ -17,12 +18,16 @@ def written_whole(path: Path, outcome: str = "nothing was written") -> Iterator[
     Raises:
         FailedRun: The system would not write it; `outcome` says what came of it.
     """
-    part = path.with_name(f".{path.name}.part")  # hidden, as nobody's own file is
+    part = part_of(path, ".")
     with errors_naming(path, outcome):
         path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(create(part))  # by us, so that writing to it follows no link
         try:
             yield part
+            flush(part)
             os.replace(part, path)
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink()
+        except BaseException:
+            discard(part)
+            raise
+        with contextlib.suppress(OSError):  # it is there, and whole
+            flush(path.parent)

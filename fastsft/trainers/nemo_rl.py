@@ -21,7 +21,15 @@ from fastsft.inputs.lines import lines_in
 from fastsft.inputs.shards import ByteRange, Shard, find_shards, is_same_file
 from fastsft.report import Progress, Report
 from fastsft.storage.whole import written_whole
-from fastsft.trainers.nemo_rl_config import DEFAULT_BATCH, Training, batches_of, commands_of, config_of, reads_images
+from fastsft.trainers.nemo_rl_config import (
+    DEFAULT_BATCH,
+    Training,
+    batches_of,
+    check_name,
+    commands_of,
+    config_of,
+    reads_images,
+)
 
 BASE = "examples/configs/sft.yaml"  # in a checkout of NeMo RL
 _BASE_BESIDE = "configs/sft.yaml"  # the same, from a file in `examples/`
@@ -129,10 +137,7 @@ def _plain(paths: Sequence[str | os.PathLike[str]]) -> list[Shard]:
             raise UsageError(f"{shard.path} is compressed, and NeMo RL reads plain files; decompress it")
         if not shard.nbytes:
             raise UsageError(f"{shard.path} is empty, and NeMo RL stops at a file without rows")
-        if "${" in shard.path:
-            raise UsageError(
-                f"{shard.path} has ${{ in its name, which NeMo RL's config takes for a reference; rename it"
-            )
+        check_name(shard.path)
         # Its name for a dataset: the last two parts of the path, up to the first dot.
         if not "-".join(shard.path.split("/")[-2:]).split(".")[0]:
             raise UsageError(f"{shard.path} is in a folder that begins with a dot, at which NeMo RL stops; move it")
@@ -158,6 +163,7 @@ def _base_of(checkout: str | os.PathLike[str] | None) -> str:
     base = Path(os.path.abspath(checkout), BASE)
     if not base.is_file():
         raise UsageError(f"{checkout} is no checkout of NeMo RL: it has no {BASE}")
+    check_name(str(base))
     return str(base)
 
 
@@ -172,7 +178,9 @@ def _check_output(path: Path) -> None:
     try:
         found = yaml.safe_load(path.read_bytes())
         ours = found["data"]["_override_"] is True
-    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
         ours = False
     if not ours:
         raise UsageError(f"{path} is no config that fastsft wrote, and would be overwritten; choose another output")
@@ -211,7 +219,7 @@ def _checked(
             where = f"{found[kind].examples[0].file}:{found[kind].examples[0].line}"
             detail = found[kind].examples[0].detail
             told = f"{where}: {detail}" if detail else where
-            raise UsageError(f"NeMo RL would stop at these rows: {kind} ({told})\n  {found[kind].fix}")
+            raise UsageError(f"NeMo RL would stop at these rows: {kind} ({told})", found[kind].fix)
     if media := found.get("media_parts"):
         raise UsageError(
             f"NeMo RL would train without the images, sounds or files of {media.rows:,} rows {of}"

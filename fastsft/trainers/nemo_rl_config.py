@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from fastsft.errors import UsageError
+from fastsft.escape import escaped
 from fastsft.inputs.shards import Shard
 
 DEFAULT_BATCH = 128  # rows a step
@@ -76,8 +77,25 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
             if value is not None and value < 1:
                 raise UsageError(f"the {name.replace('_', ' ')} must be at least 1, not {value}")
         for text in (self.model, self.checkpoint_dir, self.project, self.run):
-            if "${" in text:
-                raise UsageError(f"NeMo RL's config takes ${{ for a reference, so no name can hold it: {text}")
+            check_name(text)
+
+
+def check_name(text: str) -> None:
+    """Make sure that NeMo RL reads a name or a path from its config as it is.
+
+    Raises:
+        UsageError: It takes it for something else, or YAML cannot hold it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"NeMo RL's config is UTF-8, and this name is not: {text!r}") from None
+    if "${" in text:
+        raise UsageError(f"NeMo RL's config takes ${{ for a reference, so no name can hold it: {text}")
+    if text == "???":
+        raise UsageError("NeMo RL's config takes ??? for what is not given yet, so it can be no name")
+    if escaped(text) != text:
+        raise UsageError(f"NeMo RL's config cannot hold a name with characters that are not printed: {escaped(text)}")
 
 
 _NAMES_VISION = re.compile(

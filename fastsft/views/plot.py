@@ -32,16 +32,24 @@ def check_plot(path: str, inputs: Sequence[str]) -> None:
         raise UsageError("a plot needs matplotlib: pip install matplotlib") from None
 
 
+# Else an SVG has random names and the time in it.
+_SAME_BYTES: Any = {"svg.hashsalt": "fastsft"}
+_NO_DATE: dict[str, dict[str, None]] = {"svg": {"Date": None}, "png": {}}
+
+
 def draw_plot(stats: Stats, path: str) -> None:
     """Draw the histogram of rewards, and how many rows each threshold would keep.
 
     Raises:
         FailedRun: It cannot be drawn or written.
     """
-    with written_whole(Path(path)) as part, warnings.catch_warnings():
+    import matplotlib
+
+    with written_whole(Path(path)) as part, warnings.catch_warnings(), matplotlib.rc_context(_SAME_BYTES):
         warnings.simplefilter("ignore", RuntimeWarning)  # said better below
+        suffix = Path(path).suffix[1:]
         try:
-            _figure(stats).savefig(part, format=Path(path).suffix[1:], dpi=150)
+            _figure(stats).savefig(part, format=suffix, dpi=150, metadata=_NO_DATE[suffix])
         except (ArithmeticError, ValueError) as error:  # of axes that no double can measure
             raise FailedRun(f"cannot draw {path}: {error}; nothing was written") from None
 
