@@ -206,10 +206,10 @@ def test_rows_come_in_the_order_of_the_input(tmp_path):
     for name, answers in (("b", "34"), ("a", "12")):
         (tmp_path / f"{name}.jsonl").write_bytes(lines(*map(good, answers)))
 
-    fastsft.convert([tmp_path / "b.jsonl", f"{tmp_path}/*.jsonl"], tmp_path / "rows.jsonl")
+    fastsft.convert([tmp_path / "b.jsonl", f"{tmp_path}/*.jsonl"], tmp_path / "out/rows.jsonl")
 
     said_in_order = [
-        json.loads(row)["messages"][1]["content"] for row in (tmp_path / "rows.jsonl").read_bytes().splitlines()
+        json.loads(row)["messages"][1]["content"] for row in (tmp_path / "out/rows.jsonl").read_bytes().splitlines()
     ]
     assert said_in_order == ["3", "4", "1", "2"]
 

@@ -23,6 +23,7 @@ from fastsft.checks.prefixes import is_safe
 from fastsft.checks.rules import Found
 from fastsft.errors import Refused, UsageError
 from fastsft.formats.calls import ASSISTANT
+from fastsft.storage.files import read_file
 
 _TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -45,7 +46,7 @@ class ChatTemplate:
                 self._special = _special_tokens(self._path, config)
                 self._tokenizer = _tokenizer_of(self._path / "tokenizer.json")
             else:
-                templates = {"default": self._path.read_text(encoding="utf-8")}
+                templates = {"default": read_file(self._path).decode()}
                 self._special = {"bos_token": "", "eos_token": ""}
                 self._tokenizer = None
         except OSError as error:
@@ -238,16 +239,16 @@ def _compiled(text: str, path: str) -> tuple[Any, bool]:
 
 
 def _json_of(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict) if path.exists() else {}
+    found: dict[str, Any] = msgspec.json.decode(read_file(path), type=dict) if path.exists() else {}
     return found
 
 
 def _templates_of(folder: Path, config: dict[str, Any]) -> dict[str, str]:
     files = {}
     if (folder / "chat_template.jinja").exists():
-        files["default"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        files["default"] = read_file(folder / "chat_template.jinja").decode()
     for path in sorted(folder.glob("additional_chat_templates/*.jinja")):
-        files[path.stem] = path.read_text(encoding="utf-8")
+        files[path.stem] = read_file(path).decode()
     said = config.get("chat_template")
     if files or said is None:
         return files

@@ -11,6 +11,7 @@ import re
 import msgspec
 
 from fastsft.storage.compression import open_compressed
+from fastsft.storage.files import open_file
 
 _START_NBYTES = 64 * 1024
 _MOST_LINES = 20  # that are looked at
@@ -60,7 +61,7 @@ def _ends_of(path: str, compression: str | None) -> tuple[bytes, bytes]:
     if compression is not None:
         with open_compressed(path, compression) as stream:
             return _begun(stream), b""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         start = file.read(_START_NBYTES)
         file.seek(max(os.fstat(file.fileno()).st_size - 64, 0))
         return start, file.read().rstrip()

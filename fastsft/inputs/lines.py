@@ -18,6 +18,7 @@ from fastsft.errors import DamagedShard, FailedRun
 from fastsft.inputs.encoding import is_utf8
 from fastsft.inputs.shards import ByteRange, Shard
 from fastsft.storage.compression import corruption_errors, open_compressed
+from fastsft.storage.files import open_file
 
 BOM = b"\xef\xbb\xbf"
 _SEARCH_NBYTES = 64 * 1024  # read at a time to find the end of a line
@@ -130,7 +131,7 @@ def _read_together(extents: list[tuple[int, int, int]], nbytes: int) -> Iterator
 def _opened(shard: Shard) -> Iterator[IO[bytes]]:
     """Open the file of a shard, if it still is the one that was found."""
     try:
-        with open(shard.location, "rb", buffering=0) as file:
+        with open_file(shard.location) as file:
             found = os.fstat(file.fileno())
             if (found.st_size, found.st_mtime_ns) != (shard.nbytes, shard.modified_ns):
                 raise FailedRun(f"{shard.path} changed while it was read")

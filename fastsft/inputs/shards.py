@@ -6,7 +6,6 @@ is cut as freely as many small ones, and every worker finds its own lines.
 
 from __future__ import annotations
 
-import glob
 import os
 import stat
 from collections.abc import Iterable, Sequence
@@ -16,8 +15,9 @@ import msgspec
 
 from fastsft.errors import UsageError
 from fastsft.inputs.file_kinds import why_not_rollouts
+from fastsft.inputs.globs import files_matching, is_glob
 from fastsft.storage.compression import compression_of, open_compressed
-from fastsft.storage.files import kind_of
+from fastsft.storage.files import kind_of, open_file
 
 _ROLLOUT_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 # What NeMo Gym writes beside rollouts, by the end of its stem.
@@ -151,10 +151,10 @@ def _paths(argument: str, left_out: list[str]) -> list[str]:
         names = [name for name in names if name.endswith(_ROLLOUT_SUFFIXES) and not name.startswith(".")]
         found = [os.path.join(argument, name) for name in sorted(names)]
         what = f"the folder {argument} has no file named *.jsonl, *.jsonl.gz or *.jsonl.zst{_deeper(argument)}"
-    elif os.path.lexists(argument) or not glob.has_magic(argument):
+    elif not is_glob(argument):
         return [argument]
     else:
-        matching = sorted(glob.glob(argument, recursive=True))
+        matching = files_matching(argument)
         found = [path for path in matching if _kind_of(path) != "folder"]
         what = f"{'only folders match' if matching else 'no file matches'} {argument}"
     if not found:
@@ -195,7 +195,7 @@ def _is_rollouts(path: str, argument: str) -> bool:
 
 def _compression_of(path: str) -> str | None:
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             compression = compression_of(file.read(4))
             if compression:
                 open_compressed(path, compression).close()  # says now which extra is missing

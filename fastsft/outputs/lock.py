@@ -10,15 +10,21 @@ from pathlib import Path
 
 from fastsft.errors import UsageError, errors_naming
 from fastsft.inputs.shards import Shard, is_same_file
+from fastsft.outputs.staging import holder_in
 from fastsft.outputs.target import Target
 from fastsft.storage.files import discard
 
 
 class Lock:
-    """A lock on a target, held by whoever has locked its file; the folder is made for it where it is not there."""
+    """A lock on a target, held by whoever has locked its file; the folder is made for it where it is not there.
+
+    Attributes:
+        is_locked: Whether it keeps others away; some file systems have no locks.
+    """
 
     def __init__(self, target: Target) -> None:
-        self._target = target
+        self.target = target
+        self.is_locked = True
         self._file = -1
         self._made: list[Path] = []
 
@@ -29,7 +35,7 @@ class Lock:
             UsageError: Another run holds it, or something else has the lock's name.
             FailedRun: The folder or the file cannot be made.
         """
-        folder, path = self._target.folder, self._target.lock
+        folder, path = self.target.folder, self.target.lock
         if os.path.lexists(path) and (
             path.is_symlink() or not path.is_file() or path.stat().st_size or _is_input(path, inputs)
         ):
@@ -40,7 +46,7 @@ class Lock:
                 folder.mkdir(parents=True, exist_ok=True)
             except (NotADirectoryError, FileExistsError):
                 raise UsageError(f"cannot write to {folder}: Not a directory") from None
-            self._file = _locked(path, folder / self._target.stem)
+            self._file, self.is_locked = _locked(path, folder / self.target.stem, self.target.staging)
 
     def release(self) -> bool:
         """Let go of the target, and remove the folders that were made for it if they are empty still.
@@ -50,7 +56,7 @@ class Lock:
         """
         is_gone = True
         if self._file >= 0:
-            is_gone = discard(self._target.lock)
+            is_gone = discard(self.target.lock)
             with contextlib.suppress(OSError):
                 os.close(self._file)
             self._file = -1
@@ -65,8 +71,8 @@ def _is_input(path: Path, inputs: Sequence[Shard]) -> bool:
     return any(is_same_file(path, shard.path) for shard in inputs)
 
 
-def _locked(path: Path, name: Path) -> int:
-    """Open and lock a lock file; its descriptor.
+def _locked(path: Path, name: Path, staging: Path) -> tuple[int, bool]:
+    """Open and lock a lock file; its descriptor, and whether the file system has locks.
 
     The holder removes the file when it is done, so after locking it is asked
     whether the locked file is still the one that others will find.
@@ -74,14 +80,16 @@ def _locked(path: Path, name: Path) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
-            with contextlib.suppress(OSError):  # a file system without locks
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UsageError(f"another run is writing to {name}") from None
+            is_locked = True
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(f"another run is writing to {name}{holder_in(staging)}") from None
+            except OSError:
+                is_locked = False
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file), os.stat(path)):
-                    return file
+                    return file, is_locked
         except BaseException:
             os.close(file)
             raise

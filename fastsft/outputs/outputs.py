@@ -71,6 +71,8 @@ class Outputs:
             with signals_later():
                 for lock in locks:
                     lock.take(inputs)
+                    if not lock.is_locked:
+                        self.notes.append(f"{lock.target.folder} has no locks: let no other run write there")
             for target in self._targets:
                 if finish_left(target.staging):
                     self.notes.append(f"finished publishing what an interrupted run had ready: {target.report}")

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from fastsft.errors import FailedRun, errors_naming
-from fastsft.storage.files import discard, flush, kind_of, write_new
+from fastsft.storage.files import discard, flush, kind_of, read_file, write_new
 
 RECORD = "publish.json"
 
@@ -90,7 +90,7 @@ def finish_publication(staging: Path) -> bool:
     try:
         if elsewhere := _elsewhere(record):  # another output of the run has it
             record = staging.parent / elsewhere
-        publication = msgspec.json.decode(record.read_bytes(), type=Publication)
+        publication = msgspec.json.decode(read_file(record), type=Publication)
     except FileNotFoundError:
         discard(staging / RECORD)
         return False
@@ -103,7 +103,7 @@ def finish_publication(staging: Path) -> bool:
 
 def _elsewhere(record: Path) -> str | None:
     with contextlib.suppress(msgspec.DecodeError):
-        return msgspec.json.decode(record.read_bytes(), type=_Elsewhere).record
+        return msgspec.json.decode(read_file(record), type=_Elsewhere).record
     return None
 
 

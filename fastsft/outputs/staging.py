@@ -13,10 +13,12 @@ that a late span of the old run reaches nothing. Nothing is removed but folders 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import secrets
+import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ import msgspec
 from fastsft.errors import FailedRun, UsageError, errors_naming
 from fastsft.outputs.publication import RECORD, finish_publication, is_pending
 from fastsft.outputs.receipts import Receipt
-from fastsft.storage.files import discard, discard_folder, is_part, remove_folder, write_new
+from fastsft.storage.files import discard, discard_folder, is_part, read_file, remove_folder, write_new
 
 _RECORD = "run.json"
 _RUN_ID = re.compile(r"[0-9a-f]{16}")
@@ -42,12 +44,14 @@ class Run(msgspec.Struct, frozen=True):
         fingerprint: Of what its receipts are made from, in hexadecimal.
         made_from: The same in words, so that a difference can be told: version, options, inputs.
         before: Folders of earlier runs that are being taken over.
+        holder: Which process writes there, for a person.
     """
 
     run_id: str
     fingerprint: str
     made_from: dict[str, Any]
     before: list[str] = []
+    holder: str = ""
 
 
 class Staging:
@@ -64,8 +68,10 @@ class Staging:
         self.notes: list[str] = []
         encoded = msgspec.json.encode(made_from, order="deterministic")
         plain: dict[str, Any] = msgspec.json.decode(encoded)
-        self.run = Run(secrets.token_hex(8), hashlib.sha256(encoded).hexdigest(), plain)
+        holder = f"process {os.getpid()} on {socket.gethostname()}"
+        self.run = Run(secrets.token_hex(8), hashlib.sha256(encoded).hexdigest(), plain, holder=holder)
         self._is_open = False
+        self._lock = -1
 
     @property
     def path(self) -> Path:
@@ -81,15 +87,16 @@ class Staging:
         """Make the folder, taking over what an earlier run of the same kind left, unless `fresh`.
 
         Raises:
-            UsageError: Something else has its name.
+            UsageError: Something else has its name, or a run that lives writes there.
             FailedRun: It cannot be made.
         """
         with errors_naming(self.folder):
+            self.folder.mkdir(exist_ok=True)
+            self._lock = lock_folder(self.folder)  # the target's lock file may have been deleted by hand
             earlier = record_in(self.folder)
             if earlier is None and not all(_is_unfinished(name) for name in _names(self.folder)):
                 raise UsageError(f"{self.folder} is in the way: it is no folder of fastsft's; remove it")
             left = [earlier.run_id, *earlier.before] if earlier else []
-            self.folder.mkdir(exist_ok=True)
             self._is_open = not left  # else what the earlier run left is not put away before it is taken over
             self._write_record(left)  # first, so that no folder is there that it does not name
             self.path.mkdir()
@@ -122,7 +129,7 @@ class Staging:
             if not name.endswith(".receipt"):
                 continue
             try:
-                receipt = _receipt.decode((left / name).read_bytes())
+                receipt = _receipt.decode(read_file(left / name))
                 files = [*receipt.segments, *filter(None, [receipt.refused])]
                 is_whole = all(os.stat(left / file.name).st_size == file.nbytes for file in files)
                 is_whole = is_whole and (receipt.table is None or (left / receipt.table).is_file())
@@ -137,7 +144,7 @@ class Staging:
         found = {}
         for name in os.listdir(self.path):
             if name.startswith(f"{phase}-") and name.endswith(".receipt"):
-                receipt = _receipt.decode((self.path / name).read_bytes())
+                receipt = _receipt.decode(read_file(self.path / name))
                 found[receipt.span] = receipt
         return found
 
@@ -147,15 +154,47 @@ class Staging:
         Returns:
             Whether it is gone, or stays on purpose.
         """
-        if not self._is_open:
-            return True
-        self._is_open = False
+        is_open, self._is_open = self._is_open, False
+        try:
+            return not is_open or self._put_away(keeps=keeps)
+        finally:
+            if self._lock >= 0:
+                lock, self._lock = self._lock, -1
+                with contextlib.suppress(OSError):
+                    os.close(lock)
+
+    def _put_away(self, *, keeps: bool) -> bool:
         with contextlib.suppress(OSError):
             if is_pending(self.folder):  # the next run finishes it, with the files that lie here
                 return False
         if keeps and self.has_receipts:
             return True
         return _remove(self.folder, [self.run.run_id])
+
+
+def lock_folder(folder: Path) -> int:
+    """Lock a staging folder for as long as the descriptor that is returned is open.
+
+    Raises:
+        UsageError: A run that lives has locked it.
+    """
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise UsageError(f"another run is writing to {folder}{holder_in(folder)}") from None
+    except OSError:  # a file system without locks
+        return file
+    return file
+
+
+def holder_in(folder: Path) -> str:
+    """Say which process a staging folder is of; nothing where that is not known."""
+    with contextlib.suppress(OSError):
+        if (record := record_in(folder)) and record.holder:
+            return f" ({record.holder})"
+    return ""
 
 
 def finish_left(folder: Path) -> bool:
@@ -200,7 +239,7 @@ def record_in(folder: Path) -> Run | None:
         OSError: It cannot be read.
     """
     try:
-        record = msgspec.json.decode((folder / _RECORD).read_bytes(), type=Run)
+        record = msgspec.json.decode(read_file(folder / _RECORD), type=Run)
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     return record if all(_RUN_ID.fullmatch(name) for name in (record.run_id, *record.before)) else None

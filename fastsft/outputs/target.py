@@ -13,11 +13,12 @@ from pathlib import Path
 import msgspec
 
 from fastsft.errors import UsageError
+from fastsft.inputs.globs import is_glob, names_file
 from fastsft.inputs.shards import Shard, is_same_file
 from fastsft.options import Options, Split
 from fastsft.report import Report
 from fastsft.storage.compression import SUFFIXES, check_compressor
-from fastsft.storage.files import kind_of
+from fastsft.storage.files import kind_of, read_file
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -188,6 +189,9 @@ def check_target(
         if kind_of(argument) == "folder" and os.path.realpath(argument) == str(target.folder):
             problem = "is an input folder, and rows in it would be taken for rollouts the next time"
             raise UsageError(f"{argument} {problem}; choose another output")
+        if is_glob(argument) and names_file(argument, str(target.folder / (target.file or target.shard_name(0, 1)))):
+            problem = "names the output, too, and rows would be taken for rollouts the next time"
+            raise UsageError(f"{argument} {problem}; choose another output")
     if os.path.lexists(target.staging) and (target.staging.is_symlink() or not target.staging.is_dir()):
         raise UsageError(f"{target.staging} is in the way: it is no folder of fastsft's")
     for shard in shards:
@@ -215,7 +219,7 @@ def check_target(
 def _report_before(target: Target) -> Report | None:
     """Read what the run before said of the same target; None where there is no such report."""
     try:
-        return msgspec.json.decode(target.report.read_bytes(), type=Report)
+        return msgspec.json.decode(read_file(target.report), type=Report)
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     except OSError as error:

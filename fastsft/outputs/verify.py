@@ -20,6 +20,7 @@ from fastsft.outputs.staging import finish_left
 from fastsft.outputs.target import Target, target_of
 from fastsft.report import OutputShard, Report
 from fastsft.storage.compression import SUFFIXES, corruption_errors, open_compressed
+from fastsft.storage.files import read_file
 
 _READ_NBYTES = 1024 * 1024
 _REPORT = ".report.json"
@@ -117,7 +118,7 @@ def _finish(target: Target) -> None:
 
 def _report_of(target: Target) -> Report:
     try:
-        return msgspec.json.decode(target.report.read_bytes(), type=Report)
+        return msgspec.json.decode(read_file(target.report), type=Report)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FailedRun(f"{target.report} cannot be read as a report: {error}") from None
 

@@ -6,6 +6,7 @@ New files are made exclusively and never through a link. What has its final name
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -14,6 +15,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +39,29 @@ def kind_of(path: str | os.PathLike[str]) -> Literal["file", "folder", "other"] 
     if stat.S_ISREG(mode):
         return "file"
     return "folder" if stat.S_ISDIR(mode) else "other"
+
+
+def open_file(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a regular file for reading; a pipe or a device, which a process may wait for for ever, is refused.
+
+    Raises:
+        OSError: It cannot be opened, or is something else.
+    """
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "Not a regular file", os.fspath(path))
+    return file
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Read all of a regular file.
+
+    Raises:
+        OSError: It cannot be read, or is something else.
+    """
+    with open_file(path) as file:
+        return file.read()
 
 
 class HashedFile:

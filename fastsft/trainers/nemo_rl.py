@@ -20,6 +20,7 @@ from fastsft.errors import UsageError
 from fastsft.inputs.lines import lines_in
 from fastsft.inputs.shards import ByteRange, Shard, find_shards, is_same_file
 from fastsft.report import Progress, Report
+from fastsft.storage.files import read_file
 from fastsft.storage.whole import written_whole
 from fastsft.trainers.nemo_rl_config import (
     DEFAULT_BATCH,
@@ -148,7 +149,7 @@ def _check_splits(folder: Path, files: set[str]) -> None:
     """Make sure that a folder to learn from does not hold the rows that a run set aside for something else."""
     for path in sorted(folder.glob("*.report.json")) if folder.is_dir() else []:
         try:
-            splits = msgspec.json.decode(path.read_bytes(), type=Report).splits
+            splits = msgspec.json.decode(read_file(path), type=Report).splits
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             continue
         for split in splits[1:]:
@@ -176,7 +177,7 @@ def _check_output(path: Path) -> None:
     if not path.is_file():
         raise UsageError(f"cannot write to {path}: it is not a regular file")
     try:
-        found = yaml.safe_load(path.read_bytes())
+        found = yaml.safe_load(read_file(path))
         ours = found["data"]["_override_"] is True
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None

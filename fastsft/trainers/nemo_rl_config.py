@@ -26,6 +26,7 @@ import msgspec
 from fastsft.errors import UsageError
 from fastsft.escape import escaped
 from fastsft.inputs.shards import Shard
+from fastsft.storage.files import read_file
 
 DEFAULT_BATCH = 128  # rows a step
 _NO_LIMIT = 1_000_000_000  # steps
@@ -109,7 +110,7 @@ def reads_images(model: str) -> bool:
     """Tell whether a model says that it reads images: by its folder's config, else by its name."""
     config = Path(model, "config.json")
     if config.is_file():
-        said = config.read_bytes()
+        said = read_file(config)
         return any(key in said for key in _CONFIGURES_VISION)
     return _NAMES_VISION.search(model) is not None
 

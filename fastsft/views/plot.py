@@ -10,6 +10,7 @@ from typing import Any
 from fastsft.errors import FailedRun, UsageError
 from fastsft.inputs.shards import find_shards, is_same_file
 from fastsft.statistics.distribution import Bin, Stats, edges_of
+from fastsft.storage.files import kind_of
 from fastsft.storage.whole import written_whole
 
 
@@ -22,6 +23,8 @@ def check_plot(path: str, inputs: Sequence[str]) -> None:
     """
     if Path(path).suffix not in (".png", ".svg"):
         raise UsageError(f"a plot is a .png or .svg file, not {path}")
+    if kind_of(path) == "other":
+        raise UsageError(f"cannot write {path}: it is not a regular file")
     if not Path(path).resolve().parent.is_dir() or Path(path).is_dir():
         raise UsageError(f"cannot write {path}: its folder is not there, or it is one")
     if any(is_same_file(path, shard.path) for shard in find_shards(inputs)[0]):
