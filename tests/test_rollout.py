@@ -70,7 +70,16 @@ def test_anything_else_is_no_reward(reward):
 
 
 def test_of_a_repeated_key_the_last_value_counts():
-    assert rollout_of(f'{{"reward": "x", "response": 3, {GOOD}}}'.encode()).reward == 1.0
+    assert rollout_of(f'{{"responses_create_params": 3, "response": 3, {GOOD}}}'.encode()).reward == 1.0
+
+
+@pytest.mark.parametrize("first", ["1.0", "0", "null", '"x"', "[1]", "1e999", "9" * 400, "9" * 5000])
+@pytest.mark.parametrize("key", ["reward", "rew\\u0061rd"])
+def test_a_line_has_one_reward(first, key):
+    assert refusal(f'{{"{key}": {first}, {GOOD}}}') == "repeated_key"
+    assert (
+        rollout_of(f'{{"x": {{"{key}": {first if len(first) < 99 else 1}, "reward": 2}}, {GOOD}}}'.encode()).reward == 1
+    )
 
 
 def test_what_is_not_read_is_not_judged():

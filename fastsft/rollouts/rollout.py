@@ -12,6 +12,9 @@ every line (a string prompt, lists of lists). What a line gives depends on its b
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import msgspec
 from msgspec import Raw
 
@@ -134,11 +137,22 @@ class _Response(ResponseMarks, gc=False):
     output: list[Item] | None = None
 
 
+class _Reward:
+    """What stands for a reward in a decoded line; the values are kept aside by `_Decoding`."""
+
+
+_REWARD = _Reward()
+
+
 class _Line(Marks, kw_only=True, gc=False):
     params: _Params = msgspec.field(name="responses_create_params")
     response: _Response | None = None
     output: list[Item] | None = None
-    reward: float | None = 0.0
+    reward: _Reward = _REWARD
+
+
+class _Rewarded(msgspec.Struct, gc=False):
+    reward: _Reward = _REWARD
 
 
 class _LooseParams(_Elsewhere, kw_only=True, gc=False):
@@ -160,7 +174,6 @@ class _LooseLine(Marks, gc=False):
 
 
 # Built once per process: they cannot be pickled, so they are never passed around.
-_line = msgspec.json.Decoder(_Line)
 _grammar = msgspec.json.Decoder(Raw)
 _loose_line = msgspec.json.Decoder(_LooseLine)
 _loose_params = msgspec.json.Decoder(_LooseParams)
@@ -172,6 +185,25 @@ _items = msgspec.json.Decoder(list[Item])
 _values = msgspec.json.Decoder(list[Raw])
 
 
+class _Decoding(threading.local):
+    """Decodes lines, and keeps every value that a line has for `reward`: of a repeated key msgspec gives the last.
+
+    It costs 0.07 us a line. Looking for the key in the bytes takes 0.4 s/GB of the real mix.
+    """
+
+    def __init__(self) -> None:
+        self.rewards: list[object] = []
+        self.line = msgspec.json.Decoder(_Line, dec_hook=self._keep).decode
+        self.rewarded = msgspec.json.Decoder(_Rewarded, dec_hook=self._keep).decode
+
+    def _keep(self, _: type, reward: object) -> _Reward:
+        self.rewards.append(reward)
+        return _REWARD
+
+
+_decoding = _Decoding()
+
+
 def rollout_of(line: bytes | memoryview) -> Rollout:
     """Decode one line, which must be valid UTF-8.
 
@@ -180,11 +212,22 @@ def rollout_of(line: bytes | memoryview) -> Rollout:
     Raises:
         Refused: The line is not a usable rollout.
     """
+    rewards = _decoding.rewards
+    rewards.clear()
     try:
         try:
-            found = _line.decode(line)
+            found = _decoding.line(line)
         except msgspec.ValidationError:
             return _other_shape(line)  # well-formed so far, but of another shape
+        except msgspec.DecodeError:
+            raise
+        except ValueError:  # an integer with thousands of digits
+            return _other_shape(line)
+        reward: Any = rewards[0] if rewards else 0.0
+        if type(reward) is int and -_MOST_EXACT < reward < _MOST_EXACT:
+            reward = float(reward)
+        if len(rewards) > 1 or type(reward) not in _REWARD_TYPES:
+            return _other_shape(line)
         params, output, prompt = found.params, found.output, found.params.input
         if output is None:
             if found.response is None or found.response.output is None:
@@ -197,7 +240,7 @@ def rollout_of(line: bytes | memoryview) -> Rollout:
             _check_prompt_is_here(params)
         if response is not None and response.tools and tools in _NO_TOOLS:
             tools = response.tools
-        return Rollout(prompt, output, found.reward, tools, params.instructions, params.metadata, found, response)
+        return Rollout(prompt, output, reward, tools, params.instructions, params.metadata, found, response)
     except msgspec.DecodeError as error:
         raise Refused("bad_json", f"not a JSON object: {error}") from None
     except RecursionError:
@@ -220,7 +263,25 @@ def _other_shape(line: bytes | memoryview) -> Rollout:
     if response is not None and response.tools and tools in _NO_TOOLS:
         tools = response.tools
     reward = _reward(found.reward)
+    _check_reward_is_one(line)
     return Rollout(prompt, output, reward, tools, params.instructions, params.metadata, found, response)
+
+
+_REWARD_TYPES = (float, type(None))
+_MOST_EXACT = 1 << 53  # integers beyond it are read once more, as they may be beyond a double
+
+
+def _check_reward_is_one(line: bytes | memoryview) -> None:
+    """Refuse a line with several rewards, the last of which is fit: readers differ about which of them counts."""
+    rewards = _decoding.rewards
+    rewards.clear()
+    try:
+        _decoding.rewarded(line)
+        is_one = len(rewards) <= 1
+    except ValueError:  # one is beyond a double
+        is_one = False
+    if not is_one:
+        raise Refused("repeated_key", "the line has several rewards, and readers differ about which of them counts")
 
 
 _UNSET = (ABSENT, Raw(b"null"))
