@@ -33,7 +33,8 @@ from fastsft.inputs.lines import line_starts, lines_in
 from fastsft.inputs.shards import ByteRange, find_shards, spans_of
 from fastsft.options import Options
 from fastsft.quantities import nbytes_of
-from fastsft.rollouts.rollout import Rollout, rollout_of
+from fastsft.rollouts.line import rollout_of
+from fastsft.rollouts.rollout import Rollout
 from fastsft.selection.gates import drop_reasons
 
 

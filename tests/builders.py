@@ -11,7 +11,7 @@ import msgspec
 
 from fastsft.formats import FORMATS
 from fastsft.formats.row import Layout
-from fastsft.rollouts.rollout import rollout_of
+from fastsft.rollouts.line import rollout_of
 
 Json = dict[str, Any]
 

@@ -28,7 +28,7 @@ from fastsft.errors import Refused, UsageError
 from fastsft.formats import FORMATS
 from fastsft.formats.row import Layout
 from fastsft.options import Options
-from fastsft.rollouts.rollout import rollout_of
+from fastsft.rollouts.line import rollout_of
 
 
 def assistant(content: str = "", **more: object) -> dict[str, object]:

@@ -24,7 +24,7 @@ from builders import (
 
 from fastsft.errors import Refused
 from fastsft.formats import FORMATS
-from fastsft.rollouts.rollout import rollout_of
+from fastsft.rollouts.line import rollout_of
 
 CHAT_CALL = {"id": "c", "type": "function", "function": {"name": "b", "arguments": '{"y": 2}'}}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastsft.errors import Refused
 from fastsft.rollouts.depth import prune_deep_values
-from fastsft.rollouts.rollout import rollout_of
+from fastsft.rollouts.line import rollout_of
 
 GOOD = json.dumps(rollout(user("?"), said("4")))[1:-1]
 

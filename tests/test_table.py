@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from builders import call, line, raw_call, returned, rollout, said, system, thought, user
 
+from fastsft.rollouts.line import rollout_of
 from fastsft.rollouts.prompts import prompt_hash
-from fastsft.rollouts.rollout import rollout_of
 from fastsft.selection.table import ShardColumns, table
 
 

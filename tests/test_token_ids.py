@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from builders import Json, call, returned, rollout, said, thought, user
 
-from fastsft.rollouts.rollout import rollout_of
+from fastsft.rollouts.line import rollout_of
 from fastsft.selection import facts
 
 

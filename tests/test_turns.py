@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from fastsft.errors import Refused
 from fastsft.formats import FORMATS
 from fastsft.formats.row import Layout
-from fastsft.rollouts.rollout import rollout_of
+from fastsft.rollouts.line import rollout_of
 
 LAYOUTS = list(FORMATS)
 

@@ -19,7 +19,8 @@ from fastsft.inputs.shards import ByteRange, Shard, printable
 from fastsft.options import Options
 from fastsft.report import Fates, RefusedLine
 from fastsft.rollouts.depth import prune_deep_values
-from fastsft.rollouts.rollout import Rollout, rollout_of
+from fastsft.rollouts.line import rollout_of
+from fastsft.rollouts.rollout import Rollout
 from fastsft.selection import gates
 
 _encoder = msgspec.json.Encoder()  # built once per process; cannot be pickled, so never passed around

@@ -20,7 +20,8 @@ from fastsft.pipeline.judging import JudgedBlock, RowMaker, drop_reasons, judge_
 from fastsft.pipeline.one_pass import EncodedRows
 from fastsft.pipeline.staged import StagedProduct
 from fastsft.report import Fates, RefusedLine, added
-from fastsft.rollouts.rollout import Rollout, rollout_of
+from fastsft.rollouts.line import rollout_of
+from fastsft.rollouts.rollout import Rollout
 from fastsft.selection import gates
 
 CHOSEN = "chosen.arrow"  # the file of chosen lines
