@@ -8,12 +8,19 @@ The library is the same door as the command:
     (185, {'bad_json': 5, 'no_output': 5, 'no_assistant_turn': 1})
 """
 
-from fastsft.api import check, convert, index, stats, verify
-from fastsft.errors import FailedRun, FastsftError, TooManyRefused, UsageError
-from fastsft.formats import FORMATS
-from fastsft.options import Options
-from fastsft.report import Fates, Progress, Report
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from fastsft.version import __version__
+
+if TYPE_CHECKING:
+    from fastsft.api import check, convert, index, stats, verify
+    from fastsft.errors import FailedRun, FastsftError, TooManyRefused, UsageError
+    from fastsft.formats import FORMATS
+    from fastsft.options import Options
+    from fastsft.report import Fates, Progress, Report
 
 __all__ = [
     "FORMATS",
@@ -32,3 +39,24 @@ __all__ = [
     "stats",
     "verify",
 ]
+
+# Imported when they are asked for, so that the command can look after signals before it imports anything.
+_HOMES = {
+    **dict.fromkeys(("check", "convert", "index", "stats", "verify"), "api"),
+    **dict.fromkeys(("FailedRun", "FastsftError", "TooManyRefused", "UsageError"), "errors"),
+    **dict.fromkeys(("Fates", "Progress", "Report"), "report"),
+    "FORMATS": "formats",
+    "Options": "options",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"fastsft.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,5 @@
 """Let `python -m fastsft` be the command."""
 
-from fastsft.cli.main import main
+from fastsft.cli.entry import begin
 
-main()
+begin()

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
 import pytest
 from builders import in_a_new_process, lines, rollout, said, user
+
+import fastsft
 
 WITHOUT_POLARS = """
 import sys
@@ -91,3 +97,31 @@ fastsft.cli.main.main()
 """
     words = ("convert", tmp_path, "--output", tmp_path / "rows" / "train.jsonl", "--jobs", 2, "--quiet")
     assert in_a_new_process(script, *words) == "True"
+
+
+INTERRUPTED_WHILE_IT_IMPORTS = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from fastsft.cli.entry import begin
+begin()
+"""
+
+
+@pytest.mark.parametrize("module", ["fastsft.cli.main", "msgspec", "typer"])
+def test_an_interrupt_while_the_command_imports_ends_it_without_a_traceback(module):
+    command = [sys.executable, "-c", INTERRUPTED_WHILE_IT_IMPORTS, module]
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    assert done.returncode in (-signal.SIGINT, 128 + signal.SIGINT)  # the same to a shell
+    assert "Traceback" not in done.stderr
+
+
+def test_the_package_imports_its_parts_when_they_are_asked_for():
+    script = "import sys, fastsft; print('msgspec' in sys.modules, fastsft.Options.__name__, 'convert' in dir(fastsft))"
+    assert in_a_new_process(script) == "False Options True"
+    with pytest.raises(AttributeError, match=r"module 'fastsft' has no attribute 'nothing'"):
+        fastsft.nothing  # noqa: B018
