@@ -81,13 +81,15 @@ class Fault:
         builtins.open = io.open = opened  # type: ignore[assignment]
         os.fork = self._wrapped("fork", os.fork, lambda _: True)
 
-    def _tell(self, name: str, arguments: Any) -> None:
+    def _tell(self, name: str, arguments: Any, mode: str = "w") -> None:
         """Write down which operation it is, for whoever reads what is wrong."""
         what = str(arguments[0]) if arguments else ""
         if what.isdigit():
             what = _readlink(f"/proc/self/fd/{what}")
-        with _open(f"{self.root}.operation", "w") as file:
-            file.write(f"{name} {what.removeprefix(self.root)}")
+        if name in ("rename", "replace"):
+            what += f" {arguments[1]}"
+        with _open(f"{self.root}.operation", mode) as file:
+            file.write(f"{name} {what.replace(self.root, '')}\n")
 
     def _is_path(self, argument: Any) -> bool:
         if isinstance(argument, int):
@@ -107,6 +109,8 @@ class Fault:
             with self.count:
                 self.count.value += 1
                 number = self.count.value
+                if self.kind == "logged":
+                    self._tell(name, arguments, "a")
             if number < self.at or (number > self.at and not self.kind.startswith("always")):
                 return function(*arguments, **keywords)
             self._tell(name, arguments)
@@ -265,10 +269,17 @@ class Case:
             if ended.operations < at:
                 return
             yield ""
-            operation = Path(f"{self.root}.operation").read_text()
+            operation = Path(f"{self.root}.operation").read_text().strip()
             for problem in self.looked_at(ended, kind):
                 yield f"{self.plan} {self.before} {kind} {at} ({operation}): {problem.strip()}"
             at += every
+
+    def operations(self) -> list[tuple[str, ...]]:
+        """Return the operations of a run without a fault, in order: name and paths, from the root on."""
+        reset(self.root, self.start)
+        Path(f"{self.root}.operation").unlink(missing_ok=True)
+        self._must(run(self.root, self.words, "logged", 1 << 40))
+        return [tuple(text.split(" ")) for text in Path(f"{self.root}.operation").read_text().splitlines()]
 
     def looked_at(self, ended: Ended, kind: str) -> Iterator[str]:
         """Say what is wrong after a run that ended so."""

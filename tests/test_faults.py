@@ -5,11 +5,23 @@ A few of them, of three plans; `tox -e faults` takes more, of all plans, and eve
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 from conftest import PROJECT
+
+LISTED = """
+import sys
+sys.path.insert(0, "tests")
+from pathlib import Path
+import faulty
+from fastsft.inputs import shards
+shards._LEAST_SPAN_NBYTES = faulty.SPAN_NBYTES
+for operation in faulty.Case(Path(sys.argv[2]), sys.argv[1], "older").operations():
+    print(*operation)
+"""
 
 
 @pytest.mark.parametrize(
@@ -28,3 +40,41 @@ def test_what_is_left_by_operations_that_fail(plan, before, faults):
     *wrong, last = done.stdout.splitlines()
     assert wrong == []
     assert int(last.split()[0]) > 4
+
+
+def operations_of(plan: str, folder: object) -> list[str]:
+    """What a run does to files, in order, with ids and the folders of its own made short."""
+    done = subprocess.run(
+        [sys.executable, "-c", LISTED, plan, str(folder)], cwd=PROJECT, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    short = re.sub(r"/[0-9a-f]{16}", "/RUN", re.sub(r"\.[0-9a-f]{8}\b", "", done.stdout))
+    return short.replace("/out/.train.fastsft", "STAGING").replace("/out/.val.fastsft", "STAGING-VAL").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("plan", "files"),
+    [
+        ("one-file", ["train.jsonl", "refused"]),
+        ("one-file-2-jobs", ["train.jsonl", "refused"]),
+        ("shards-by-number", [f"train-0000{number}-of-00003.jsonl" for number in range(3)]),
+        ("gz", ["train.jsonl.gz", "refused"]),
+        ("splits", ["train.jsonl", "refused"]),
+    ],
+)
+def test_everything_is_on_the_disk_before_the_record_and_the_record_before_any_name(tmp_path, plan, files):
+    operations = operations_of(plan, tmp_path)
+    record = operations.index("replace STAGING/publish.json.part STAGING/publish.json")
+    names = [operation for operation in operations if re.match(r"(rename|replace) STAGING\S* /out/", operation)]
+
+    for file in [*(f"STAGING/RUN/{name}" for name in files), "STAGING/RUN/report.part", "STAGING/publish.json.part"]:
+        assert f"fsync {file}" in operations[:record]
+        flushed = record - operations[:record][::-1].index(f"fsync {file}")
+        assert not any(operation.startswith(("write", "pwrite", "copy")) and operation.endswith(f" {file}")
+                       for operation in operations[flushed:])  # fmt: skip
+    assert "fsync STAGING/RUN" in operations[:record]
+    assert operations[record + 1 :].index("open STAGING") < operations[record + 1 :].index("fsync STAGING")
+    assert operations.index("fsync STAGING", record) < operations.index(names[0])
+    assert names[-1].endswith("train.report.json")
+    last = operations.index(names[-1])
+    assert operations.index("fsync /out", last) < operations.index("unlink STAGING/publish.json", last)
