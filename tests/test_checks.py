@@ -155,10 +155,34 @@ def test_a_planted_fault_is_found_and_stands_alone(tmp_path, value, kind):
             row(ASKED, calling(chat_call("add", "{}")), tool("4", id="call_1"), ANSWERED, tools=OFFERED),
             "string_arguments",
         ),
+        *(
+            (
+                row(
+                    ASKED,
+                    calling(chat_call("add", {"a": [{"b": value}]})),
+                    tool("4", id="call_1"),
+                    ANSWERED,
+                    tools=OFFERED,
+                ),
+                kind,
+            )
+            for value, kind in (
+                (1 << 127, "long_integer"),
+                (-(1 << 127) - 1, "long_integer"),
+                ({"id": 1, "ID": 2}, "case_keys"),
+            )
+        ),
     ],
 )
 def test_what_matters_to_some_is_a_note_and_no_fault(tmp_path, value, kind):
     assert found(tmp_path / "rows.jsonl", line(value)) == ({}, {kind: 1})
+
+
+@pytest.mark.parametrize("value", [(1 << 127) - 1, -(1 << 127), "1" * 99, {"é": 1, "É": 2}, {"a": 1, "b": {"A": 2}}])
+def test_what_readers_take_is_no_note(tmp_path, value):
+    call = calling(chat_call("add", {"a": [value]}))
+    answered = row(ASKED, call, tool("4", id="call_1"), ANSWERED, tools=OFFERED)
+    assert found(tmp_path / "rows.jsonl", line(answered)) == ({}, {})
 
 
 def test_a_byte_order_mark_is_found_though_the_reader_passes_over_it(tmp_path):

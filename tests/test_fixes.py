@@ -84,6 +84,8 @@ CASES = {
     "parts": Case([GOOD, IMAGE]),
     "media_parts": Case([GOOD, IMAGE]),
     "string_arguments": Case([CALLING], "--format chat --arguments string"),
+    "long_integer": Case([rollout(user("?"), call("f", a=1 << 127), returned("4"), said("4"), tools=TOOLS)]),
+    "case_keys": Case([rollout(user("?"), call("f", a=1, A=2), returned("4"), said("4"), tools=TOOLS)]),
     "string_tools": Case([CALLING], "--format chat --tools string"),
     "mixed_schemas": Case(
         [CALLING, rollout(user("?"), said("4"), tools=[{**TOOLS[0], "parameters": {"x": 1}}])],

@@ -169,6 +169,18 @@ KINDS = {
         "--arguments object",
         is_note=True,
     ),
+    "long_integer": Kind(
+        "an integer of 39 digits or more among arguments; Polars stops at it",
+        "convert with --format chat --arguments string, which readers do not look into",
+        "--format chat --arguments string",
+        is_note=True,
+    ),
+    "case_keys": Kind(
+        "keys of one object among arguments differ in case alone; DuckDB stops at them",
+        "convert with --format chat --arguments string, which readers do not look into",
+        "--format chat --arguments string",
+        is_note=True,
+    ),
     "string_tools": Kind(
         "tools are one JSON string, which TRL, Axolotl and NeMo Automodel read; NeMo RL stops at it",
         "convert with --tools list for NeMo RL",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -226,8 +227,28 @@ def _of_call(index: int, call: Any, declared: set[str] | None) -> Iterator[Found
     if isinstance(arguments, str):
         yield Found("string_arguments", f"message {index}")
         arguments = _decoded(arguments)
+    elif isinstance(arguments, dict):
+        yield from _of_values(index, arguments)
     if not isinstance(arguments, dict):
         yield Found("bad_arguments", f"message {index}: {_shown(called.get('arguments'))}")
+
+
+_IN_SMALL_LETTERS = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)  # as DuckDB compares names
+_MOST_INTEGER = 1 << 127  # the first that Polars 2.1 takes for no number
+
+
+def _of_values(index: int, arguments: dict[str, Any]) -> Iterator[Found]:
+    """Find values that are JSON, and stop readers that give columns types."""
+    values: list[Any] = [arguments]
+    for value in values:
+        if type(value) is dict:
+            if len(value) > 1 and len({key.translate(_IN_SMALL_LETTERS) for key in value}) < len(value):
+                yield Found("case_keys", f"message {index}: {_shown(sorted(value))}")
+            values.extend(value.values())
+        elif type(value) is list:
+            values.extend(value)
+        elif type(value) is int and not -_MOST_INTEGER <= value < _MOST_INTEGER:
+            yield Found("long_integer", f"message {index}: {_shown(value)}")
 
 
 def _names_of(tools: Any) -> set[str] | None:
