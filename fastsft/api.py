@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastsft.errors import UsageError
 from fastsft.execution.polars_after_fork import check_polars
-from fastsft.options import DEFAULT_MAX_LINE_NBYTES, Split, options_of
+from fastsft.options import DEFAULT_MAX_LINE_NBYTES, DEFAULT_STALL_SECONDS, Split, options_of
 from fastsft.pipeline import run
 from fastsft.quantities import share_of
 from fastsft.report import Progress, Report
@@ -55,6 +55,7 @@ def convert(
     fresh: bool = False,
     verify_inputs: bool = False,
     jobs: int | None = None,
+    stall_seconds: float = DEFAULT_STALL_SECONDS,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Convert NeMo Gym rollouts into training rows.
@@ -100,6 +101,7 @@ def convert(
         verify_inputs: Hash the inputs, so that a run goes on only from spans whose bytes are the same; without it, size
             and time of change decide.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
+        stall_seconds: A worker that does one span for longer is taken for lost, and another does it, once.
         on_progress: Called in this process after each span of input.
 
     Returns:
@@ -130,6 +132,7 @@ def index(
     trainer: str | None = None,
     max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
     jobs: int | None = None,
+    stall_seconds: float = DEFAULT_STALL_SECONDS,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Write the table of lines of NeMo Gym rollouts, so that choosing again reads only the chosen lines.
@@ -146,6 +149,7 @@ def index(
         trainer: As in `convert`.
         max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
+        stall_seconds: A worker that does one span for longer is taken for lost, and another does it, once.
         on_progress: Called in this process after each span of input.
 
     Returns:
@@ -170,6 +174,7 @@ def stats(
     allow: str | Iterable[str] = (),
     max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
     jobs: int | None = None,
+    stall_seconds: float = DEFAULT_STALL_SECONDS,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Stats:
     """Tell how NeMo Gym rollouts are distributed: rewards, tasks, lengths.
@@ -180,6 +185,7 @@ def stats(
         allow: Gates to lift, as in `convert`.
         max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
+        stall_seconds: A worker that does one span for longer is taken for lost, and another does it, once.
         on_progress: Called in this process after each span of input.
 
     Returns:

@@ -23,6 +23,7 @@ from fastsft.storage.compression import SUFFIXES
 
 DEFAULT_SHARD_NBYTES = 1_000_000_000
 DEFAULT_MAX_LINE_NBYTES = 256_000_000
+DEFAULT_STALL_SECONDS = 600.0
 INDEX_NAME = "fastsft.index.parquet"  # where an index is found by itself, beside the first shard
 
 # What a line can say of itself that keeps it out; `allow` lets it in. The order is that of asking.
@@ -335,6 +336,19 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             changes_bytes=False,
         ),
     ] = None
+    stall_seconds: Annotated[
+        float,
+        Setting(
+            help="Take a worker for lost that does one span for longer than SECONDS.",
+            more="Another does the span, once; so it is where a worker is killed.",
+            metavar="SECONDS",
+            unset="600",
+            noun="time for a span",
+            least=1,
+            commands=_ALL,
+            changes_bytes=False,
+        ),
+    ] = DEFAULT_STALL_SECONDS
     # For tests and benchmarks: no option. Shards of a run hold whole spans; otherwise it never changes a byte.
     span_nbytes: Annotated[
         int | None,

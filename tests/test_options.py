@@ -161,6 +161,7 @@ WORDS = {
     "fresh": (None, True),
     "verify_inputs": (None, True),
     "jobs": ("1", 1),
+    "stall_seconds": ("9.5", 9.5),
 }
 EXCLUSIVE = ("shards", "shard_nbytes")
 

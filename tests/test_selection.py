@@ -196,6 +196,7 @@ CHOSEN = {
     "span_nbytes": 10**6,
     "fresh": True,
     "verify_inputs": True,
+    "stall_seconds": 9.0,
 }
 
 

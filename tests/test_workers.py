@@ -8,6 +8,7 @@ import sys
 import pytest
 from builders import in_a_new_process, lines, rollout, said, user
 
+import fastsft
 from fastsft.execution import workers
 
 
@@ -88,7 +89,7 @@ from concurrent.futures import BrokenExecutor
 from fastsft.execution.forked import ForkedPool
 pool = ForkedPool(2, lambda parent: os._exit(1))
 try:
-    pool.wait_for(pool.submit(os.getpid))
+    pool.wait_for(pool.submit("it", os.getpid))
 except BrokenExecutor:
     print("told")
 pool.end()
@@ -278,6 +279,74 @@ except FailedRun as error:
     assert in_a_new_process(script) == "a worker process was killed [] 1"
 
 
+@pytest.mark.parametrize(
+    ("deed", "told"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "was killed, perhaps for lack of memory (fewer --jobs need less)"),
+        ("os.kill(os.getpid(), signal.SIGSTOP)", "took more than 1 s (--stall-seconds)"),
+    ],
+)
+@pytest.mark.parametrize("at", [0, 30])
+def test_what_a_lost_worker_was_sent_is_done_by_another(tmp_path, deed, told, at):
+    script = f"""
+import multiprocessing, os, signal, sys
+from fastsft.execution import workers
+def work(index, item):
+    if index == {at} and not os.path.exists(sys.argv[1]):
+        open(sys.argv[1], "x").close()
+        {deed}
+    return index * item
+with workers.Workers(3, stall_seconds=1) as three:
+    print(list(three.in_order(work, range(50), what="span")) == [index * index for index in range(50)])
+    print(three.losses, len(multiprocessing.active_children()))
+"""
+    losses = [f"a worker process {told}; it was at span {at}, which another did"]
+    assert in_a_new_process(script, tmp_path / "done") == f"True\n{losses} 2"
+
+
+@pytest.mark.parametrize("deed", ["KILL", "STOP"])
+def test_what_two_workers_did_not_finish_fails_by_name(deed):
+    script = f"""
+import multiprocessing, os, signal
+from fastsft import FailedRun
+from fastsft.execution import workers
+def work(index, item):
+    if index == 7:
+        os.kill(os.getpid(), signal.SIG{deed})
+    return index
+try:
+    with workers.Workers(4, stall_seconds=1) as four:
+        list(four.in_order(work, range(50), what="span"))
+except FailedRun as failed:
+    print(str(failed).split("; ")[1], multiprocessing.active_children())
+"""
+    assert in_a_new_process(script) == "it was at span 7, which 2 processes did not finish []"
+
+
+def test_a_run_goes_on_where_a_worker_is_killed_and_says_so(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines(*[rollout(user("?"), said("é" * 99)) for _ in range(99)]))
+    script = """
+import os, signal, sys, fastsft
+from fastsft.pipeline import one_pass, run
+make = one_pass.Rows.make
+def killed_once(self, span, report_progress=None):
+    if span.index == 3 and not os.path.exists(sys.argv[3]):
+        open(sys.argv[3], "x").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return make(self, span, report_progress)
+one_pass.Rows.make = killed_once
+report = run([sys.argv[1]], sys.argv[2], fastsft.Options(jobs=2, span_nbytes=4000))
+print(report.notes)
+"""
+    told = in_a_new_process(script, tmp_path / "in.jsonl", tmp_path / "a/rows.jsonl", tmp_path / "killed")
+    fastsft.convert(tmp_path / "in.jsonl", tmp_path / "b/rows.jsonl", jobs=1)
+
+    assert told.startswith("['a worker process was killed, perhaps for lack of memory")
+    assert told.endswith("it was at span 3, which another did']")
+    assert (tmp_path / "a/rows.jsonl").read_bytes() == (tmp_path / "b/rows.jsonl").read_bytes()
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["rows.jsonl", "rows.report.json"]
+
+
 def test_waiting_for_a_worker_can_be_interrupted_where_polars_is_imported():
     script = """
 import os, signal
@@ -312,7 +381,7 @@ def work_late(parent):
     while os.getppid() == parent:
         os.sched_yield()
     print("works late", flush=True)
-    _in_worker(wait, 0, None, parent)
+    _in_worker("it", wait, 0, None, parent)
 
 if __name__ == "__main__":
     multiprocessing.get_context("spawn").Process(target=work_late, args=(os.getpid(),)).start()

@@ -28,7 +28,8 @@ class ForkedBackend(ParallelBackendBase):  # type: ignore[misc] # joblib ships n
 
     def submit(self, batch: Any, callback: Callable[[Future[Any]], None] | None = None) -> Future[Any]:
         """Have a batch of tasks done; without joblib's wrapping, for which each process would import joblib."""
-        future = self._pool.submit(results_of, batch.items)
+        task, *_ = batch.items[0]
+        future = self._pool.submit(task.args[0], results_of, batch.items)  # by its name, as `workers.py` makes tasks
         if callback:
             self._pending.append(future)
             future.add_done_callback(callback)  # in which joblib submits the next batch

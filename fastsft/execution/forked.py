@@ -16,6 +16,7 @@ import os
 import pickle
 import selectors
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
@@ -36,26 +37,54 @@ _SENT_AHEAD_NBYTES = 16 * 1024
 TASKS_AHEAD = 8
 
 
+_MOST_TRIES = 2  # of a task whose process was lost
+
+
+class LostWorker(BrokenExecutor):
+    """Processes were lost, and what they did cannot be done by others; the argument is a sentence."""
+
+
+class _Task:
+    """A task as it is sent, its result to be, and how many processes were lost that did it."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self.future: Future[Any] = Future()
+        self.data = data
+        self.name = name
+        self.losses = 0
+
+
 class _Worker:
-    """A process, the pipe to it, and the results that are awaited of it, in order."""
+    """A process, the pipe to it, the tasks that it was sent and has not done, and since when it does the first."""
 
     def __init__(self, process: BaseProcess, pipe: Connection) -> None:
         self.process = process
         self.pipe = pipe
-        self.awaited: deque[tuple[Future[Any], int]] = deque()  # with the bytes of its task
+        self.awaited: deque[_Task] = deque()
+        self.since = 0.0
 
-    def may_be_sent(self, nbytes: int, most: int) -> bool:
-        """Tell whether a task of so many bytes may be sent before others are done, which are less than `most`."""
-        ahead = nbytes + sum(size for _, size in self.awaited)
+    def may_be_sent(self, task: _Task, most: int) -> bool:
+        """Tell whether a task may be sent before others are done, which are less than `most`."""
+        ahead = len(task.data) + sum(len(other.data) for other in self.awaited)
         return not self.awaited or (len(self.awaited) < most and ahead <= _SENT_AHEAD_NBYTES)
 
 
 class ForkedPool:
-    """So many processes, forked now, from the one thread that there is. `end` must follow."""
+    """So many processes, forked now, from the one thread that there is. `end` must follow.
 
-    def __init__(self, jobs: int, begin: _Begin) -> None:
+    A process that is gone, or does one task for longer than `stall_seconds`, is lost: what it was sent is done by the
+    others, once more each.
+
+    Attributes:
+        jobs: How many there were.
+        losses: Which processes were lost, as sentences.
+    """
+
+    def __init__(self, jobs: int, begin: _Begin, stall_seconds: float | None = None) -> None:
         self.jobs = jobs
-        self._tasks: deque[tuple[Future[Any], bytes]] = deque()  # that no process has been sent
+        self.losses: list[str] = []
+        self._stall_seconds = stall_seconds
+        self._tasks: deque[_Task] = deque()  # that no process has been sent
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         context = multiprocessing.get_context("fork")
@@ -75,46 +104,84 @@ class ForkedPool:
             self.end()
             raise
 
-    def submit(self, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Have a task done by whichever process is free first; `wait_for` gets the result."""
-        future: Future[Any] = Future()
-        self._tasks.append((future, pickle.dumps((task, arguments))))
+    def submit(self, name: str, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Have a task, named for a person, done by whichever process is free first; `wait_for` gets the result."""
+        made = _Task(pickle.dumps((task, arguments)), name)
+        self._tasks.append(made)
         self._send()
-        return future
+        return made.future
 
     def wait_for(self, future: Future[Any]) -> None:
         """Take in what processes return until a result is there.
 
         Raises:
-            BrokenExecutor: A process is gone.
+            LostWorker: Too many processes are gone.
         """
         while not future.done():
-            for ready, _ in self._selector.select():
-                self._receive(ready.data)
+            before = time.monotonic()
+            for key, _ in self._selector.select(self._stall_seconds):
+                self._receive(key.data)
+            if self._stall_seconds is not None:
+                self._lose_stalled(before, self._stall_seconds)
+
+    def _lose_stalled(self, before: float, most: float) -> None:
+        now = time.monotonic()
+        stopped = now - before - most  # beyond what was waited for: this process, and the others, were stopped (Ctrl-Z)
+        for worker in list(self._workers):
+            worker.since += max(stopped, 0)
+            if worker.awaited and now - worker.since >= most:
+                self._lose(worker, f"took more than {most:g} s (--stall-seconds)")
 
     def _receive(self, worker: _Worker) -> None:
         try:
             is_result, value = pickle.loads(worker.pipe.recv_bytes())
         except (EOFError, OSError):  # its pipe ends with it, as nobody else has its other end
-            raise BrokenExecutor("a worker process is gone") from None
-        future, _ = worker.awaited.popleft()
+            self._lose(worker, "was killed, perhaps for lack of memory (fewer --jobs need less)")
+            return
+        task = worker.awaited.popleft()
+        worker.since = time.monotonic()
         self._send()
         if is_result:
-            future.set_result(value)
+            task.future.set_result(value)
         else:
-            future.set_exception(value)
+            task.future.set_exception(value)
+
+    def _lose(self, worker: _Worker, what: str) -> None:
+        """Give what a process was sent to the others.
+
+        Raises:
+            LostWorker: There are none, or a task has cost as many processes as it may.
+        """
+        self._selector.unregister(worker.pipe)
+        self._workers.remove(worker)
+        worker.process.kill()
+        worker.process.join()
+        worker.pipe.close()
+        at_hand = worker.awaited[0].name if worker.awaited else "nothing"
+        problem = f"a worker process {what}; it was at {at_hand}"
+        if worker.awaited:
+            worker.awaited[0].losses += 1
+            if worker.awaited[0].losses >= _MOST_TRIES:
+                raise LostWorker(f"{problem}, which {_MOST_TRIES} processes did not finish")
+        if not self._workers:
+            raise LostWorker(problem)
+        self.losses.append(f"{problem}, which another did")
+        self._tasks.extendleft(reversed(worker.awaited))
+        self._send()
 
     def _send(self) -> None:
         """Send tasks to processes that have none, and more to each while there are enough for all."""
         while self._tasks:
             worker = min(self._workers, key=lambda one: len(one.awaited))
-            future, task = self._tasks[0]
-            if not worker.may_be_sent(len(task), min(TASKS_AHEAD, 1 + len(self._tasks) // (self.jobs + 1))):
+            task = self._tasks[0]
+            if not worker.may_be_sent(task, min(TASKS_AHEAD, 1 + len(self._tasks) // (self.jobs + 1))):
                 return
             self._tasks.popleft()
-            worker.awaited.append((future, len(task)))
+            if not worker.awaited:
+                worker.since = time.monotonic()
+            worker.awaited.append(task)
             with contextlib.suppress(OSError):  # of a process that is gone, which `_receive` says
-                worker.pipe.send_bytes(task)
+                worker.pipe.send_bytes(task.data)
 
     def end(self) -> None:
         """End the processes at once: what they have to do, nobody waits for any more."""
@@ -152,23 +219,23 @@ def _pickled(error: Exception) -> bytes:
         return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
 
 
-def forked_pool(jobs: int, begin: _Begin) -> ForkedPool | None:
+def forked_pool(jobs: int, begin: _Begin, stall_seconds: float | None) -> ForkedPool | None:
     """Fork so many processes; return None for one, or where none may be forked.
 
     Raises:
         FailedRun: The system would not start them.
     """
-    return start_pool(jobs, begin) if jobs > 1 and may_fork() else None
+    return start_pool(jobs, begin, stall_seconds) if jobs > 1 and may_fork() else None
 
 
-def start_pool(jobs: int, begin: _Begin) -> ForkedPool:
+def start_pool(jobs: int, begin: _Begin, stall_seconds: float | None = None) -> ForkedPool:
     """Fork so many processes, where that is known to be safe.
 
     Raises:
         FailedRun: The system would not start them.
     """
     try:
-        return ForkedPool(jobs, begin)
+        return ForkedPool(jobs, begin, stall_seconds)
     except OSError as error:
         problem = f"cannot start {jobs} worker processes: {error.strerror or error}"
         raise FailedRun(f"{problem} (fewer --jobs need less); nothing was published") from None

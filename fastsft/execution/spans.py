@@ -35,7 +35,7 @@ def make_all(
 ) -> Iterator[R]:
     """Make a product of each span, in order; within a span, progress is reported where one process works alone."""
     alone = report_progress if workers.jobs == 1 else None
-    return workers.in_order(partial(_make, product=product, report_progress=alone), spans)
+    return workers.in_order(partial(_make, product=product, report_progress=alone), spans, what="span")
 
 
 def _make(_: int, span: S, product: Product[S, R], report_progress: ReportProgress | None) -> R:

@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fastsft.errors import KeepsReceipts
-from fastsft.execution.forked import TASKS_AHEAD, ForkedPool, forked_pool, start_pool
+from fastsft.execution.forked import TASKS_AHEAD, ForkedPool, LostWorker, forked_pool, start_pool
 from fastsft.execution.memory import keep_freed_memory
 from fastsft.execution.signals import ASKING_TO_STOP
 
@@ -62,13 +62,15 @@ def jobs_for(asked: int | None, *, nbytes: int, tasks: int) -> int:
 class Workers:
     """So many worker processes, for as many rounds of tasks as a run has. Use it in a `with` block.
 
-    With `selects`, there is one more where they are forked, for `run_alone`.
+    With `selects`, there is one more where they are forked, for `run_alone`. A forked one that does one task for
+    longer than `stall_seconds` is lost, as is one that is killed; others do what it was sent.
     """
 
-    def __init__(self, jobs: int, *, selects: bool = False) -> None:
+    def __init__(self, jobs: int, *, selects: bool = False, stall_seconds: float | None = None) -> None:
         # A worker of a `multiprocessing.Pool` is a daemon, which may have no processes of its own.
         self.jobs = 1 if multiprocessing.current_process().daemon else jobs
-        self._forked = forked_pool(self.jobs, _init_worker)
+        self._forked = forked_pool(self.jobs, _init_worker, stall_seconds)
+        self.losses = self._forked.losses if self._forked else []
         self._selector: ForkedPool | None = None
         if self._forked and selects:
             try:
@@ -98,12 +100,14 @@ class Workers:
         if self._selector is None:
             return task()
         with _killed_told():
-            future = self._selector.submit(task)
+            future = self._selector.submit("choosing", task)
             self._selector.wait_for(future)
             return future.result()  # type: ignore[no-any-return] # what the task returns
 
-    def in_order(self, work: Callable[[int, T], R], items: Iterable[T]) -> Iterator[R]:
+    def in_order(self, work: Callable[[int, T], R], items: Iterable[T], *, what: str = "file") -> Iterator[R]:
         """Do work on items, each with its index, and give the results in the order of the items.
+
+        `what` an item is is said of one whose worker was lost.
 
         Raises:
             KeepsReceipts: A worker was killed.
@@ -112,15 +116,20 @@ class Workers:
             for index, item in enumerate(items):
                 yield work(index, item)
             return
-        tasks = (partial(_in_worker, work, index, item, os.getpid()) for index, item in enumerate(items))
+        tasks = (
+            partial(_in_worker, _name_of(what, index, item), work, index, item, os.getpid())
+            for index, item in enumerate(items)
+        )
         with _killed_told(), _closed(self._results(tasks)) as results:
             yield from results
 
-    def _results(self, tasks: Iterator[Callable[[], R]]) -> Generator[R, None, None]:
+    def _results(self, tasks: Iterator[partial[R]]) -> Generator[R, None, None]:
         """Run tasks on joblib's backend: the forked workers, loky, or what `joblib.parallel_config` chose."""
         # The first tasks begin while joblib is imported, which takes 0.1 s, and with numpy beside it 0.2.
         count = TASKS_AHEAD * self.jobs
-        first = [self._forked.submit(task) for task in itertools.islice(tasks, count)] if self._forked else []
+        first = (
+            [self._forked.submit(task.args[0], task) for task in itertools.islice(tasks, count)] if self._forked else []
+        )
         import joblib
 
         # Polars sets a handler after which a wait goes on, until the next result (its issue 21739).
@@ -155,13 +164,22 @@ class Workers:
                 wait_for_next()
 
 
+def _name_of(what: str, index: int, item: object) -> str:
+    """Name an item for a person; a span knows its index, of which a run that goes on does some alone."""
+    own = getattr(item, "index", None)
+    return f"{what} {own if isinstance(own, int) else index:,}"
+
+
+_KILLED = "a worker process was killed, perhaps for lack of memory (fewer --jobs need less)"  # one of joblib's
+
+
 @contextlib.contextmanager
 def _killed_told() -> Iterator[None]:
     """Say of a process that is gone what that means for the run."""
     try:
         yield
-    except BrokenExecutor:
-        problem = "a worker process was killed, perhaps for lack of memory (fewer --jobs need less)"
+    except BrokenExecutor as error:
+        problem = str(error) if isinstance(error, LostWorker) else _KILLED
         raise KeepsReceipts(
             f"{problem}; nothing was published, and the same command goes on from what was done"
         ) from None
@@ -182,7 +200,7 @@ def _closed(results: Generator[R, None, None]) -> Iterator[Generator[R, None, No
             results.close()
 
 
-def _in_worker(work: Callable[[int, T], R], index: int, item: T, parent: int) -> R:
+def _in_worker(_: str, work: Callable[[int, T], R], index: int, item: T, parent: int) -> R:
     _init_worker(parent)
     return work(index, item)
 

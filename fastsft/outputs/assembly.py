@@ -19,7 +19,7 @@ import msgspec
 from fastsft.outputs.receipts import Segment
 from fastsft.report import OutputShard
 from fastsft.storage.compression import GzipCompressor, zstd_frame
-from fastsft.storage.files import HashedFile, blocks_of, copy_range, create, flush
+from fastsft.storage.files import HashedFile, blocks_of, copy_range, create, discard, flush
 
 _MAX_THREADS = 16  # that compress; so many blocks of 1 MiB again may wait
 _COPIES_PER_JOB = 2
@@ -135,7 +135,8 @@ def digest_of(names: Sequence[str], folder: Path) -> str:
 
 
 def build_file(plan: FilePlan, target: Path, folder: Path, compression: str | None, threads: int) -> OutputShard:
-    """Make a file of its pieces, flushed, and say what it holds."""
+    """Make a file of its pieces, flushed, and say what it holds; what a lost worker left of it is made anew."""
+    discard(target)
     if compression == "zst":
         return _build_zstd(plan, target, folder, threads)
     file = HashedFile(target)

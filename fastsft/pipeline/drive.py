@@ -60,7 +60,8 @@ def run(
     # Workers come first: Polars, which reads the expressions, starts threads, and then none can be forked; and what is
     # forked later would hold the lock, too.
     selects = options.may_compare or bool(splits) or index is not None
-    workers = Workers(jobs_for(options.jobs, nbytes=expanded_nbytes(shards), tasks=len(spans)), selects=selects)
+    jobs = jobs_for(options.jobs, nbytes=expanded_nbytes(shards), tasks=len(spans))
+    workers = Workers(jobs, selects=selects, stall_seconds=options.stall_seconds)
     with contextlib.ExitStack() as at_last, contextlib.ExitStack() as stack:
         stack.callback(workers.end)
         stack.enter_context(outputs.locked(shards))
@@ -90,6 +91,7 @@ def run(
         at_last.enter_context(signals_too_late())  # until everything is put away
         outputs.publish(files, report, earlier)
         outputs.remove_segments(receipts, workers)
+    report.notes += workers.losses
     report.notes += [f"{path} could not be removed; the next run does it" for path in outputs.left]
     return report
 

@@ -34,7 +34,7 @@ class Scan(contextlib.ExitStack):
         self._spans = spans_of(shards, options.span_nbytes)
         self.ledger = Ledger(shards, notes, options)
         jobs = jobs_for(options.jobs, nbytes=expanded_nbytes(shards), tasks=len(self._spans))
-        self._workers = self.enter_context(Workers(jobs, selects=True))
+        self._workers = self.enter_context(Workers(jobs, selects=True, stall_seconds=options.stall_seconds))
         self.folder = self.enter_context(scratch_folder())
 
     def run_alone(self, task: Callable[[], R]) -> R:
