@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from fastsft.errors import UsageError
 from fastsft.execution.polars_after_fork import check_polars
-from fastsft.options import DEFAULT_MAX_LINE_NBYTES, DEFAULT_STALL_SECONDS, Split, options_of
+from fastsft.options import (
+    DEFAULT_MAX_LINE_NBYTES,
+    DEFAULT_MAX_REFUSED_RECORDED,
+    DEFAULT_STALL_SECONDS,
+    Split,
+    options_of,
+)
 from fastsft.pipeline import run
 from fastsft.quantities import share_of
 from fastsft.report import Progress, Report
@@ -47,6 +53,7 @@ def convert(
     index: str | os.PathLike[str] | None = None,
     allow_empty: bool = False,
     max_refused: int | str | None = None,
+    max_refused_recorded: int | None = DEFAULT_MAX_REFUSED_RECORDED,
     shards: int | None = None,
     shard_size: int | str | None = None,
     name: str = "train",
@@ -92,6 +99,7 @@ def convert(
         index: An index of the inputs, which `index` wrote, to use instead of a scan.
         allow_empty: Publish no rows where none are kept, instead of failing.
         max_refused: Fail if more lines are refused: a count, or a share as in `"1%"`.
+        max_refused_recorded: List so many refused lines, the first; None for all. All are counted.
         shards: Write this many shards of nearly equal row counts.
         shard_size: Write shards of at most this size, in bytes or as in `"500MB"`.
         name: What the names of shards begin with.

@@ -24,6 +24,7 @@ from fastsft.storage.compression import SUFFIXES
 DEFAULT_SHARD_NBYTES = 1_000_000_000
 DEFAULT_MAX_LINE_NBYTES = 256_000_000
 DEFAULT_STALL_SECONDS = 600.0
+DEFAULT_MAX_REFUSED_RECORDED = 1_000_000  # 0.2 GB
 INDEX_NAME = "fastsft.index.parquet"  # where an index is found by itself, beside the first shard
 
 # What a line can say of itself that keeps it out; `allow` lets it in. The order is that of asking.
@@ -257,6 +258,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             unset="no limit",
         ),
     ] = None
+    max_refused_recorded: Annotated[
+        int | None,
+        Setting(
+            help="List the first N refused lines beside the rows; all are counted.",
+            metavar="N",
+            unset="1,000,000",
+            noun="number of refused lines that are listed",
+            least=0,
+        ),
+    ] = DEFAULT_MAX_REFUSED_RECORDED
     shards: Annotated[
         int | None,
         Setting(

@@ -153,6 +153,7 @@ WORDS = {
     "seed": ("6", 6),
     "allow_empty": (None, True),
     "max_refused": ("7%", "7%"),
+    "max_refused_recorded": ("9", 9),
     "shards": ("8", 8),
     "shard_nbytes": ("64MiB", 64 * 1024**2),
     "name": ("val", "val"),

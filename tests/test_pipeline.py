@@ -247,6 +247,7 @@ def test_the_report_says_what_was_read_decided_and_written(convert, tmp_path):
             "splits": {},
             "allow_empty": False,
             "max_refused": None,
+            "max_refused_recorded": 1_000_000,
             "shards": None,
             "shard_nbytes": None,
             "name": "train",
@@ -913,3 +914,24 @@ def test_very_short_lines_are_judged_few_at_once_and_numbered_as_they_stand(tmp_
     refused = [json.loads(line) for line in (tmp_path / "few.refused").read_bytes().splitlines()]
     assert [(line["line"], line["offset"]) for line in refused] == [(1, 0), (3, 3), (8, 5 + len(rollouts))]
     assert refused == [json.loads(line) for line in (tmp_path / "at-once.refused").read_bytes().splitlines()]
+
+
+@pytest.mark.parametrize("most", [0, 1, 4, 5, 6, 11, 12, None])
+@pytest.mark.parametrize("plan", [{"jobs": 1}, {"jobs": 2}, {"jobs": 1, "best_of": 1}])
+def test_the_first_refused_lines_are_listed_and_all_are_counted(tmp_path, most, plan):
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_bytes(b"".join([line(good("x" * 900)), b"{torn\n"] * 6))
+    output, everything = tmp_path / "out/train.jsonl", tmp_path / "all/train.jsonl"
+    inputs = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    run(inputs, everything, Options(span_nbytes=3000, **plan))
+
+    report = run(inputs, output, Options(span_nbytes=3000, max_refused_recorded=most, **plan))
+
+    listed = (tmp_path / "all/train.refused").read_bytes().splitlines(keepends=True)
+    assert len(listed) == 12
+    assert report.fates.all_refused == 12
+    refused = tmp_path / "out/train.refused"
+    assert (refused.read_bytes() if refused.exists() else b"") == b"".join(listed[:most])
+    told = [f"the first {most} of 12 refused lines are listed (--max-refused-recorded)"]
+    assert report.notes == (told if most is not None and most < 12 else [])
+    assert fastsft.verify(output).differences == []

@@ -195,6 +195,7 @@ CHOSEN = {
     "jobs": 2,
     "span_nbytes": 10**6,
     "fresh": True,
+    "max_refused_recorded": 3,
     "verify_inputs": True,
     "stall_seconds": 9.0,
 }

@@ -123,8 +123,9 @@ class Outputs:
             mine = [segment for segment in segments if segment.split == number]
             plans = self._plans(target, mine)
             files.append(_built(plans, target, self._staging[number].path, self.folder, workers, self._options))
-        if refused:
-            list(workers.in_order(partial(build_refused, folder=str(self.folder)), [list(refused)]))
+        most = self._options.max_refused_recorded
+        if refused and most != 0:
+            list(workers.in_order(partial(build_refused, folder=str(self.folder), most=most), [list(refused)]))
         return files
 
     def _plans(self, target: Target, segments: Sequence[Segment]) -> list[FilePlan]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,23 +25,25 @@ class RefusedPart(NamedTuple):
     before: int
 
 
-def build_refused(_: int, parts: Sequence[RefusedPart], folder: str) -> int:
-    """Put parts together into the file `refused` of the folder, flushed, and return how many lines it has."""
+def build_refused(_: int, parts: Sequence[RefusedPart], folder: str, most: int | None) -> None:
+    """Put parts together into the file `refused` of the folder, flushed; of so many lines at most, the first."""
     target = Path(folder, "refused")
+    left = sum(part.segment.rows for part in parts) if most is None else most
     target.unlink(missing_ok=True)
     file = HashedFile(target)
     try:
         for segment, shard, before in parts:
             path = Path(folder, segment.name)
-            if not before:
+            if not before and segment.rows <= left:
+                left -= segment.rows
                 for data in blocks_of(path, 0, None):
                     file.write(data)
                 continue
             with path.open("rb") as lines:
-                for encoded in lines:
+                for encoded in itertools.islice(lines, left):
+                    left -= 1
                     line = _decode(encoded)
                     line.line += before if line.shard == shard else 0
                     file.write(_encode(line) + b"\n")
     finally:
         file.close(flush=True)
-    return sum(part.segment.rows for part in parts)

@@ -29,14 +29,18 @@ class SegmentWriter:
     Args:
         folder: Where they go.
         name: What their names begin with.
+        most_refused: How many refused lines are written; None for all.
         most_nbytes: How many bytes of rows a segment has at most; a longer row has one of its own. None for no limit.
             Where there is one, segments become shards by renaming, so they are flushed here, by many workers at once.
     """
 
-    def __init__(self, folder: Path, name: str, *, most_nbytes: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, name: str, *, most_nbytes: int | None = None, most_refused: int | None = None
+    ) -> None:
         self._folder = folder
         self._name = f"{name}.{secrets.token_hex(4)}"
         self._limit = math.inf if most_nbytes is None else most_nbytes
+        self._most_refused = most_refused
         self._rows: list[_Part] = []
         self._refused: _Part | None = None
 
@@ -71,7 +75,9 @@ class SegmentWriter:
                 self._new_rows(split)
 
     def write_refused(self, lines: Sequence[RefusedLine]) -> None:
-        """Append refused lines to their list."""
+        """Append refused lines to their list, while it is not full."""
+        if self._most_refused is not None:
+            lines = lines[: self._most_refused - (self._refused.rows if self._refused else 0)]
         if lines:
             if self._refused is None:
                 self._refused = _Part(HashedFile(self._folder / f"{self._name}.refused"), 0)

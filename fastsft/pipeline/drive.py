@@ -82,6 +82,9 @@ def run(
         receipts = job.in_two_passes(shares, found) if compares else job.in_one_pass()
         ledger.judge()
         report = ledger.report
+        most, refused = options.max_refused_recorded, report.fates.all_refused
+        if most is not None and refused > most:
+            report.notes.append(f"the first {most:,} of {refused:,} refused lines are listed (--max-refused-recorded)")
         files = outputs.assemble(receipts, ledger.refused, workers)
         names = [os.path.relpath(target.folder / (target.file or ""), targets[0].folder) for target in targets]
         report.options["splits"] = dict(zip(names[1:], shares, strict=True))

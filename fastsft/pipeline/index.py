@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from fastsft.errors import UsageError
 from fastsft.inputs.shards import find_rollouts, is_same_file
 from fastsft.options import INDEX_NAME, Options
@@ -49,7 +51,8 @@ def write_index(
             raise UsageError(f"{shard.path} is an input and would be overwritten; choose another output")
     if kind_of(target) and head_of(target) is None:
         raise UsageError(f"{target} is no index of fastsft, and would be overwritten; choose another output")
-    with Scan(shards, notes, options) as scan:
+    # An index accounts for every line.
+    with Scan(shards, notes, msgspec.structs.replace(options, max_refused_recorded=None)) as scan:
         scan.run(_columns(options), on_progress, every_line=True)
         ledger = scan.ledger
         with written_whole(target) as part:

@@ -51,7 +51,8 @@ class StagedProduct(msgspec.Struct, frozen=True, kw_only=True):
 
     def writer(self, span: int) -> SegmentWriter:
         """Return what writes the segments of a span."""
-        return SegmentWriter(self.path, f"{self.phase}-{span:06}", most_nbytes=self.most_nbytes)
+        name, most_refused = f"{self.phase}-{span:06}", self.options.max_refused_recorded
+        return SegmentWriter(self.path, name, most_nbytes=self.most_nbytes, most_refused=most_refused)
 
     def blocks_in(self, one: ByteRange) -> Iterator[LineBlock]:
         """Read the lines of a range, block by block.
