@@ -183,7 +183,7 @@ def _check_reward_is_one(line: bytes | memoryview) -> None:
     try:
         _decoding.rewarded(line)
         is_one = len(rewards) <= 1
-    except ValueError:  # one is beyond a double
+    except (msgspec.ValidationError, ValueError):  # one is beyond a double
         is_one = False
     if not is_one:
         raise Refused("repeated_key", "the line has several rewards, and readers differ about which of them counts")
