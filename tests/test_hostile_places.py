@@ -178,3 +178,18 @@ def test_a_file_system_without_locks_is_said(here, monkeypatch):
     report = fastsft.convert("in", "out/train.jsonl", jobs=1)
     assert report.notes == [f"{here}/out has no locks: let no other run write there"]
     assert report.rows == 3
+
+
+@pytest.mark.parametrize("words", ["check rows/train.jsonl", "nemo-rl rows/train.jsonl --output out/a.yaml"])
+def test_rows_that_are_half_published_are_neither_checked_nor_trained_on(here, words):
+    Path("rows/.train.fastsft").mkdir()
+    Path("rows/.train.fastsft/publish.json").write_text('{"renames":[],"away":[],"reports":[]}')
+
+    code, problem = fastsft_says(words)
+
+    assert code == 2
+    assert problem.endswith(
+        f"/rows is half published, as a run was killed there; `fastsft verify {here}/rows` finishes it\n"
+    )
+    assert fastsft_says("verify rows")[0] == 0
+    assert fastsft_says(words)[0] in (0, 1)

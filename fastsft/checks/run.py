@@ -28,6 +28,7 @@ from fastsft.inputs.encoding import escape_line_separators, is_utf8
 from fastsft.inputs.lines import BOM, line_starts, lines_in
 from fastsft.inputs.shards import Span, expanded_nbytes, find_shards, printable, spans_of
 from fastsft.options import DEFAULT_MAX_LINE_NBYTES
+from fastsft.outputs.publication import check_nothing_is_pending
 from fastsft.report import Progress
 from fastsft.storage.files import scratch_folder
 
@@ -62,6 +63,7 @@ def check_rows(
         check_template(template, counting=max_tokens is not None)
     elif max_tokens is not None:
         raise UsageError("--max-tokens needs a tokenizer: name its folder with --template")
+    check_nothing_is_pending(sorted({os.path.dirname(shard.location) for shard in shards}))
     spans = spans_of(shards)
     nbytes, done = sum(shard.nbytes for shard in shards), 0
     with contextlib.ExitStack() as stack:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from fastsft.errors import FailedRun, errors_naming
+from fastsft.errors import FailedRun, UsageError, errors_naming
 from fastsft.storage.files import discard, flush, kind_of, read_file, write_new
 
 RECORD = "publish.json"
@@ -78,6 +78,19 @@ def publish(publication: Publication, staging: Sequence[Path]) -> None:
 def is_pending(staging: Path) -> bool:
     """Tell whether a record lies in a staging folder, of what has begun to be published."""
     return kind_of(staging / RECORD) == "file"
+
+
+def check_nothing_is_pending(folders: Iterable[str]) -> None:
+    """Make sure that no run that died had begun to publish in folders: some files there may be old and others new.
+
+    Raises:
+        UsageError: One had.
+    """
+    for folder in folders:
+        for staging in sorted(Path(folder).glob(".*.fastsft")):
+            if is_pending(staging):
+                problem = f"{folder} is half published, as a run was killed there"
+                raise UsageError(f"{problem}; `fastsft verify {folder}` finishes it")
 
 
 def finish_publication(staging: Path) -> bool:
