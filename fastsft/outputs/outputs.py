@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -26,9 +26,6 @@ from fastsft.outputs.staging import Staging, finish_left
 from fastsft.outputs.target import Target
 from fastsft.report import OutputShard, Report
 from fastsft.storage.files import flush, write_new
-
-if TYPE_CHECKING:
-    pass
 
 
 class Outputs:
