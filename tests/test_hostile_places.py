@@ -193,3 +193,17 @@ def test_rows_that_are_half_published_are_neither_checked_nor_trained_on(here, w
     )
     assert fastsft_says("verify rows")[0] == 0
     assert fastsft_says(words)[0] in (0, 1)
+
+
+def test_what_cannot_be_removed_when_all_is_published_is_said_and_the_next_run_removes_it(here, monkeypatch):
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fastsft.storage.files.shutil.rmtree", refuse)
+        report = fastsft.convert("in", "out/train.jsonl", jobs=1)
+
+    assert report.notes == [f"{here}/out/.train.fastsft could not be removed; the next run does it"]
+    assert sorted(os.listdir("out")) == [".train.fastsft", "train.jsonl", "train.report.json"]
+    assert fastsft.convert("in", "out/train.jsonl", jobs=1).notes == []
+    assert sorted(os.listdir("out")) == ["train.jsonl", "train.report.json"]
