@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -341,8 +342,10 @@ print(report.notes)
     told = in_a_new_process(script, tmp_path / "in.jsonl", tmp_path / "a/rows.jsonl", tmp_path / "killed")
     fastsft.convert(tmp_path / "in.jsonl", tmp_path / "b/rows.jsonl", jobs=1)
 
-    assert told.startswith("['a worker process was killed, perhaps for lack of memory")
-    assert told.endswith("it was at span 3, which another did']")
+    loss = "a worker process was killed, perhaps for lack of memory (fewer --jobs need less)"
+    notes = [f"{loss}; it was at span 3, which another did"]
+    assert told == str(notes)
+    assert json.loads((tmp_path / "a/rows.report.json").read_bytes())["notes"] == notes
     assert (tmp_path / "a/rows.jsonl").read_bytes() == (tmp_path / "b/rows.jsonl").read_bytes()
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["rows.jsonl", "rows.report.json"]
 

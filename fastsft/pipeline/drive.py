@@ -90,11 +90,13 @@ def run(
         report.options["splits"] = dict(zip(names[1:], shares, strict=True))
         for split, name in zip(report.splits, names, strict=bool(splits)):
             split.name = name
+        report.notes += workers.losses
+        noted = len(workers.losses)
         report.seconds = round(time.perf_counter() - started, 3)
         at_last.enter_context(signals_too_late())  # until everything is put away
         outputs.publish(files, report, earlier)
         outputs.remove_segments(receipts, workers)
-    report.notes += workers.losses
+    report.notes += workers.losses[noted:]  # while what is left was removed
     report.notes += [f"{path} could not be removed; the next run does it" for path in outputs.left]
     return report
 
