@@ -6,11 +6,12 @@ import json
 
 import msgspec
 import pytest
-from builders import messages_of, rollout, said, user
+from builders import messages_of, raw_call, rollout, said, user
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastsft.errors import Refused
+from fastsft.rollouts import sizes
 from fastsft.rollouts.depth import prune_deep_values
 from fastsft.rollouts.line import rollout_of
 
@@ -127,3 +128,47 @@ def test_token_ids_are_never_built():
     line = GOOD.replace('"output": [{', '"output": [{"generation_token_ids": [1, 2], ')
     (item,) = rollout_of(f"{{{line}}}".encode()).output
     assert isinstance(item.generation_token_ids, msgspec.Raw)
+
+
+MANY = sizes.MOST_VALUES
+
+
+def numbers(count: int) -> str:
+    return "[" + "1," * (count - 1) + "1]"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        rollout(user("?"), raw_call("f", '{"a":' + numbers(MANY) + "}")),
+        rollout(user("?"), raw_call("f", '{"a":' + numbers(MANY) + "}".replace(",", "\\u002c"))),
+        rollout(user("?"), raw_call("f", {"a": [1] * MANY})),
+        rollout(user("?"), *[raw_call("f", '{"a":' + numbers(1000) + "}")] * (MANY // 1000)),
+        rollout(user("?"), {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}] * MANY}),
+        rollout(user("?"), said("4"), tools=[{"type": "function", "name": "f"}] * MANY),
+        rollout(user("?"), said("4"), tools=[{"type": "function", "name": "f", "parameters": {"enum": [1] * MANY}}]),
+        rollout(user("?"), *[said("4")] * (MANY + 1)),
+        rollout([user("?")] * (MANY + 1), said("4")),
+        rollout(user([{"type": "input_text", "text": ""}] * (MANY + 1)), said("4")),
+        {**rollout(user("?")), "output": [[]] * (MANY + 1)},
+    ],
+    ids="arguments escaped object together chat-calls tools enum items prompt parts lists".split(),
+)
+def test_a_line_of_too_many_values_is_refused_by_name(line):
+    assert refusal(json.dumps(line)) == "too_many_values"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        rollout(user("?"), raw_call("f", '{"a":' + numbers(MANY - 9) + "}")),
+        rollout(user("?"), raw_call("f", json.dumps({"code": "[1,{}" * MANY}))),
+        rollout(user(",[{" * MANY), said(",[{" * MANY)),
+        rollout(user("?"), *[said("4")] * (MANY - 1)),
+        rollout(user("?"), {**said("4"), "generation_token_ids": [1] * 2 * MANY, "logprobs": [{}] * 2 * MANY}),
+        {**rollout(user("?"), said("4")), "captures": [{}] * 2 * MANY},
+    ],
+    ids="arguments code text items tokens unknown".split(),
+)
+def test_text_and_what_no_row_repeats_may_be_as_long_as_the_line(line):
+    assert len(rollout_of(json.dumps(line).encode()).output) == len(line["response"]["output"])

@@ -14,6 +14,7 @@ from msgspec import Raw
 from fastsft.errors import Refused
 from fastsft.rollouts.depth import MAX_DEPTH
 from fastsft.rollouts.rollout import QUOTE, json_type
+from fastsft.rollouts.sizes import FEW_NBYTES, check_values
 
 _object = msgspec.json.Decoder(dict[str, Raw])
 _list = msgspec.json.Decoder(list[Raw])
@@ -72,8 +73,10 @@ def canonical_json(value: Raw) -> Raw:
     b'{"a":[1.50,{"b":2}],"c":"x y"}'
 
     Raises:
-        Refused: It nests too deep, or holds a number that no double holds.
+        Refused: It nests too deep, holds too many values, or a number that no double holds.
     """
+    if len(value) > FEW_NBYTES:
+        check_values(value)
     return _canonical_at(value, 0)
 
 

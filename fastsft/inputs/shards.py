@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -248,6 +249,7 @@ def is_same_file(path: str | Path, source: str | os.PathLike[str]) -> bool:
         return False
 
 
+@lru_cache(maxsize=64)  # a shard with a million refused lines names itself a million times
 def printable(path: str) -> str:
     """Return a path that JSON can hold: bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -101,6 +101,9 @@ def judge_lines(
         block = data[inside[0] : inside[-1]]
         judged = JudgedBlock(part.shard, before + first, Fates(lines=len(inside) - 1), [], [], [], offsets, block)
         for number, (start, next_start) in enumerate(pairwise(inside)):
+            if next_start - start == 1:  # without a look: a file may have 100 million of them
+                judged.fates.blank += 1
+                continue
             line = data[start : next_start - 1]
             try:
                 if not all_fit:

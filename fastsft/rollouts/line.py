@@ -22,6 +22,7 @@ from fastsft.errors import Refused
 from fastsft.escape import excerpt
 from fastsft.rollouts.depth import prune_deep_values
 from fastsft.rollouts.rollout import ABSENT, Item, Marks, ResponseMarks, Rollout, comparable, json_type
+from fastsft.rollouts.sizes import FEW_NBYTES, check_items, check_leaves, is_list_of_lists
 
 
 class _Elsewhere(msgspec.Struct, gc=False):
@@ -119,6 +120,8 @@ def rollout_of(line: bytes | memoryview) -> Rollout:
     """
     rewards = _decoding.rewards
     rewards.clear()
+    if is_long := len(line) > FEW_NBYTES:
+        check_items(line)
     try:
         try:
             found = _decoding.line(line)
@@ -145,6 +148,8 @@ def rollout_of(line: bytes | memoryview) -> Rollout:
             _check_prompt_is_here(params)
         if response is not None and response.tools and tools in _NO_TOOLS:
             tools = response.tools
+        if is_long:
+            check_leaves([*prompt, *output], tools)
         return Rollout(prompt, output, reward, tools, params.instructions, params.metadata, found, response)
     except msgspec.DecodeError as error:
         raise Refused("bad_json", f"not a JSON object: {error}") from None
@@ -169,6 +174,7 @@ def _other_shape(line: bytes | memoryview) -> Rollout:
         tools = response.tools
     reward = _reward(found.reward)
     _check_reward_is_one(line)
+    check_leaves([*prompt, *output], tools)
     return Rollout(prompt, output, reward, tools, params.instructions, params.metadata, found, response)
 
 
@@ -243,9 +249,8 @@ def _output(line: _LooseLine, response: _LooseResponse | None, prompt: list[Item
         raw = response.output
     if json_type(raw) != "list":
         raise Refused("no_output", f"neither `output` nor `response.output` is a list, found {excerpt(raw)}")
-    elements = _values.decode(raw)
-    if elements and all(json_type(element) == "list" for element in elements):
-        return _without_prompt(_items_of(elements[-1], "output"), prompt, instructions)
+    if is_list_of_lists(raw):
+        return _without_prompt(_items_of(_values.decode(raw)[-1], "output"), prompt, instructions)
     return _items_of(raw, "output")
 
 
