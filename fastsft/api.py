@@ -11,6 +11,7 @@ from fastsft.execution.polars_after_fork import check_polars
 from fastsft.options import (
     DEFAULT_MAX_LINE_NBYTES,
     DEFAULT_MAX_REFUSED_RECORDED,
+    DEFAULT_RENDER_SECONDS,
     DEFAULT_STALL_SECONDS,
     Split,
     options_of,
@@ -63,6 +64,7 @@ def convert(
     verify_inputs: bool = False,
     jobs: int | None = None,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
+    render_seconds: float = DEFAULT_RENDER_SECONDS,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Convert NeMo Gym rollouts into training rows.
@@ -110,6 +112,7 @@ def convert(
             and time of change decide.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
         stall_seconds: A worker that does one span for longer is taken for lost, and another does it, once.
+        render_seconds: How long the template may take for a row, in a process of its own; then the run fails.
         on_progress: Called in this process after each span of input.
 
     Returns:
@@ -217,6 +220,7 @@ def check(
     template: str | os.PathLike[str] | None = None,
     max_tokens: int | None = None,
     jobs: int | None = None,
+    render_seconds: float = DEFAULT_RENDER_SECONDS,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> CheckReport:
     """Tell whether rows will train, and if not, why and what to do.
@@ -226,6 +230,7 @@ def check(
         template: A chat template to render each row with: a `.jinja` file, or the folder of a tokenizer.
         max_tokens: Find rows of more tokens, by the tokenizer in `template`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
+        render_seconds: How long the template may take for a row.
         on_progress: Called in this process after each span of input.
 
     Returns:
@@ -240,7 +245,14 @@ def check(
     from fastsft.checks.run import check_rows
 
     path = None if template is None else os.fspath(template)
-    return check_rows(_paths(inputs), template=path, max_tokens=max_tokens, jobs=jobs, on_progress=on_progress)
+    return check_rows(
+        _paths(inputs),
+        template=path,
+        max_tokens=max_tokens,
+        render_seconds=render_seconds,
+        jobs=jobs,
+        on_progress=on_progress,
+    )
 
 
 def verify(output: str | os.PathLike[str], *, jobs: int | None = None) -> Verification:

@@ -24,6 +24,7 @@ from fastsft.storage.compression import SUFFIXES
 DEFAULT_SHARD_NBYTES = 1_000_000_000
 DEFAULT_MAX_LINE_NBYTES = 256_000_000
 DEFAULT_STALL_SECONDS = 600.0
+DEFAULT_RENDER_SECONDS = 10.0
 DEFAULT_MAX_REFUSED_RECORDED = 1_000_000  # 0.2 GB
 INDEX_NAME = "fastsft.index.parquet"  # where an index is found by itself, beside the first shard
 
@@ -360,6 +361,19 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             changes_bytes=False,
         ),
     ] = DEFAULT_STALL_SECONDS
+    render_seconds: Annotated[
+        float,
+        Setting(
+            help="Stop a chat template that takes longer than SECONDS for one row.",
+            more="It runs in a process of its own, with 4 GiB of memory. `check` tells the row, `convert` fails.",
+            metavar="SECONDS",
+            unset="10",
+            noun="time for a row",
+            least=1,
+            commands=("convert", "check", "nemo-rl"),
+            changes_bytes=False,
+        ),
+    ] = DEFAULT_RENDER_SECONDS
     # For tests and benchmarks: no option. Shards of a run hold whole spans; otherwise it never changes a byte.
     span_nbytes: Annotated[
         int | None,

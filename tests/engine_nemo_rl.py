@@ -58,7 +58,7 @@ def test_check_names_every_row_that_nemo_rl_does_not_render_whole(real_rollouts,
         outcomes = [as_nemo_rl_renders(row["messages"], row.get("tools"), text) for row in rows]
         named: list[set[str]] = []
         for number, row in enumerate(rows):
-            named.append({found.kind for found in template.findings_of(row)[0]})
+            named.append({found.kind for found in template.rendering_of(row).findings})
             expected = {"stops": "template_stops", "changes": "template_changes", "whole": ""}[outcomes[number]]
             if expected and expected not in named[-1]:
                 missed.append((name, number, outcomes[number], named[-1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -467,6 +468,52 @@ def test_a_template_that_tries_to_get_out_is_stopped(tmp_path):
     for name in ("evil", "edits"):
         faults, _ = found(tmp_path / "rows.jsonl", line(row(ASKED, ANSWERED)), template=tmp_path / f"{name}.jinja")
         assert faults == {"template_stops": 1}
+
+
+def children() -> str:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+
+
+LOOPS = "{% for _ in range(99999) %}{% for _ in range(99999) %}{% endfor %}{% endfor %}"
+BEYOND = {
+    "loops": (LOOPS, "it takes more than 1 s (--render-seconds)"),
+    "grows": ("{{ ('x' * 10**6) * (10**4 * messages | length) }}", "it wants more than 4 GiB of memory"),
+    "works": ("{{ (messages | length + 7) ** (9 ** 9) }}", "it takes more than 1 s (--render-seconds)"),
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_a_template_that_does_not_end_or_grows_without_end_is_stopped(tmp_path, name):
+    template, beyond = BEYOND[name]
+    asks = "{% if messages[0].content == 'go' %}" + template + "{% else %}{{ messages }}{% endif %}"
+    (tmp_path / "beyond.jinja").write_text(asks)
+    other = row(turn("user", "go"), ANSWERED)
+    (tmp_path / "rows.jsonl").write_bytes(lines(other, row(ASKED, ANSWERED), other))
+
+    report = fastsft.check(tmp_path / "rows.jsonl", template=tmp_path / "beyond.jinja", render_seconds=1)
+
+    stops = [(one.rows, one.examples[0].detail) for one in report.findings if one.kind == "template_stops"]
+    assert (report.rows, stops) == (3, [(2, beyond)])
+    assert not children()
+
+
+def test_a_template_that_does_not_even_begin_is_refused(tmp_path):
+    (tmp_path / "folded.jinja").write_text("{{ 9 ** (9 ** 9) }}")  # which is worked out while it is compiled
+    (tmp_path / "rows.jsonl").write_bytes(line(row(ASKED, ANSWERED)))
+
+    with pytest.raises(fastsft.UsageError, match=r"folded.jinja cannot be read: it takes more than 1 s \(--render-s"):
+        fastsft.check(tmp_path / "rows.jsonl", template=tmp_path / "folded.jinja", render_seconds=1)
+    assert not children()
+
+
+def test_no_fate_follows_from_a_template_beyond_its_limits(tmp_path, tokenizer):
+    (tokenizer / "chat_template.jinja").write_text(LOOPS)
+    (tmp_path / "in.jsonl").write_bytes(lines(rollout(user("?"), said("4"))))
+    rows = tmp_path / "out/rows.jsonl"
+
+    with pytest.raises(fastsft.FailedRun, match=r"takes more than 1 s .*; nothing was published"):
+        fastsft.convert(tmp_path / "in.jsonl", rows, template=tokenizer, max_tokens=9, render_seconds=1)
+    assert not rows.parent.exists()
 
 
 def test_tokens_are_counted_with_the_tokenizer_of_a_folder(tmp_path, tokenizer):

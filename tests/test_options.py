@@ -163,6 +163,7 @@ WORDS = {
     "verify_inputs": (None, True),
     "jobs": ("1", 1),
     "stall_seconds": ("9.5", 9.5),
+    "render_seconds": ("8.5", 8.5),
 }
 EXCLUSIVE = ("shards", "shard_nbytes")
 

@@ -198,6 +198,7 @@ CHOSEN = {
     "max_refused_recorded": 3,
     "verify_inputs": True,
     "stall_seconds": 9.0,
+    "render_seconds": 9.0,
 }
 
 

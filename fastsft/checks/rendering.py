@@ -12,7 +12,6 @@ import datetime
 import json
 import os
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,27 @@ import msgspec
 from fastsft.checks.controls import control_tokens, controls_in
 from fastsft.checks.prefixes import is_safe
 from fastsft.checks.rules import Found
-from fastsft.errors import Refused, UsageError
+from fastsft.errors import UsageError
 from fastsft.formats.calls import ASSISTANT
 from fastsft.storage.files import read_file
 
 _TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class Rendering(msgspec.Struct):
+    """What rendering a row gave.
+
+    Attributes:
+        findings: What it does to the row.
+        tokens: How many the text has; None where nobody counts them, or the template raises.
+        stops: What the template raises; None where it does not.
+        beyond: Beyond which limit it went, as the end of a sentence; None where it did not.
+    """
+
+    findings: list[Found] = []
+    tokens: int | None = None
+    stops: str | None = None
+    beyond: str | None = None
 
 
 class ChatTemplate:
@@ -86,27 +101,25 @@ class ChatTemplate:
         name = "tool_use" if tools is not None and "tool_use" in self._compiled else "default"
         return name if name in self._compiled else next(iter(self._compiled))
 
-    def tokens_of(self, row: dict[str, Any]) -> int:
-        """Count the tokens of a row.
+    def rendering_of(self, row: dict[str, Any], *, finds: bool = True) -> Rendering:
+        """Render a row, and count its tokens where there is a tokenizer; with `finds`, find what becomes of it.
 
         Raises:
-            Refused: The template raises.
+            MemoryError: The template wants more than there is.
         """
-        try:
-            return self.tokens(self.rendered(*_conversation_of(row)))
-        except Exception as error:
-            raise Refused("not_rendered", f"the chat template raises {type(error).__name__}: {error}") from None
-
-    def findings_of(self, row: dict[str, Any]) -> tuple[list[Found], str | None]:
-        """Find what rendering does to a row, and give its text; None where the template raises."""
         messages, tools = _conversation_of(row)
         try:
             text = self.rendered(messages, tools)
+            tokens = self.tokens(text) if self.counts_tokens else None
+        except MemoryError:
+            raise
         except Exception as error:
-            return [Found("template_stops", f"{type(error).__name__}: {error}")], None
+            stops = _told(error)
+            return Rendering([Found("template_stops", stops)], stops=stops)
+        if not finds:
+            return Rendering(tokens=tokens)
         found = [*_lost(messages, tools, text), *self._of_beginnings(messages, tools, text)]
-        found += controls_in(row, self._control)
-        return found, text
+        return Rendering([*found, *controls_in(row, self._control)], tokens)
 
     def _of_beginnings(self, messages: list[Any], tools: Any, text: str) -> Iterator[Found]:
         """Find the first beginning of a row at which rendering stops, and the first that the next does not continue.
@@ -120,8 +133,10 @@ class ChatTemplate:
         for end in range(1, len(messages) + 1):
             try:
                 now = self.rendered(messages[:end], tools) if end < len(messages) else text
+            except MemoryError:
+                raise
             except Exception as error:
-                yield Found("template_stops", f"the beginning up to message {end - 1}: {type(error).__name__}: {error}")
+                yield Found("template_stops", f"the beginning up to message {end - 1}: {_told(error)}")
                 return
             if not has_changed and not now.startswith(before):
                 has_changed = True
@@ -129,25 +144,9 @@ class ChatTemplate:
             before = now
 
 
-@lru_cache(maxsize=1)  # one for each process: a compiled template does not go between them
-def template_at(path: str) -> ChatTemplate:
-    """Return the template at a path, compiled once.
-
-    Raises:
-        UsageError: As `ChatTemplate` does.
-    """
-    return ChatTemplate(path)
-
-
-def check_template(path: str, *, counting: bool) -> None:
-    """Make sure that there is a template at a path, as it is now, and with `counting` a tokenizer.
-
-    Raises:
-        UsageError: There is none.
-    """
-    template_at.cache_clear()
-    if not template_at(path).counts_tokens and counting:
-        raise UsageError(f"{path} has no tokenizer.json to count tokens with; name the folder of a tokenizer")
+def _told(error: Exception) -> str:
+    """Say what a template raised; its text may be no text that JSON can hold."""
+    return f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace").decode()
 
 
 def _conversation_of(row: dict[str, Any]) -> tuple[list[Any], Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fastsft.checks.checked import MOST_EXAMPLES, Checked, Schema
-from fastsft.checks.rendering import ChatTemplate, check_template, template_at
+from fastsft.checks.renderer import Renderer, check_template, end_renderer, renderer_at
 from fastsft.checks.report import CheckReport
 from fastsft.checks.rules import UNRENDERABLE, Found, findings_of, is_pair, row_in, schemas_of
 from fastsft.checks.total import Total
@@ -27,7 +27,7 @@ from fastsft.execution.workers import Workers, jobs_for
 from fastsft.inputs.encoding import escape_line_separators, is_utf8
 from fastsft.inputs.lines import BOM, line_starts, lines_in
 from fastsft.inputs.shards import Span, expanded_nbytes, find_shards, printable, spans_of
-from fastsft.options import DEFAULT_MAX_LINE_NBYTES
+from fastsft.options import DEFAULT_MAX_LINE_NBYTES, DEFAULT_RENDER_SECONDS
 from fastsft.outputs.publication import check_nothing_is_pending
 from fastsft.report import Progress
 from fastsft.storage.files import scratch_folder
@@ -47,6 +47,7 @@ def check_rows(
     *,
     template: str | None = None,
     max_tokens: int | None = None,
+    render_seconds: float = DEFAULT_RENDER_SECONDS,
     jobs: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> CheckReport:
@@ -60,17 +61,18 @@ def check_rows(
     if max_tokens is not None and max_tokens < 1:
         raise UsageError(f"the most tokens must be at least 1, not {max_tokens}")
     if template is not None:
-        check_template(template, counting=max_tokens is not None)
+        check_template(template, render_seconds, counting=max_tokens is not None)
     elif max_tokens is not None:
         raise UsageError("--max-tokens needs a tokenizer: name its folder with --template")
     check_nothing_is_pending(sorted({os.path.dirname(shard.location) for shard in shards}))
     spans = spans_of(shards)
     nbytes, done = sum(shard.nbytes for shard in shards), 0
     with contextlib.ExitStack() as stack:
+        stack.callback(end_renderer)
         workers = stack.enter_context(Workers(jobs_for(jobs, nbytes=expanded_nbytes(shards), tasks=len(spans))))
         folder = str(stack.enter_context(scratch_folder()))
         total = Total(shards)
-        findings_of_spans = CheckedRows(folder, template, max_tokens)
+        findings_of_spans = CheckedRows(folder, template, max_tokens, render_seconds)
 
         def report_progress(span_nbytes: int, rows: int) -> None:
             if on_progress:
@@ -134,17 +136,20 @@ class CheckedRows(msgspec.Struct, frozen=True):
         folder: Where the files go that speak of all rows.
         template: A chat template to render each row with; None for none.
         max_tokens: Find rows of more tokens.
+        render_seconds: How long the template may take for a row.
     """
 
     folder: str
     template: str | None
     max_tokens: int | None
+    render_seconds: float
 
     @no_garbage_collection()
     def make(self, span: Span, report_progress: ReportProgress | None = None) -> Checked:
         """Check the lines of a span."""
         checked = Checked()
-        check = _SpanCheck(checked, template_at(self.template) if self.template is not None else None, self.max_tokens)
+        renderer = renderer_at(self.template, self.render_seconds) if self.template is not None else None
+        check = _SpanCheck(checked, renderer, self.max_tokens)
         done = 0
         for one in span.ranges:
             check.begin(one.shard.index)
@@ -174,9 +179,9 @@ class CheckedRows(msgspec.Struct, frozen=True):
 class _SpanCheck:
     """Fills in what a span gives, line by line."""
 
-    def __init__(self, checked: Checked, template: ChatTemplate | None, max_tokens: int | None) -> None:
+    def __init__(self, checked: Checked, renderer: Renderer | None, max_tokens: int | None) -> None:
         self._checked = checked
-        self._template = template
+        self._renderer = renderer
         self._max_tokens = max_tokens
         self._hashes: list[tuple[int, int, int]] = []  # of each row: index of the file, line, hash
         self._lengths: dict[str, Counter[int]] = {name: Counter() for name in _LENGTHS}
@@ -204,13 +209,14 @@ class _SpanCheck:
             for shard_index, value in schemas_of(row):
                 keys = tuple(zip(value, map(type, value.values()), strict=True)) if type(value) is dict else ()
                 self._shapes[shard_index, type(value), keys] += 1
-            if self._template and not any(one.kind in UNRENDERABLE for one in found):
-                rendering, text = self._template.findings_of(row)
-                found += rendering
-                if text is not None and self._template.counts_tokens:
-                    tokens = self._template.tokens(text)
-                    if self._max_tokens is not None and tokens > self._max_tokens:
-                        found.append(Found("too_long", f"{tokens:,} tokens"))
+            if self._renderer and not any(one.kind in UNRENDERABLE for one in found):
+                rendering = self._renderer.render(line, finds=True)
+                found += rendering.findings
+                tokens = rendering.tokens or 0
+                if rendering.beyond:
+                    found.append(Found("template_stops", f"it {rendering.beyond}"))
+                if self._max_tokens is not None and tokens > self._max_tokens:
+                    found.append(Found("too_long", f"{tokens:,} tokens"))
         if row is not None and not any(one.kind == "not_a_row" for one in found):
             messages = row.get("messages")
             turns = len(messages) if isinstance(messages, list) else 2

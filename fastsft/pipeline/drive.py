@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -63,6 +64,7 @@ def run(
     jobs = jobs_for(options.jobs, nbytes=expanded_nbytes(shards), tasks=len(spans))
     workers = Workers(jobs, selects=selects, stall_seconds=options.stall_seconds)
     with contextlib.ExitStack() as at_last, contextlib.ExitStack() as stack:
+        stack.callback(_end_renderer)
         stack.callback(workers.end)
         stack.enter_context(outputs.locked(shards))
         earlier = [check_target(target, shards, arguments, index) for target in targets]
@@ -99,6 +101,11 @@ def run(
     report.notes += workers.losses[noted:]  # while what is left was removed
     report.notes += [f"{path} could not be removed; the next run does it" for path in outputs.left]
     return report
+
+
+def _end_renderer() -> None:
+    if "fastsft.checks.renderer" in sys.modules:
+        sys.modules["fastsft.checks.renderer"].end_renderer()
 
 
 def _writes_straight(workers: Workers, targets: Sequence[Target]) -> bool:
@@ -153,9 +160,9 @@ def _index_for(
 ) -> Index | None:
     """Find the index that the run chooses from, and what is wrong with what was asked before any work."""
     if options.template is not None:
-        from fastsft.checks.rendering import check_template
+        from fastsft.checks.renderer import check_template
 
-        check_template(options.template, counting=options.max_tokens is not None)
+        check_template(options.template, options.render_seconds, counting=options.max_tokens is not None)
     if options.judges_rows and index is not None:
         raise UsageError("an index does not know what --template and --trainable say of rows; leave one of them out")
     if not (options.may_compare or splits or index is not None):

@@ -24,7 +24,6 @@ from fastsft.rollouts.rollout import Rollout
 from fastsft.selection import gates
 
 _encoder = msgspec.json.Encoder()  # built once per process; cannot be pickled, so never passed around
-_any = msgspec.json.Decoder()
 
 _MOST_LINES = 10_000  # of a block
 
@@ -168,7 +167,7 @@ def row_maker(options: Options, *, judging: bool = True) -> RowMaker:
 
     def make_judged(rollout: Rollout) -> Row:
         row = make(rollout)
-        judge(_any.decode(_encoder.encode(row.body)))
+        judge(_encoder.encode(row.body))
         return row
 
     return make_judged

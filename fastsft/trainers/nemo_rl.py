@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 import yaml
 
-from fastsft.checks.rendering import check_template, template_at
+from fastsft.checks.renderer import check_template, renderer_at
 from fastsft.checks.report import CheckReport
 from fastsft.checks.rules import row_kind
 from fastsft.checks.run import check_rows
 from fastsft.errors import UsageError
 from fastsft.inputs.lines import lines_in
 from fastsft.inputs.shards import ByteRange, Shard, find_shards, is_same_file
+from fastsft.options import DEFAULT_RENDER_SECONDS
 from fastsft.report import Progress, Report
 from fastsft.storage.files import read_file
 from fastsft.storage.whole import written_whole
@@ -56,6 +57,7 @@ def write_config(
     *,
     checkout: str | os.PathLike[str] | None = None,
     template: str | None = None,
+    render_seconds: float = DEFAULT_RENDER_SECONDS,
     jobs: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Written:
@@ -68,6 +70,7 @@ def write_config(
         training: What is to be trained and how.
         checkout: A checkout of NeMo RL, whose base config the file extends.
         template: The tokenizer's folder, to count tokens exactly.
+        render_seconds: How long the template may take for a row.
         jobs: Worker processes that read the rows.
         on_progress: Called after each chunk of rows, of those to learn from, then of those for validation.
 
@@ -91,9 +94,17 @@ def write_config(
     if len(kinds) > 1:
         raise UsageError("some files hold conversations and others pairs of input and output; train on one of them")
     if template is not None:
-        check_template(template, counting=False)
+        check_template(template, render_seconds, counting=False)
     remarks: list[str] = []
-    look = partial(_checked, template=template, training=training, jobs=jobs, on_progress=on_progress, remarks=remarks)
+    look = partial(
+        _checked,
+        template=template,
+        render_seconds=render_seconds,
+        training=training,
+        jobs=jobs,
+        on_progress=on_progress,
+        remarks=remarks,
+    )
     checked = look(train_shards)
     if val_shards:
         look(val_shards, of="for validation ")
@@ -197,6 +208,7 @@ def _checked(
     shards: Sequence[Shard],
     *,
     template: str | None,
+    render_seconds: float,
     training: Training,
     jobs: int | None,
     on_progress: Callable[[Progress], None] | None,
@@ -210,9 +222,14 @@ def _checked(
     """
     paths = [shard.path for shard in shards]
     most = training.sequence_length - 1 if training.sequence_length and training.sequence_length > 1 else None
-    counts = template is not None and template_at(template).counts_tokens
+    counts = template is not None and renderer_at(template, render_seconds).counts_tokens
     checked = check_rows(
-        paths, template=template, max_tokens=most if counts else None, jobs=jobs, on_progress=on_progress
+        paths,
+        template=template,
+        max_tokens=most if counts else None,
+        render_seconds=render_seconds,
+        jobs=jobs,
+        on_progress=on_progress,
     )
     found = {one.kind: one for one in (*checked.findings, *checked.notes)}
     for kind in _STOPPING:
