@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fastsft.errors import UsageError
+from fastsft.errors import UsageError, failures_told
 from fastsft.execution.polars_after_fork import check_polars
 from fastsft.options import (
     DEFAULT_MAX_LINE_NBYTES,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastsft.statistics.distribution import Stats
 
 
+@failures_told()
 def convert(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     output: str | os.PathLike[str],
@@ -130,6 +131,7 @@ def convert(
     return run(_paths(inputs), output, options, splits=several, index=index, on_progress=on_progress)
 
 
+@failures_told()
 def index(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     output: str | os.PathLike[str],
@@ -178,6 +180,7 @@ def index(
     return write_index(_paths(inputs), output, options, on_progress=on_progress)
 
 
+@failures_told()
 def stats(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
@@ -214,6 +217,7 @@ def stats(
     return stats_of(_paths(inputs), options, on_progress=on_progress)
 
 
+@failures_told()
 def check(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
@@ -255,6 +259,7 @@ def check(
     )
 
 
+@failures_told()
 def verify(output: str | os.PathLike[str], *, jobs: int | None = None) -> Verification:
     """Check the files of an output, and of the splits of its run, against the reports beside them.
 

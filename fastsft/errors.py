@@ -127,3 +127,21 @@ def errors_naming(path: Path, outcome: str = "nothing was published") -> Iterato
         yield
     except OSError as error:
         raise FailedRun(f"cannot write {path}: {error.strerror}; {outcome}") from None
+
+
+@contextlib.contextmanager
+def failures_told() -> Iterator[None]:
+    """Turn what no input and no word of a command is to blame for into an error with a sentence."""
+    try:
+        yield
+    except MemoryError:
+        raise FailedRun(
+            "out of memory; nothing was published (fewer --jobs and a smaller --max-line need less)"
+        ) from None
+    except ImportError as error:
+        name = error.name or "a library"
+        raise FailedRun(f"cannot load {name}: {error}; install fastsft anew, in a fresh environment") from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # Polars' own, which no except clause can name without Polars
+            raise
+        raise FailedRun(f"Polars failed, please report this: {error}; nothing was published") from None

@@ -397,3 +397,35 @@ if __name__ == "__main__":
         told, complaint = parent.communicate(timeout=60)  # its pipes are closed when the last process has ended
 
     assert (told, complaint) == ("works late\n", "")
+
+
+FAILURES = {
+    "raise MemoryError": "out of memory; nothing was published (fewer --jobs and a smaller --max-line need less)",
+    "import no_such_library": "cannot load no_such_library: No module named 'no_such_library'; install fastsft anew, "
+    "in a fresh environment",
+    "raise panic": "Polars failed, please report this: called `Option::unwrap()`; nothing was published",
+}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("where", ["make", "row"])
+def test_what_no_input_is_to_blame_for_fails_the_run_in_a_sentence(tmp_path, jobs, failure, where):
+    script = f"""
+{SMALL_SPANS}
+import sys, fastsft
+from fastsft.pipeline import judging, one_pass
+panic = type("PanicException", (BaseException,), {{}})("called `Option::unwrap()`")  # as pyo3 makes it
+def fails(*_, **__):
+    {failure}
+if {where!r} == "make":
+    one_pass.Rows.make = fails
+else:
+    one_pass.row_maker = lambda options: fails
+try:
+    fastsft.convert(*sys.argv[1:], jobs={jobs})
+except fastsft.FailedRun as failed:
+    print(failed)
+"""
+    assert in_a_new_process(script, rollouts_in(tmp_path), tmp_path / "rows/train.jsonl") == FAILURES[failure]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl"]

@@ -10,7 +10,7 @@ import threading
 from types import FrameType
 from typing import NoReturn
 
-from fastsft.errors import FailedRun, FastsftError, Stopped
+from fastsft.errors import FailedRun, FastsftError, Stopped, failures_told
 from fastsft.escape import escaped
 from fastsft.execution.memory import keep_freed_memory
 from fastsft.execution.signals import ASKING_TO_STOP
@@ -30,9 +30,10 @@ def main() -> NoReturn:
             signal.signal(number, _stop)
     sys.unraisablehook = _stop_again
     try:
-        from fastsft.cli.app import run
+        with failures_told():
+            from fastsft.cli.app import run
 
-        code = run()
+            code = run()
     except FastsftError as error:
         code = error.exit_code
         if isinstance(error, FailedRun) and error.report is not None and sys.stderr:

@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeAlias
 
-from fastsft.errors import FailedRun
+from fastsft.errors import FailedRun, failures_told
 from fastsft.execution.signals import signals_blocked
 
 _Begin: TypeAlias = Callable[[int], None]
@@ -203,7 +203,8 @@ def _serve(pipe: Connection, parents: list[Connection], begin: _Begin, parent: i
         except (EOFError, OSError):
             os._exit(0)
         try:
-            result = pickle.dumps((True, task(*arguments)))
+            with failures_told():
+                result = pickle.dumps((True, task(*arguments)))
         except Exception as error:
             result = _pickled(error)
         pipe.send_bytes(result)

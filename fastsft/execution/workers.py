@@ -23,7 +23,7 @@ from concurrent.futures import BrokenExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from fastsft.errors import KeepsReceipts
+from fastsft.errors import KeepsReceipts, failures_told
 from fastsft.execution.forked import TASKS_AHEAD, ForkedPool, LostWorker, forked_pool, start_pool
 from fastsft.execution.memory import keep_freed_memory
 from fastsft.execution.signals import ASKING_TO_STOP
@@ -202,7 +202,8 @@ def _closed(results: Generator[R, None, None]) -> Iterator[Generator[R, None, No
 
 def _in_worker(_: str, work: Callable[[int, T], R], index: int, item: T, parent: int) -> R:
     _init_worker(parent)
-    return work(index, item)
+    with failures_told():
+        return work(index, item)
 
 
 _is_initialized = False
