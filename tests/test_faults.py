@@ -5,12 +5,16 @@ A few of them, of three plans; `tox -e faults` takes more, of all plans, and eve
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 
 import pytest
+from builders import lines, rollout, said, user
 from conftest import PROJECT
+
+import fastsft
 
 LISTED = """
 import sys
@@ -78,3 +82,13 @@ def test_everything_is_on_the_disk_before_the_record_and_the_record_before_any_n
     assert names[-1].endswith("train.report.json")
     last = operations.index(names[-1])
     assert operations.index("fsync /out", last) < operations.index("unlink STAGING/publish.json", last)
+
+
+def test_the_names_of_folders_that_are_made_for_an_output_are_on_the_disk(tmp_path, monkeypatch):
+    (tmp_path / "in.jsonl").write_bytes(lines(rollout(user("?"), said("4"))))
+    flushed: list[str] = []
+    monkeypatch.setattr("fastsft.outputs.lock.flush", lambda path: flushed.append(os.path.relpath(path, tmp_path)))
+
+    fastsft.convert(tmp_path / "in.jsonl", tmp_path / "a/b/rows.jsonl")
+
+    assert sorted(flushed) == [".", "a"]

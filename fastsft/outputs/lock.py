@@ -12,7 +12,7 @@ from fastsft.errors import UsageError, errors_naming
 from fastsft.inputs.shards import Shard, is_same_file
 from fastsft.outputs.staging import holder_in
 from fastsft.outputs.target import Target
-from fastsft.storage.files import discard
+from fastsft.storage.files import discard, flush
 
 
 class Lock:
@@ -44,6 +44,8 @@ class Lock:
             self._made = [one for one in (folder, *folder.parents) if not one.exists()]
             try:
                 folder.mkdir(parents=True, exist_ok=True)
+                for made in self._made:
+                    flush(made.parent)
             except (NotADirectoryError, FileExistsError):
                 raise UsageError(f"cannot write to {folder}: Not a directory") from None
             self._file, self.is_locked = _locked(path, folder / self.target.stem, self.target.staging)
