@@ -173,6 +173,10 @@ def test_a_planted_fault_is_found_and_stands_alone(tmp_path, value, kind):
                 ({"id": 1, "ID": 2}, "case_keys"),
             )
         ),
+        *(
+            (row(ASKED, ANSWERED, tools=[{"name": "add", "description": "", "parameters": {"a": [value]}}]), kind)
+            for value, kind in (({"maximum": 1 << 127}, "long_integer"), ({"id": {}, "ID": {}}, "case_keys"))
+        ),
     ],
 )
 def test_what_matters_to_some_is_a_note_and_no_fault(tmp_path, value, kind):

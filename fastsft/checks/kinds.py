@@ -170,15 +170,15 @@ KINDS = {
         is_note=True,
     ),
     "long_integer": Kind(
-        "an integer of 39 digits or more among arguments; Polars stops at it",
-        "convert with --format chat --arguments string, which readers do not look into",
-        "--format chat --arguments string",
+        "an integer of 39 digits or more in arguments or tools; Polars stops at it",
+        "convert with --format chat --arguments string --tools string, which readers do not look into",
+        "--format chat --arguments string --tools string",
         is_note=True,
     ),
     "case_keys": Kind(
-        "keys of one object among arguments differ in case alone; DuckDB stops at them",
-        "convert with --format chat --arguments string, which readers do not look into",
-        "--format chat --arguments string",
+        "keys of one object in arguments or tools differ in case alone; DuckDB stops at them",
+        "convert with --format chat --arguments string --tools string, which readers do not look into",
+        "--format chat --arguments string --tools string",
         is_note=True,
     ),
     "string_tools": Kind(

@@ -7,6 +7,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -187,6 +188,8 @@ def _of_calls(messages: list[dict[str, Any]], roles: list[Any], tools: Any) -> I
             yield Found("bad_tool", "tools are not a list of objects with names")
         elif isinstance(tools, str):
             yield Found("string_tools", "tools")
+        else:
+            yield from _of_tools(_encode(tools))
     waiting: dict[int | str, None] = {}  # the calls that have no result yet, by id, or by number where they have none
     calls_made = 0
     for index, message in enumerate(messages):
@@ -228,7 +231,7 @@ def _of_call(index: int, call: Any, declared: set[str] | None) -> Iterator[Found
         yield Found("string_arguments", f"message {index}")
         arguments = _decoded(arguments)
     elif isinstance(arguments, dict):
-        yield from _of_values(index, arguments)
+        yield from _of_values(f"message {index}", arguments)
     if not isinstance(arguments, dict):
         yield Found("bad_arguments", f"message {index}: {_shown(called.get('arguments'))}")
 
@@ -237,18 +240,32 @@ _IN_SMALL_LETTERS = str.maketrans(string.ascii_uppercase, string.ascii_lowercase
 _MOST_INTEGER = 1 << 127  # the first that Polars 2.1 takes for no number
 
 
-def _of_values(index: int, arguments: dict[str, Any]) -> Iterator[Found]:
+def _of_tools(encoded: bytes) -> list[Found]:
+    return (
+        _remembered(encoded) if len(encoded) <= _REMEMBERED_NBYTES else list(_of_values("tools", _any.decode(encoded)))
+    )
+
+
+_REMEMBERED_NBYTES = 64 * 1024
+
+
+@lru_cache(maxsize=64)  # the rows of one environment have the same tools
+def _remembered(encoded: bytes) -> list[Found]:
+    return list(_of_values("tools", _any.decode(encoded)))
+
+
+def _of_values(where: str, holder: Any) -> Iterator[Found]:
     """Find values that are JSON, and stop readers that give columns types."""
-    values: list[Any] = [arguments]
+    values: list[Any] = [holder]
     for value in values:
         if type(value) is dict:
             if len(value) > 1 and len({key.translate(_IN_SMALL_LETTERS) for key in value}) < len(value):
-                yield Found("case_keys", f"message {index}: {_shown(sorted(value))}")
+                yield Found("case_keys", f"{where}: {_shown(sorted(value))}")
             values.extend(value.values())
         elif type(value) is list:
             values.extend(value)
         elif type(value) is int and not -_MOST_INTEGER <= value < _MOST_INTEGER:
-            yield Found("long_integer", f"message {index}: {_shown(value)}")
+            yield Found("long_integer", f"{where}: {_shown(value)}")
 
 
 def _names_of(tools: Any) -> set[str] | None:
