@@ -474,8 +474,9 @@ def test_a_template_that_tries_to_get_out_is_stopped(tmp_path):
         assert faults == {"template_stops": 1}
 
 
-def children() -> str:
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+def children() -> set[str]:
+    """Processes that this one has started; joblib's workers stay for a while."""
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
 LOOPS = "{% for _ in range(99999) %}{% for _ in range(99999) %}{% endfor %}{% endfor %}"
@@ -494,20 +495,23 @@ def test_a_template_that_does_not_end_or_grows_without_end_is_stopped(tmp_path, 
     other = row(turn("user", "go"), ANSWERED)
     (tmp_path / "rows.jsonl").write_bytes(lines(other, row(ASKED, ANSWERED), other))
 
+    before = children()
     report = fastsft.check(tmp_path / "rows.jsonl", template=tmp_path / "beyond.jinja", render_seconds=1)
 
     stops = [(one.rows, one.examples[0].detail) for one in report.findings if one.kind == "template_stops"]
     assert (report.rows, stops) == (3, [(2, beyond)])
-    assert not children()
+    assert children() <= before
 
 
 def test_a_template_that_does_not_even_begin_is_refused(tmp_path):
     (tmp_path / "folded.jinja").write_text("{{ 9 ** (9 ** 9) }}")  # which is worked out while it is compiled
     (tmp_path / "rows.jsonl").write_bytes(line(row(ASKED, ANSWERED)))
 
+    before = children()
+
     with pytest.raises(fastsft.UsageError, match=r"folded.jinja cannot be read: it takes more than 1 s \(--render-s"):
         fastsft.check(tmp_path / "rows.jsonl", template=tmp_path / "folded.jinja", render_seconds=1)
-    assert not children()
+    assert children() <= before
 
 
 def test_no_fate_follows_from_a_template_beyond_its_limits(tmp_path, tokenizer):
