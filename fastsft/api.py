@@ -12,6 +12,7 @@ from fastsft.options import (
     DEFAULT_MAX_LINE_NBYTES,
     DEFAULT_MAX_REFUSED_RECORDED,
     DEFAULT_RENDER_SECONDS,
+    DEFAULT_RETRIES,
     DEFAULT_STALL_SECONDS,
     Split,
     options_of,
@@ -64,6 +65,9 @@ def convert(
     fresh: bool = False,
     verify_inputs: bool = False,
     jobs: int | None = None,
+    backend: str | None = None,
+    address: str | None = None,
+    retries: int = DEFAULT_RETRIES,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     render_seconds: float = DEFAULT_RENDER_SECONDS,
     on_progress: Callable[[Progress], None] | None = None,
@@ -112,7 +116,10 @@ def convert(
         verify_inputs: Hash the inputs, so that a run goes on only from spans whose bytes are the same; without it, size
             and time of change decide.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
-        stall_seconds: A worker that does one span for longer is taken for lost, and another does it, once.
+        backend: `loky`, `ray` or `dask`; None for processes of this machine, or what `joblib.parallel_config` chose.
+        address: Of the cluster; None for the one that the backend finds, or starts here.
+        retries: How often a span is done once more, whose worker was lost.
+        stall_seconds: A worker that does one span for longer is taken for lost.
         render_seconds: How long the template may take for a row, in a process of its own; then the run fails.
         on_progress: Called in this process after each span of input.
 
@@ -145,6 +152,9 @@ def index(
     trainer: str | None = None,
     max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
     jobs: int | None = None,
+    backend: str | None = None,
+    address: str | None = None,
+    retries: int = DEFAULT_RETRIES,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
@@ -162,7 +172,10 @@ def index(
         trainer: As in `convert`.
         max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
-        stall_seconds: A worker that does one span for longer is taken for lost, and another does it, once.
+        backend: `loky`, `ray` or `dask`; None for processes of this machine, or what `joblib.parallel_config` chose.
+        address: Of the cluster; None for the one that the backend finds, or starts here.
+        retries: How often a span is done once more, whose worker was lost.
+        stall_seconds: A worker that does one span for longer is taken for lost.
         on_progress: Called in this process after each span of input.
 
     Returns:
@@ -188,6 +201,9 @@ def stats(
     allow: str | Iterable[str] = (),
     max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
     jobs: int | None = None,
+    backend: str | None = None,
+    address: str | None = None,
+    retries: int = DEFAULT_RETRIES,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Stats:
@@ -199,7 +215,10 @@ def stats(
         allow: Gates to lift, as in `convert`.
         max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
-        stall_seconds: A worker that does one span for longer is taken for lost, and another does it, once.
+        backend: `loky`, `ray` or `dask`; None for processes of this machine, or what `joblib.parallel_config` chose.
+        address: Of the cluster; None for the one that the backend finds, or starts here.
+        retries: How often a span is done once more, whose worker was lost.
+        stall_seconds: A worker that does one span for longer is taken for lost.
         on_progress: Called in this process after each span of input.
 
     Returns:
@@ -224,6 +243,10 @@ def check(
     template: str | os.PathLike[str] | None = None,
     max_tokens: int | None = None,
     jobs: int | None = None,
+    backend: str | None = None,
+    address: str | None = None,
+    retries: int = DEFAULT_RETRIES,
+    stall_seconds: float = DEFAULT_STALL_SECONDS,
     render_seconds: float = DEFAULT_RENDER_SECONDS,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> CheckReport:
@@ -234,6 +257,10 @@ def check(
         template: A chat template to render each row with: a `.jinja` file, or the folder of a tokenizer.
         max_tokens: Find rows of more tokens, by the tokenizer in `template`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
+        backend: As in `convert`.
+        address: As in `convert`.
+        retries: As in `convert`.
+        stall_seconds: As in `convert`.
         render_seconds: How long the template may take for a row.
         on_progress: Called in this process after each span of input.
 
@@ -245,6 +272,15 @@ def check(
         UsageError: The arguments are wrong; nothing was read.
         FailedRun: A file could not be read to its end.
     """
+    placement = options_of(
+        {
+            "jobs": jobs,
+            "backend": backend,
+            "address": address,
+            "retries": retries,
+            "stall_seconds": stall_seconds,
+        }
+    ).placement
     check_polars()
     from fastsft.checks.run import check_rows
 
@@ -254,7 +290,7 @@ def check(
         template=path,
         max_tokens=max_tokens,
         render_seconds=render_seconds,
-        jobs=jobs,
+        placement=placement,
         on_progress=on_progress,
     )
 

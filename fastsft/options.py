@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_type_hints
 import msgspec
 
 from fastsft.errors import UsageError
+from fastsft.execution.placement import Placement
 from fastsft.formats import CHOICES, FORMATS, TRAINERS
 from fastsft.formats.row import Layout
 from fastsft.quantities import nbytes_of, pass_rate_of, refused_limit_of, sample_of, words_of
@@ -25,6 +26,7 @@ DEFAULT_SHARD_NBYTES = 1_000_000_000
 DEFAULT_MAX_LINE_NBYTES = 256_000_000
 DEFAULT_STALL_SECONDS = 600.0
 DEFAULT_RENDER_SECONDS = 10.0
+DEFAULT_RETRIES = 2
 DEFAULT_MAX_REFUSED_RECORDED = 1_000_000  # 0.2 GB
 INDEX_NAME = "fastsft.index.parquet"  # where an index is found by itself, beside the first shard
 
@@ -348,6 +350,40 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             changes_bytes=False,
         ),
     ] = None
+    backend: Annotated[
+        str | None,
+        Setting(
+            help="Do the work on joblib's own processes, or on a Ray or a Dask cluster.",
+            more="Needs `pip install 'fastsft[ray]'` or `'fastsft[dask]'`; [more](#on-a-cluster).",
+            metavar="loky|ray|dask",
+            unset="processes of this machine",
+            choices=("loky", "ray", "dask"),
+            commands=(*_ALL, "check"),
+            changes_bytes=False,
+        ),
+    ] = None
+    address: Annotated[
+        str | None,
+        Setting(
+            help="Join the cluster at ADDRESS.",
+            metavar="ADDRESS",
+            unset="the one that the backend finds, or one of this machine",
+            commands=(*_ALL, "check"),
+            changes_bytes=False,
+        ),
+    ] = None
+    retries: Annotated[
+        int,
+        Setting(
+            help="Do a span up to N times more whose worker was lost.",
+            more="Then the run fails, and names it.",
+            metavar="N",
+            noun="number of retries",
+            least=0,
+            commands=(*_ALL, "check"),
+            changes_bytes=False,
+        ),
+    ] = DEFAULT_RETRIES
     stall_seconds: Annotated[
         float,
         Setting(
@@ -357,7 +393,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             unset="600",
             noun="time for a span",
             least=1,
-            commands=_ALL,
+            commands=(*_ALL, "check"),
             changes_bytes=False,
         ),
     ] = DEFAULT_STALL_SECONDS
@@ -406,6 +442,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             sample_of(self.sample)
         if self.max_refused is not None:
             refused_limit_of(self.max_refused)
+        if self.address is not None and self.backend not in ("ray", "dask"):
+            raise UsageError("--address is of a cluster: name its kind, --backend ray or dask")
         if self.shards is not None and self.shard_nbytes is not None:
             raise UsageError("shards are cut by count or by size, not by both")
         if not _NAME.fullmatch(self.name):
@@ -426,6 +464,17 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """What is chosen about the layout."""
         return Layout(
             self.arguments or "object", self.reasoning or "field", self.loss, self.tools or "list", self.trainer
+        )
+
+    @property
+    def placement(self) -> Placement:
+        """Where spans are done."""
+        return Placement(
+            jobs=self.jobs,
+            backend=self.backend,
+            address=self.address,
+            stall_seconds=self.stall_seconds,
+            retries=self.retries,
         )
 
     @property

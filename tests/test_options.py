@@ -164,6 +164,9 @@ WORDS = {
     "jobs": ("1", 1),
     "stall_seconds": ("9.5", 9.5),
     "render_seconds": ("8.5", 8.5),
+    "backend": ("dask", "dask"),
+    "address": ("tcp://a:1", "tcp://a:1"),
+    "retries": ("5", 5),
 }
 EXCLUSIVE = ("shards", "shard_nbytes")
 

@@ -584,7 +584,7 @@ def test_workers_end_with_a_parent_that_was_killed(large, ten, tmp_path, workers
 
 @pytest.mark.parametrize("workers", ["forked", "loky"])
 def test_a_killed_worker_fails_the_run_and_is_named(large, tmp_path, workers):
-    command = command_of(large, tmp_path, workers)
+    command = [*command_of(large, tmp_path, workers), "--retries", "0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as run:

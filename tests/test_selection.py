@@ -199,6 +199,9 @@ CHOSEN = {
     "verify_inputs": True,
     "stall_seconds": 9.0,
     "render_seconds": 9.0,
+    "backend": "ray",
+    "address": "head:6379",
+    "retries": 3,
 }
 
 
@@ -207,8 +210,9 @@ def test_gates_suffice_where_no_other_criterion_judges_a_line_by_itself():
     by_gates = {*GATES, "no_reward", "below_threshold", "above_max"}
     for several in (
         [],
-        *([name] for name in CHOSEN if name != "template"),
+        *([name] for name in CHOSEN if name not in ("template", "address")),
         ["max_tokens", "template"],
+        ["backend", "address"],
         ["max_tokens", "where", "template"],
     ):
         options = Options(**{name: CHOSEN[name] for name in several})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -143,7 +144,7 @@ def test_forked_workers_give_results_in_the_order_of_the_tasks():
 from fastsft.execution import workers
 def product(index, item):
     return index * item
-with workers.Workers(3) as three:
+with workers.Workers(workers.Placement(jobs=3), nbytes=0, tasks=99) as three:
     print([list(three.in_order(product, range(50))) for _ in range(2)])
 """
     assert in_a_new_process(script) == str([[index * index for index in range(50)]] * 2)
@@ -155,7 +156,7 @@ from fastsft.execution import workers
 def threads(index, item):
     import polars
     return polars.thread_pool_size()
-with workers.Workers(2) as two:
+with workers.Workers(workers.Placement(jobs=2), nbytes=0, tasks=99) as two:
     print(list(two.in_order(threads, range(4))))
 """
     assert in_a_new_process(script) == "[1, 1, 1, 1]"
@@ -168,10 +169,10 @@ from fastsft.execution import workers
 def pid_and_threads():
     import polars
     return os.getpid(), polars.thread_pool_size()
-with workers.Workers(2, selects=True) as two:
+with workers.Workers(workers.Placement(jobs=2), nbytes=0, tasks=99, selects=True) as two:
     pid, threads = two.run_alone(pid_and_threads)
     print(pid != os.getpid(), threads == len(os.sched_getaffinity(0)), "polars" in sys.modules)
-with workers.Workers(1, selects=True) as one:
+with workers.Workers(workers.Placement(jobs=1), nbytes=0, tasks=99, selects=True) as one:
     print(one.run_alone(os.getpid) == os.getpid())
 """
     assert in_a_new_process(script) == "True True False\nTrue"
@@ -190,7 +191,7 @@ def refused():
     return fork()
 os.fork = refused
 try:
-    workers.Workers(2, selects=True)
+    workers.Workers(workers.Placement(jobs=2), nbytes=0, tasks=99, selects=True)
 except FailedRun as failed:
     print(str(failed)[:29], multiprocessing.active_children())
 """
@@ -203,7 +204,7 @@ import multiprocessing, os
 from fastsft.errors import KeepsReceipts
 from fastsft.execution import workers
 try:
-    with workers.Workers(2, selects=True) as two:
+    with workers.Workers(workers.Placement(jobs=2), nbytes=0, tasks=99, selects=True) as two:
         two.run_alone(os.abort)
 except KeepsReceipts as error:
     print(str(error)[:27], multiprocessing.active_children())
@@ -221,7 +222,7 @@ def fails(index, item):
     if index > 5:
         signal.pause()  # what it has begun, nobody waits for
 try:
-    with workers.Workers(2) as two:
+    with workers.Workers(workers.Placement(jobs=2), nbytes=0, tasks=99) as two:
         list(two.in_order(fails, range(50)))
 except ValueError as error:
     print(repr(error), multiprocessing.active_children())
@@ -235,7 +236,7 @@ def test_long_tasks_and_long_results_keep_nobody_waiting():
 from fastsft.execution import workers
 def twice(index, item):
     return item + item
-with workers.Workers(2) as two:
+with workers.Workers(workers.Placement(jobs=2), nbytes=0, tasks=99) as two:
     items = [bytes([index]) * 1_000_000 for index in range(40)]
     print(list(two.in_order(twice, items)) == [item + item for item in items])
 """
@@ -250,7 +251,7 @@ def fails(index, item):
     error.file = open("/dev/null")
     raise error
 try:
-    with workers.Workers(2) as two:
+    with workers.Workers(workers.Placement(jobs=2), nbytes=0, tasks=99) as two:
         list(two.in_order(fails, range(9)))
 except RuntimeError as error:
     print(error)
@@ -272,7 +273,7 @@ def dies(index, item):
         Connection._send = half
     return bytes(100_000)
 try:
-    with workers.Workers(2) as two:
+    with workers.Workers(workers.Placement(jobs=2), nbytes=0, tasks=99) as two:
         list(two.in_order(dies, range(50)))
 except FailedRun as error:
     print(str(error)[:27], multiprocessing.active_children(), threading.active_count())
@@ -297,12 +298,44 @@ def work(index, item):
         open(sys.argv[1], "x").close()
         {deed}
     return index * item
-with workers.Workers(3, stall_seconds=1) as three:
+with workers.Workers(workers.Placement(jobs=3, stall_seconds=1), nbytes=0, tasks=99) as three:
     print(list(three.in_order(work, range(50), what="span")) == [index * index for index in range(50)])
     print(three.losses, len(multiprocessing.active_children()))
 """
     losses = [f"a worker process {told}; it was at span {at}, which another did"]
     assert in_a_new_process(script, tmp_path / "done") == f"True\n{losses} 2"
+
+
+LOKY = """
+import os, signal, sys, joblib
+from fastsft import FailedRun
+from fastsft.execution import workers
+def work(index, item):
+    if index == 7 and (len(sys.argv) < 2 or not os.path.exists(item)):
+        open(item, "x").close() if item else None
+        os.kill(os.getpid(), signal.SIGDEED)
+    return index
+placement = workers.Placement(jobs=2, backend="loky", stall_seconds=2)
+with workers.Workers(placement, nbytes=0, tasks=99) as two:
+    try:
+        print(list(two.in_order(work, [sys.argv[1] if sys.argv[1:] else ""] * 20, what="span")) == list(range(20)))
+    except FailedRun as failed:
+        print(str(failed).split("; ")[:2])
+    print(two.losses)
+"""
+OF_LOKY = {
+    "KILL": "a worker process was killed, perhaps for lack of memory (fewer --jobs need less)",
+    "STOP": "a worker process took more than 2 s (--stall-seconds)",
+}
+
+
+@pytest.mark.parametrize("deed", OF_LOKY)
+def test_what_a_lost_worker_of_joblibs_had_to_do_is_done_once_more(tmp_path, deed):
+    done, losses = in_a_new_process(LOKY.replace("DEED", deed), tmp_path / "done").splitlines()
+
+    assert done == "True"
+    lost = re.escape(f"['{OF_LOKY[deed]}; it was at span ")
+    assert re.fullmatch(rf"{lost}[1-7] or behind it, and what was not done was done once more'\]", losses)
 
 
 @pytest.mark.parametrize("deed", ["KILL", "STOP"])
@@ -316,12 +349,12 @@ def work(index, item):
         os.kill(os.getpid(), signal.SIG{deed})
     return index
 try:
-    with workers.Workers(4, stall_seconds=1) as four:
+    with workers.Workers(workers.Placement(jobs=4, stall_seconds=1), nbytes=0, tasks=99) as four:
         list(four.in_order(work, range(50), what="span"))
 except FailedRun as failed:
     print(str(failed).split("; ")[1], multiprocessing.active_children())
 """
-    assert in_a_new_process(script) == "it was at span 7, which 2 processes did not finish []"
+    assert in_a_new_process(script) == "it was at span 7, which 2 processes did not finish (--retries) []"
 
 
 def test_a_run_goes_on_where_a_worker_is_killed_and_says_so(tmp_path):
@@ -360,7 +393,7 @@ def interrupts(index, parent):
     os.kill(parent, signal.SIGINT)
     signal.pause()
 try:
-    with workers.Workers(2) as two:
+    with workers.Workers(workers.Placement(jobs=2), nbytes=0, tasks=99) as two:
         import joblib, polars
         list(two.in_order(interrupts, [os.getpid()]))
 except KeyboardInterrupt:
@@ -377,14 +410,14 @@ def test_a_worker_whose_parent_was_killed_before_its_first_task_ends(tmp_path):
 import multiprocessing, os, signal, threading
 from fastsft.execution.workers import _in_worker
 
-def wait(index, item):
+def wait():
     threading.Event().wait()
 
 def work_late(parent):
     while os.getppid() == parent:
         os.sched_yield()
     print("works late", flush=True)
-    _in_worker("it", wait, 0, None, parent)
+    _in_worker(parent, wait)
 
 if __name__ == "__main__":
     multiprocessing.get_context("spawn").Process(target=work_late, args=(os.getpid(),)).start()

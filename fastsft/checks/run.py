@@ -22,15 +22,16 @@ from fastsft.checks.rules import UNRENDERABLE, Found, findings_of, is_pair, row_
 from fastsft.checks.total import Total
 from fastsft.errors import DamagedShard, FailedRun, UsageError
 from fastsft.execution.memory import no_garbage_collection
+from fastsft.execution.placement import LOCAL, Placement
 from fastsft.execution.spans import ReportProgress, make_all
-from fastsft.execution.workers import Workers, jobs_for
+from fastsft.execution.workers import Workers
 from fastsft.inputs.encoding import escape_line_separators, is_utf8
 from fastsft.inputs.lines import BOM, line_starts, lines_in
 from fastsft.inputs.shards import Span, expanded_nbytes, find_shards, printable, spans_of
 from fastsft.options import DEFAULT_MAX_LINE_NBYTES, DEFAULT_RENDER_SECONDS
 from fastsft.outputs.publication import check_nothing_is_pending
 from fastsft.report import Progress
-from fastsft.storage.files import scratch_folder
+from fastsft.storage.files import nonce_in, scratch_folder
 
 if TYPE_CHECKING:
     from fastsft.checks.parts import Duplicates, Lengths
@@ -48,7 +49,7 @@ def check_rows(
     template: str | None = None,
     max_tokens: int | None = None,
     render_seconds: float = DEFAULT_RENDER_SECONDS,
-    jobs: int | None = None,
+    placement: Placement = LOCAL,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> CheckReport:
     """Check files of rows, and tell what would keep them from training.
@@ -69,8 +70,9 @@ def check_rows(
     nbytes, done = sum(shard.nbytes for shard in shards), 0
     with contextlib.ExitStack() as stack:
         stack.callback(end_renderer)
-        workers = stack.enter_context(Workers(jobs_for(jobs, nbytes=expanded_nbytes(shards), tasks=len(spans))))
+        workers = stack.enter_context(Workers(placement, nbytes=expanded_nbytes(shards), tasks=len(spans)))
         folder = str(stack.enter_context(scratch_folder()))
+        workers.check(nonce_in(folder), [shards[0].location])
         total = Total(shards)
         findings_of_spans = CheckedRows(folder, template, max_tokens, render_seconds)
 

@@ -35,7 +35,6 @@ _SENT_AHEAD_NBYTES = 16 * 1024
 # imports joblib, for 0.1 to 0.2 s, nobody sends any. 1 GB of the real mix, two jobs: 1.07 times as fast (9 pairs) as
 # with two tasks, with the change before.
 TASKS_AHEAD = 8
-_MOST_TRIES = 2  # of a task whose process was lost
 
 
 class LostWorker(BrokenExecutor):
@@ -71,17 +70,18 @@ class ForkedPool:
     """So many processes, forked now, from the one thread that there is. `end` must follow.
 
     A process that is gone, or does one task for longer than `stall_seconds`, is lost: what it was sent is done by the
-    others, once more each.
+    others, once more each; a task that it was at up to `retries` times.
 
     Attributes:
         jobs: How many there were.
         losses: Which processes were lost, as sentences.
     """
 
-    def __init__(self, jobs: int, begin: _Begin, stall_seconds: float | None = None) -> None:
+    def __init__(self, jobs: int, begin: _Begin, *, stall_seconds: float | None = None, retries: int = 1) -> None:
         self.jobs = jobs
         self.losses: list[str] = []
         self._stall_seconds = stall_seconds
+        self._most_tries = 1 + retries
         self._tasks: deque[_Task] = deque()  # that no process has been sent
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
@@ -159,8 +159,8 @@ class ForkedPool:
         problem = f"a worker process {what}; it was at {at_hand}"
         if worker.awaited:
             worker.awaited[0].losses += 1
-            if worker.awaited[0].losses >= _MOST_TRIES:
-                raise LostWorker(f"{problem}, which {_MOST_TRIES} processes did not finish")
+            if worker.awaited[0].losses >= self._most_tries:
+                raise LostWorker(f"{problem}, which {self._most_tries} processes did not finish (--retries)")
         if not self._workers:
             raise LostWorker(problem)
         self.losses.append(f"{problem}, which another did")
@@ -202,39 +202,29 @@ def _serve(pipe: Connection, parents: list[Connection], begin: _Begin, parent: i
             task, arguments = pickle.loads(pipe.recv_bytes())
         except (EOFError, OSError):
             os._exit(0)
-        try:
-            with failures_told():
-                result = pickle.dumps((True, task(*arguments)))
-        except Exception as error:
-            result = _pickled(error)
-        pipe.send_bytes(result)
+        pipe.send_bytes(result_of(task, arguments))
 
 
-def _pickled(error: Exception) -> bytes:
-    """Encode an error; one that cannot be pickled is told in words."""
+def result_of(task: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
+    """Do a task, and return whether it succeeded and its result or error, pickled; what cannot be, is told in words."""
     try:
-        return pickle.dumps((False, error))
-    except Exception:
-        return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
+        with failures_told():
+            return pickle.dumps((True, task(*arguments)))
+    except Exception as error:
+        try:
+            return pickle.dumps((False, error))
+        except Exception:
+            return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
 
 
-def forked_pool(jobs: int, begin: _Begin, stall_seconds: float | None) -> ForkedPool | None:
-    """Fork so many processes; return None for one, or where none may be forked.
-
-    Raises:
-        FailedRun: The system would not start them.
-    """
-    return start_pool(jobs, begin, stall_seconds) if jobs > 1 and may_fork() else None
-
-
-def start_pool(jobs: int, begin: _Begin, stall_seconds: float | None = None) -> ForkedPool:
+def start_pool(jobs: int, begin: _Begin, *, stall_seconds: float | None = None, retries: int = 1) -> ForkedPool:
     """Fork so many processes, where that is known to be safe.
 
     Raises:
         FailedRun: The system would not start them.
     """
     try:
-        return ForkedPool(jobs, begin, stall_seconds)
+        return ForkedPool(jobs, begin, stall_seconds=stall_seconds, retries=retries)
     except OSError as error:
         problem = f"cannot start {jobs} worker processes: {error.strerror or error}"
         raise FailedRun(f"{problem} (fewer --jobs need less); nothing was published") from None

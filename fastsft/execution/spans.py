@@ -34,7 +34,7 @@ def make_all(
     product: Product[S, R], spans: Sequence[S], workers: Workers, report_progress: ReportProgress
 ) -> Iterator[R]:
     """Make a product of each span, in order; within a span, progress is reported where one process works alone."""
-    alone = report_progress if workers.jobs == 1 else None
+    alone = report_progress if workers.is_alone else None
     return workers.in_order(partial(_make, product=product, report_progress=alone), spans, what="span")
 
 

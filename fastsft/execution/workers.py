@@ -18,15 +18,21 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from functools import partial
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastsft.errors import KeepsReceipts, failures_told
-from fastsft.execution.forked import TASKS_AHEAD, ForkedPool, LostWorker, forked_pool, start_pool
+from fastsft.execution.forked import TASKS_AHEAD, ForkedPool, LostWorker, may_fork, start_pool
 from fastsft.execution.memory import keep_freed_memory
+from fastsft.execution.placement import Placement
 from fastsft.execution.signals import ASKING_TO_STOP
+
+if TYPE_CHECKING:
+    from fastsft.execution.engines import Engine, EnginePool
+    from fastsft.execution.pool_backend import Pool
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,6 +41,7 @@ R = TypeVar("R")
 WORKERS_PAY_FROM_NBYTES = 96 * 1024 * 1024
 _WAVE_TASKS_PER_JOB = 16
 _CGROUP_LIMIT = "/sys/fs/cgroup/cpu.max"
+_NO_STALL_SECONDS = 7 * 86400.0
 _SECONDS_BETWEEN_LOOKS = 0.5  # at whether the parent still lives
 
 
@@ -60,24 +67,40 @@ def jobs_for(asked: int | None, *, nbytes: int, tasks: int) -> int:
 
 
 class Workers:
-    """So many worker processes, for as many rounds of tasks as a run has. Use it in a `with` block.
+    """Workers for as many rounds of tasks as a run has. Use it in a `with` block.
 
-    With `selects`, there is one more where they are forked, for `run_alone`. A forked one that does one task for
-    longer than `stall_seconds` is lost, as is one that is killed; others do what it was sent.
+    They are those of a cluster where the placement names one, else processes: as many as pay for so many bytes of
+    input, decompressed, in so many tasks. With `selects`, there is one more where they are forked, for `run_alone`.
     """
 
-    def __init__(self, jobs: int, *, selects: bool = False, stall_seconds: float | None = None) -> None:
-        # A worker of a `multiprocessing.Pool` is a daemon, which may have no processes of its own.
-        self.jobs = 1 if multiprocessing.current_process().daemon else jobs
-        self._forked = forked_pool(self.jobs, _init_worker, stall_seconds)
-        self.losses = self._forked.losses if self._forked else []
+    def __init__(self, placement: Placement, *, nbytes: int, tasks: int, selects: bool = False) -> None:
+        self._placement = placement
+        self._pool: Pool | None = None
+        self._cluster: EnginePool | None = None
         self._selector: ForkedPool | None = None
-        if self._forked and selects:
-            try:
-                self._selector = start_pool(1, _init_process)
-            except BaseException:
-                self.end()
-                raise
+        self.losses: list[str] = []
+        if engine := _engine_for(placement):
+            self.jobs = max(1, min(placement.jobs or engine.slots(), tasks))
+            from fastsft.execution.engines import EnginePool
+
+            seconds = placement.stall_seconds or _NO_STALL_SECONDS
+            self._pool = self._cluster = EnginePool(engine, self.jobs, stall_seconds=seconds, retries=placement.retries)
+            self.losses = self._cluster.losses
+            return
+        # A worker of a `multiprocessing.Pool` is a daemon, which may have no processes of its own.
+        is_daemon = multiprocessing.current_process().daemon
+        self.jobs = 1 if is_daemon else jobs_for(placement.jobs, nbytes=nbytes, tasks=tasks)
+        if self.jobs > 1 and placement.backend is None and may_fork():
+            self._pool = forked = start_pool(
+                self.jobs, _init_worker, stall_seconds=placement.stall_seconds, retries=placement.retries
+            )
+            self.losses = forked.losses
+            if selects:
+                try:
+                    self._selector = start_pool(1, _init_process)
+                except BaseException:
+                    self.end()
+                    raise
 
     def __enter__(self) -> Workers:
         return self
@@ -85,9 +108,23 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self.end()
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether this process does everything by itself."""
+        return self.jobs == 1 and self._cluster is None
+
+    def check(self, nonce: Path, inputs: Sequence[str]) -> None:
+        """Make sure that the workers of a cluster read the same as this process in a file of the run, and the inputs.
+
+        Raises:
+            UsageError: One does not.
+        """
+        if self._cluster is not None:
+            self._cluster.check(nonce, inputs)
+
     def end(self) -> None:
         """End the processes; harmless the second time."""
-        pools, self._forked, self._selector = (self._forked, self._selector), None, None
+        pools, self._pool, self._selector = (self._pool, self._selector), None, None
         for pool in filter(None, pools):
             pool.end()
 
@@ -112,56 +149,110 @@ class Workers:
         Raises:
             KeepsReceipts: A worker was killed.
         """
-        if self.jobs == 1:
+        if self.is_alone:
             for index, item in enumerate(items):
                 yield work(index, item)
             return
-        tasks = (
-            partial(_in_worker, _name_of(what, index, item), work, index, item, os.getpid())
-            for index, item in enumerate(items)
-        )
-        with _killed_told(), _closed(self._results(tasks)) as results:
-            yield from results
+        named = [(_name_of(what, index, item), partial(work, index, item)) for index, item in enumerate(items)]
+        with _killed_told():
+            if self._pool is not None:
+                yield from self._through_pool(self._pool, named)
+            else:
+                yield from self._through_joblib(named)
 
-    def _results(self, tasks: Iterator[partial[R]]) -> Generator[R, None, None]:
-        """Run tasks on joblib's backend: the forked workers, loky, or what `joblib.parallel_config` chose."""
+    def _through_pool(self, pool: Pool, named: list[tuple[str, partial[R]]]) -> Iterator[R]:
+        """Run tasks on workers that run already."""
         # The first tasks begin while joblib is imported, which takes 0.1 s, and with numpy beside it 0.2.
         count = TASKS_AHEAD * self.jobs
-        first = (
-            [self._forked.submit(task.args[0], task) for task in itertools.islice(tasks, count)] if self._forked else []
-        )
+        first = [pool.submit(name, task) for name, task in named[:count]]
         import joblib
 
-        # Polars sets a handler after which a wait goes on, until the next result (its issue 21739).
-        signal.siginterrupt(signal.SIGINT, True)
-        calls = (joblib.delayed(task)() for task in tasks)
-        settings: dict[str, Any] = {"n_jobs": self.jobs, "batch_size": 1, "max_nbytes": None}
-        wait_for_next: Callable[[], None] = _joblib_waits
-        if self._forked:
-            from fastsft.execution.backend import ForkedBackend
+        from fastsft.execution.pool_backend import PoolBackend
 
-            settings["backend"] = backend = ForkedBackend(self._forked)
-            wait_for_next = backend.wait_for_next
-        elif "polars" in sys.modules and isinstance(
-            joblib.parallel.get_active_backend()[0], joblib.parallel.BACKENDS["multiprocessing"]
-        ):
-            settings["backend"] = "loky"  # it forks, and in a fork of a process that has Polars' threads, Polars hangs
+        # Polars sets a handler after which a wait goes on, until the next result (its issue 21739).
+        if threading.current_thread() is threading.main_thread():
+            signal.siginterrupt(signal.SIGINT, True)
+        backend = PoolBackend(pool)
+        # The name is the first argument, which `PoolBackend` reads.
+        calls = (joblib.delayed(_named)(name, task) for name, task in named[count:])
+        parallel = joblib.Parallel(
+            return_as="generator", n_jobs=self.jobs, batch_size=1, max_nbytes=None, backend=backend
+        )
+        with _closed(parallel(calls)) as rest:
+            for future in first:
+                pool.wait_for(future)
+                yield future.result()
+            backend.wait_for_next()
+            for result in rest:
+                yield result
+                backend.wait_for_next()
+
+    def _through_joblib(self, named: list[tuple[str, partial[R]]]) -> Iterator[R]:
+        """Run tasks on a backend of joblib's; where a worker is lost, what is not done is done once more."""
+        done = lost = 0
+        while done < len(named):
+            try:
+                with _closed(self._results_of_joblib(named[done:])) as results:
+                    for result in results:
+                        done += 1
+                        yield result
+                continue
+            except BrokenExecutor:  # which does not say whose task it was
+                what = _KILLED
+            except multiprocessing.TimeoutError:
+                what = f"took more than {self._placement.stall_seconds:g} s (--stall-seconds)"
+            lost += 1
+            problem = f"a worker process {what}; it was at {named[done][0]} or behind it"
+            if lost > self._placement.retries:
+                raise LostWorker(f"{problem}, and {lost} times workers were lost (--retries)")
+            self.losses.append(f"{problem}, and what was not done was done once more")
+
+    def _results_of_joblib(self, named: list[tuple[str, partial[R]]]) -> Generator[R, None, None]:
+        """Run tasks on loky, or what `joblib.parallel_config` chose."""
+        import joblib
+
+        settings: dict[str, Any] = {"n_jobs": self.jobs, "batch_size": 1, "max_nbytes": None}
+        active = joblib.parallel.get_active_backend()[0]
+        # `multiprocessing` forks, and in a fork of a process that has Polars' threads, Polars hangs.
+        is_forked = isinstance(active, joblib.parallel.BACKENDS["multiprocessing"]) and "polars" in sys.modules
+        if self._placement.backend == "loky" or is_forked:
+            settings["backend"] = "loky"
+        if "backend" in settings or isinstance(active, joblib.parallel.BACKENDS["loky"]):
+            settings["timeout"] = self._placement.stall_seconds  # which joblib counts for the next result
+        calls = (joblib.delayed(_in_worker)(os.getpid(), task) for _, task in named)
         try:
             parallel = joblib.Parallel(return_as="generator", **settings)
-        except ValueError:  # Ray and multiprocessing give whole lists alone, so the work is cut into waves
+        except ValueError:  # multiprocessing gives whole lists alone, so the work is cut into waves
             parallel = joblib.Parallel(**settings)
             while wave := list(itertools.islice(calls, _WAVE_TASKS_PER_JOB * self.jobs)):
                 yield from parallel(wave)
             return
-        with _closed(parallel(calls)) as rest:
-            for future in first:
-                assert self._forked is not None
-                self._forked.wait_for(future)
-                yield future.result()
-            wait_for_next()
-            for result in rest:
-                yield result
-                wait_for_next()
+        with _closed(parallel(calls)) as results:
+            yield from results
+
+
+def _engine_for(placement: Placement) -> Engine | None:
+    """Return the cluster that a placement names, or that `joblib.parallel_config` chose; None without."""
+    if placement.backend == "ray":
+        from fastsft.execution.ray import RayEngine
+
+        return RayEngine(placement.address)
+    if placement.backend == "dask":
+        from fastsft.execution.dask import DaskEngine
+
+        return DaskEngine(placement.address)
+    if placement.backend is not None or "joblib" not in sys.modules:
+        return None
+    active = sys.modules["joblib.parallel"].get_active_backend()[0]
+    if type(active).__module__.startswith("ray."):
+        from fastsft.execution.ray import RayEngine
+
+        return RayEngine()
+    if type(active).__module__ == "joblib._dask":
+        from fastsft.execution.dask import DaskEngine
+
+        return DaskEngine(client=active.client)
+    return None
 
 
 def _name_of(what: str, index: int, item: object) -> str:
@@ -170,7 +261,7 @@ def _name_of(what: str, index: int, item: object) -> str:
     return f"{what} {own if isinstance(own, int) else index:,}"
 
 
-_KILLED = "a worker process was killed, perhaps for lack of memory (fewer --jobs need less)"  # one of joblib's
+_KILLED = "was killed, perhaps for lack of memory (fewer --jobs need less)"
 
 
 @contextlib.contextmanager
@@ -179,14 +270,10 @@ def _killed_told() -> Iterator[None]:
     try:
         yield
     except BrokenExecutor as error:
-        problem = str(error) if isinstance(error, LostWorker) else _KILLED
+        problem = str(error) if isinstance(error, LostWorker) else f"a worker process {_KILLED}"
         raise KeepsReceipts(
             f"{problem}; nothing was published, and the same command goes on from what was done"
         ) from None
-
-
-def _joblib_waits() -> None:
-    """Wait for nothing, as joblib does."""
 
 
 @contextlib.contextmanager
@@ -200,10 +287,14 @@ def _closed(results: Generator[R, None, None]) -> Iterator[Generator[R, None, No
             results.close()
 
 
-def _in_worker(_: str, work: Callable[[int, T], R], index: int, item: T, parent: int) -> R:
+def _named(_: str, task: Callable[[], R]) -> R:
+    return task()
+
+
+def _in_worker(parent: int, task: Callable[[], R]) -> R:
     _init_worker(parent)
     with failures_told():
-        return work(index, item)
+        return task()
 
 
 _is_initialized = False

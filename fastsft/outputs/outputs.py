@@ -49,6 +49,11 @@ class Outputs:
         return self._staging[0].path
 
     @property
+    def record(self) -> Path:
+        """The file that says which run this is, like no other."""
+        return self._staging[0].record
+
+    @property
     def fingerprint(self) -> str:
         """What receipts of the run are bound to."""
         return self._staging[0].run.fingerprint

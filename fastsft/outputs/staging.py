@@ -79,6 +79,11 @@ class Staging:
         return self.folder / self.run.run_id
 
     @property
+    def record(self) -> Path:
+        """The record of this run."""
+        return self.folder / _RECORD
+
+    @property
     def has_receipts(self) -> bool:
         """Whether there is something that a run can go on from."""
         return any(name.endswith(".receipt") for name in _names(self.path))
@@ -111,7 +116,7 @@ class Staging:
             self._is_open = True
 
     def _write_record(self, before: list[str]) -> None:
-        write_new(self.folder / _RECORD, _encode(msgspec.structs.replace(self.run, before=before)))
+        write_new(self.record, _encode(msgspec.structs.replace(self.run, before=before)))
 
     def _note(self, earlier: Run, *, fresh: bool) -> None:
         """Say why receipts that an earlier run left are not used."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from fastsft.errors import FailedRun, UsageError
+from fastsft.execution.placement import Placement
 from fastsft.execution.workers import Workers, cores
 from fastsft.inputs.shards import printable
 from fastsft.options import Options
@@ -67,7 +68,8 @@ def verify_output(output: str | os.PathLike[str], *, jobs: int | None = None) ->
             else:
                 found.differences.append(f"{split.report}: it is missing")
     files = [(path.parent, shard) for path, report in reports.items() for shard in report.outputs]
-    with Workers(max(1, min(jobs or cores(), len(files)))) as workers:
+    jobs = jobs or cores()
+    with Workers(Placement(jobs=jobs), nbytes=0, tasks=len(files)) as workers:
         differences = list(workers.in_order(_differences_of, files))
     for path, report in reports.items():
         found.files += len(report.outputs)

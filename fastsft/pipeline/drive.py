@@ -17,7 +17,7 @@ from fastsft.errors import UsageError
 from fastsft.execution.polars_after_fork import check_polars
 from fastsft.execution.signals import signals_too_late
 from fastsft.execution.spans import Product, make_all
-from fastsft.execution.workers import Workers, jobs_for
+from fastsft.execution.workers import Workers
 from fastsft.inputs.shards import Shard, Span, expanded_nbytes, find_rollouts, printable, spans_of, whole_of
 from fastsft.options import Options, Split
 from fastsft.outputs.assembly import digest_of
@@ -61,8 +61,7 @@ def run(
     # Workers come first: Polars, which reads the expressions, starts threads, and then none can be forked; and what is
     # forked later would hold the lock, too.
     selects = options.may_compare or bool(splits) or index is not None
-    jobs = jobs_for(options.jobs, nbytes=expanded_nbytes(shards), tasks=len(spans))
-    workers = Workers(jobs, selects=selects, stall_seconds=options.stall_seconds)
+    workers = Workers(options.placement, nbytes=expanded_nbytes(shards), tasks=len(spans), selects=selects)
     with contextlib.ExitStack() as at_last, contextlib.ExitStack() as stack:
         stack.callback(_end_renderer)
         stack.callback(workers.end)
@@ -74,6 +73,7 @@ def run(
         if spans and _writes_straight(workers, targets):
             spans = [whole_of(shards)]
         stack.enter_context(outputs.staged(_made_from(shards, spans, splits, options, targets, compares, index)))
+        workers.check(outputs.record, [shards[0].location] if shards else [])
         stack.callback(workers.end)  # before the folder is put away that they write to
         notes += outputs.notes
         ledger = Ledger(shards, notes, options)
@@ -110,7 +110,7 @@ def _end_renderer() -> None:
 
 def _writes_straight(workers: Workers, targets: Sequence[Target]) -> bool:
     """Tell whether this process alone writes to the one segment that becomes the file."""
-    return workers.jobs == 1 and all(target.file is not None for target in targets)
+    return workers.is_alone and all(target.file is not None for target in targets)
 
 
 def _made_from(

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from fastsft.execution.spans import make_all
-from fastsft.execution.workers import Workers, jobs_for
+from fastsft.execution.workers import Workers
 from fastsft.inputs.shards import Shard, expanded_nbytes, spans_of
 from fastsft.options import Options
 from fastsft.pipeline.ledger import Ledger
 from fastsft.pipeline.two_passes import LineTable
 from fastsft.report import Progress
-from fastsft.storage.files import scratch_folder
+from fastsft.storage.files import nonce_in, scratch_folder
 
 R = TypeVar("R")
 
@@ -33,9 +33,12 @@ class Scan(contextlib.ExitStack):
         self._options = options
         self._spans = spans_of(shards, options.span_nbytes)
         self.ledger = Ledger(shards, notes, options)
-        jobs = jobs_for(options.jobs, nbytes=expanded_nbytes(shards), tasks=len(self._spans))
-        self._workers = self.enter_context(Workers(jobs, selects=True, stall_seconds=options.stall_seconds))
+        nbytes = expanded_nbytes(shards)
+        self._workers = self.enter_context(
+            Workers(options.placement, nbytes=nbytes, tasks=len(self._spans), selects=True)
+        )
         self.folder = self.enter_context(scratch_folder())
+        self._workers.check(nonce_in(self.folder), [shards[0].location] if shards else [])
 
     def run_alone(self, task: Callable[[], R]) -> R:
         """Do one task behind the scan, with all cores to itself."""

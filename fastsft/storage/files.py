@@ -207,6 +207,13 @@ def scratch_folder() -> Iterator[Path]:
         discard_folder(folder)
 
 
+def nonce_in(folder: str | Path) -> Path:
+    """Write a file that only who sees the same folder can know, and return its path."""
+    path = Path(folder, "nonce")
+    write_new(path, secrets.token_hex(16).encode(), flush=False)
+    return path
+
+
 def copy_range(source: Path, start: int, stop: int, target: Path, offset: int) -> None:
     """Copy a range of one file into another, which exists, at an offset; by the kernel where it can."""
     with errors_naming(target), contextlib.ExitStack() as stack:

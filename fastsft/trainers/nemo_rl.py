@@ -17,6 +17,7 @@ from fastsft.checks.report import CheckReport
 from fastsft.checks.rules import row_kind
 from fastsft.checks.run import check_rows
 from fastsft.errors import UsageError
+from fastsft.execution.placement import Placement
 from fastsft.inputs.lines import lines_in
 from fastsft.inputs.shards import ByteRange, Shard, find_shards, is_same_file
 from fastsft.options import DEFAULT_RENDER_SECONDS
@@ -228,7 +229,7 @@ def _checked(
         template=template,
         max_tokens=most if counts else None,
         render_seconds=render_seconds,
-        jobs=jobs,
+        placement=Placement(jobs=jobs),
         on_progress=on_progress,
     )
     found = {one.kind: one for one in (*checked.findings, *checked.notes)}
