@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import sys
 import zlib
 from collections import Counter
@@ -19,7 +20,8 @@ from builders import assistant, call, line, returned, rollout, said, tool, turn,
 from hostile import ANSWERS, NO_ANSWERS, PLACES, TEXT_PLACES, THOUGHTS, documents, placed, row_with, texts
 from naive_reader import agree, decoded, decoded_row, form_of, is_blank, lines_of
 
-from fastsft import Fates, Options, Report
+import fastsft
+from fastsft import Fates, Options, Report, UsageError
 from fastsft.pipeline import run
 
 DOCUMENTS = documents()
@@ -361,3 +363,71 @@ def _fates_of_compressed(data: bytes) -> Fates | None:
     except (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError):
         return None
     return fates_of(naive_fates(data))
+
+
+# Files that say that they are empty.
+
+
+def lying_files() -> list[str]:
+    """Name files of this system that say that their size is 0, and have content."""
+    some = ("/proc/cpuinfo", "/proc/version", "/proc/self/status", "/proc/self/cmdline")
+    return [path for path in some if os.path.isfile(path) and not os.path.getsize(path) and Path(path).read_bytes()]
+
+
+@pytest.fixture
+def says_0(tmp_path, monkeypatch) -> Callable[[bytes], Path]:
+    """Write a file that says that its size is 0, as some file systems have them."""
+    stat = os.stat
+
+    def say_0(path: Any, **more: Any) -> os.stat_result:
+        found = stat(path, **more)
+        is_lie = str(path).endswith("lie.jsonl")
+        return os.stat_result((*found[:6], 0, *found[7:])) if is_lie else found
+
+    def write(data: bytes) -> Path:
+        (tmp_path / "lie.jsonl").write_bytes(data)
+        monkeypatch.setattr(os, "stat", say_0)
+        return tmp_path / "lie.jsonl"
+
+    return write
+
+
+SAYS_0 = "says that its size is 0 and has content; copy it first"
+
+
+@pytest.mark.parametrize("path", lying_files())
+@pytest.mark.parametrize("beside", [[], ["in.jsonl"]], ids=["alone", "beside another"])
+def test_a_file_that_says_that_it_is_empty_and_is_not_is_refused_by_name(path, beside, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_bytes(GOOD)
+
+    for read in (
+        lambda: fastsft.convert([*beside, path], "out/train.jsonl", allow_empty=True),
+        lambda: fastsft.convert([*beside, path], "out/train.jsonl", best_of=1),
+        lambda: fastsft.check([*beside, path]),
+        lambda: fastsft.stats([*beside, path]),
+    ):
+        with pytest.raises(UsageError, match=rf"^cannot read {path}: it {SAYS_0}$"):
+            read()
+    assert os.listdir() == ["in.jsonl"]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress])
+def test_so_is_one_on_a_file_system_that_says_so_of_its_files(says_0, tmp_path, pack):
+    path = says_0(pack(GOOD))
+
+    with pytest.raises(UsageError, match=rf"^cannot read {path}: it {SAYS_0}$"):
+        fastsft.convert(path, tmp_path / "out/train.jsonl", allow_empty=True)
+    assert os.listdir(tmp_path) == ["lie.jsonl"]
+
+
+def test_an_empty_file_that_says_so_has_no_lines(tmp_path):
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    (tmp_path / "in.jsonl").write_bytes(GOOD)
+
+    report = fastsft.convert([tmp_path / "empty.jsonl", tmp_path / "in.jsonl"], tmp_path / "train.jsonl")
+
+    assert [(shard.nbytes, shard.problem, shard.fates) for shard in report.inputs] == [
+        (0, None, Fates()),
+        (len(GOOD), None, Fates(lines=1, kept=1)),
+    ]

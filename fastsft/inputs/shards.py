@@ -130,7 +130,7 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
                 again.append(f"{path} counts once" if path == before else f"{path} is {before} again, and counts once")
                 continue
             seen[found.st_dev, found.st_ino] = path
-            compression, location = _compression_of(path), os.path.abspath(path)
+            compression, location = _compression_of(path, found.st_size), os.path.abspath(path)
             shards.append(Shard(path, found.st_size, found.st_mtime_ns, compression, len(shards), location=location))
     if len(left_out) > _MOST_LEFT_OUT:
         left_out = [f"{len(left_out):,} files are left out, which NeMo Gym writes beside rollouts, as {left_out[0]}"]
@@ -194,10 +194,14 @@ def _is_rollouts(path: str, argument: str) -> bool:
     return not stem.endswith(_NOT_ROLLOUTS) and "_aggregate_metrics" not in name
 
 
-def _compression_of(path: str) -> str | None:
+def _compression_of(path: str, nbytes: int) -> str | None:
+    """Name the compression of a file, of which so many bytes will be read: none of one that says it is empty."""
     try:
         with open_file(path) as file:
-            compression = compression_of(file.read(4))
+            start = file.read(4)
+            if start and not nbytes:  # as those of /proc, and of some file systems over a network
+                raise UsageError(f"cannot read {path}: it says that its size is 0 and has content; copy it first")
+            compression = compression_of(start)
             if compression:
                 open_compressed(path, compression).close()  # says now which extra is missing
             return compression
