@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -103,6 +104,48 @@ def test_a_line_nests_at_most_10_000_levels(depth):
 @pytest.mark.parametrize("fault", ["1,", "x", '"', "\\", "}", "1 2", '"\t"'])
 def test_malformed_text_deep_inside_is_bad_json(fault):
     assert refusal('{"x": ' + "[" * 3000 + fault + "]" * 3000 + f", {GOOD}}}") == "bad_json"
+
+
+def _called_from(depth: int, function: Callable[[], str]) -> str:
+    return function() if depth == 0 else _called_from(depth - 1, function)
+
+
+@pytest.mark.parametrize(
+    ("deep", "expected"),
+    [
+        ("[" * 800, "bad_json"),
+        ("[" * 800 + "x" + "[" * 10_000, "bad_json"),
+        ("[" * 9_000 + "{" * 9_000, "bad_json"),
+        (f"[{'[' * 800 + ']' * 800}, x, {'[' * 10_000}", "bad_json"),
+        ("[" * 10_000, "too_deep"),
+    ],
+)
+@pytest.mark.parametrize("depth", [0, 300])
+def test_how_deep_the_caller_is_decides_nothing(deep, expected, depth):
+    """How deep the decoder descends follows from it, and from the Python version."""
+    assert _called_from(depth, lambda: refusal('{"x": ' + deep)) == expected
+
+
+@pytest.mark.parametrize(
+    ("deep", "expected"),
+    [
+        ("[" * 800, "bad_arguments"),
+        ("[" * 800 + "x" + "]" * 800 + "}", "bad_arguments"),
+        ("[" * 800 + "]" * 800 + "} x", "bad_arguments"),
+        ("[" * 800 + "]" * 800 + "}", "too_deep"),
+        ("[" * 10_000, "too_deep"),
+    ],
+)
+@pytest.mark.parametrize("depth", [0, 300])
+def test_nor_does_it_for_arguments(deep, expected, depth):
+    line = json.dumps(rollout(user("?"), raw_call("f", '{"a": ' + deep)))
+
+    def reason() -> str:
+        with pytest.raises(Refused) as caught:
+            messages_of(line.encode())
+        return caught.value.reason
+
+    assert _called_from(depth, reason) == expected
 
 
 _JSON = st.recursive(

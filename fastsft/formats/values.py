@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from fastsft.errors import Refused
-from fastsft.rollouts.depth import MAX_DEPTH
+from fastsft.rollouts.depth import MAX_DEPTH, prune_deep_values
 from fastsft.rollouts.rollout import QUOTE, json_type
 from fastsft.rollouts.sizes import FEW_NBYTES, check_values
 
@@ -56,7 +56,8 @@ def object_of(value: str | bytes | Raw, depth: int = 1) -> dict[str, Raw]:
         raise _too_deep()
     try:
         pairs: dict[str, Raw] = _object.decode(value)
-    except RecursionError:  # far deeper than `MAX_DEPTH`
+    except RecursionError:  # far deeper than `MAX_DEPTH`, or malformed behind that
+        _check_grammar(value.encode() if isinstance(value, str) else bytes(value))
         raise _too_deep() from None
     for key, item in pairs.items():
         first = memoryview(item)[0]
@@ -64,6 +65,15 @@ def object_of(value: str | bytes | Raw, depth: int = 1) -> dict[str, Raw]:
             continue  # a string or a short number: nearly all
         pairs[key] = _canonical_at(item, depth)
     return pairs
+
+
+def _check_grammar(value: bytes) -> None:
+    """Raise as the decoder would if it descended as far as the value does: its own limit must not decide."""
+    try:
+        _object.decode(prune_deep_values(value))
+    except Refused as problem:
+        if problem.reason == "bad_json":
+            raise msgspec.DecodeError(problem.problem) from None
 
 
 def canonical_json(value: Raw) -> Raw:

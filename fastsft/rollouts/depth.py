@@ -39,6 +39,7 @@ def prune_deep_values(line: bytes) -> bytes:
             copied = match.start()
             starts.append(len(out))
             if len(starts) > MAX_LINE_DEPTH:
+                _check_beginning(bytes(out), starts)
                 raise Refused("too_deep", f"nests deeper than {MAX_LINE_DEPTH:,} levels")
         elif token in b"]}":
             out += line[copied : match.end()]
@@ -56,3 +57,15 @@ def prune_deep_values(line: bytes) -> bytes:
     if starts:
         raise Refused("bad_json", "not a JSON object: the line ends inside it")
     return bytes(out + line[copied:])
+
+
+def _check_beginning(text: bytes, starts: list[int]) -> None:
+    """Refuse what is malformed before it is too deep: the decoder, where it descends as far, meets that first.
+
+    The text ends where the last of the open brackets, which begin at `starts`, would: close all but that.
+    """
+    ends = bytes(text[start] + 2 for start in reversed(starts[:-1]))  # `[` and `]`, `{` and `}` lie two apart
+    try:
+        _grammar.decode(prune_deep_values(text + b"0" + ends))
+    except msgspec.DecodeError as error:
+        raise Refused("bad_json", f"not a JSON object: {error}") from None
