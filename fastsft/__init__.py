@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fastsft.version import __version__
 
 if TYPE_CHECKING:
-    from fastsft.api import check, convert, index, stats, verify
+    from fastsft.api import check, convert, index, publish, stats, verify
     from fastsft.errors import FailedRun, FastsftError, TooManyRefused, UsageError
     from fastsft.formats import FORMATS
     from fastsft.options import Options
@@ -36,13 +36,14 @@ __all__ = [
     "check",
     "convert",
     "index",
+    "publish",
     "stats",
     "verify",
 ]
 
 # Imported when they are asked for, so that the command can look after signals before it imports anything.
 _HOMES = {
-    **dict.fromkeys(("check", "convert", "index", "stats", "verify"), "api"),
+    **dict.fromkeys(("check", "convert", "index", "publish", "stats", "verify"), "api"),
     **dict.fromkeys(("FailedRun", "FastsftError", "TooManyRefused", "UsageError"), "errors"),
     **dict.fromkeys(("Fates", "Progress", "Report"), "report"),
     "FORMATS": "formats",

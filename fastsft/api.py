@@ -68,6 +68,7 @@ def convert(
     backend: str | None = None,
     address: str | None = None,
     retries: int = DEFAULT_RETRIES,
+    part: tuple[int, int] | str | None = None,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     render_seconds: float = DEFAULT_RENDER_SECONDS,
     on_progress: Callable[[Progress], None] | None = None,
@@ -119,12 +120,14 @@ def convert(
         backend: `loky`, `ray` or `dask`; None for processes of this machine, or what `joblib.parallel_config` chose.
         address: Of the cluster; None for the one that the backend finds, or starts here.
         retries: How often a span is done once more, whose worker was lost.
+        part: Which part of how many is done, from 1, or as in `"3/16"`; `publish` or the last of them publishes.
         stall_seconds: A worker that does one span for longer is taken for lost.
         render_seconds: How long the template may take for a row, in a process of its own; then the run fails.
         on_progress: Called in this process after each span of input.
 
     Returns:
-        What became of every line, and what was written; the same as the report file.
+        What became of every line, and what was written; the same as the report file. Of a part that did not publish,
+        `part` says what it did.
 
     Raises:
         UsageError: The arguments are wrong; nothing was read or written.
@@ -135,6 +138,10 @@ def convert(
     options = options_of(keywords)
     shares = {path: share_of(share) if isinstance(share, str) else share for path, share in (splits or {}).items()}
     several = [Split(os.fspath(path), share) for path, share in shares.items()]
+    if options.part is not None:
+        from fastsft.pipeline.parts import run_part
+
+        return run_part(_paths(inputs), output, options, splits=several, index=index, on_progress=on_progress)
     return run(_paths(inputs), output, options, splits=several, index=index, on_progress=on_progress)
 
 
@@ -293,6 +300,26 @@ def check(
         placement=placement,
         on_progress=on_progress,
     )
+
+
+@failures_told()
+def publish(output: str | os.PathLike[str], *, jobs: int | None = None) -> Report:
+    """Publish what `convert` with `part` has done, or choose the lines once all parts have scanned theirs.
+
+    Args:
+        output: The file or the folder that the parts convert to.
+        jobs: Worker processes; None for all cores where that pays.
+
+    Returns:
+        The report; where lines were chosen and nothing is published yet, `part` says so.
+
+    Raises:
+        UsageError: There is no run in parts, or a part is at work.
+        FailedRun: Parts are not done, or it could not be published.
+    """
+    from fastsft.pipeline.parts import publish_parts
+
+    return publish_parts(output, jobs=jobs)
 
 
 @failures_told()

@@ -2,8 +2,11 @@
 
     FastsftError
     ├── UsageError        the command or the call was wrong; nothing was written     exit 2
+    │   └── Busy              another run writes there
     ├── FailedRun         the run could not be finished; nothing was published       exit 1
     │   ├── KeepsReceipts     it was broken off from outside, and can go on from what it did
+    │   │   └── UnfinishedParts   parts of it are not done yet
+    │   │       └── LinesChosen        all have scanned, and are to make the rows next
     │   └── TooManyRefused    more lines were refused than --max-refused allows      exit 3
     ├── DamagedShard      a compressed shard cannot be read to its end; it is refused whole, the run goes on
     └── NoRow             one line gives no row; the run goes on
@@ -52,6 +55,10 @@ class UsageError(FastsftError):
     exit_code = 2
 
 
+class Busy(UsageError):
+    """Another run, or a part of one, writes to the same target."""
+
+
 class FailedRun(FastsftError):
     """The run ended early and published nothing.
 
@@ -68,6 +75,14 @@ class FailedRun(FastsftError):
 
 class KeepsReceipts(FailedRun):
     """The run was broken off from outside; what it did is kept, and the same words go on from there."""
+
+
+class UnfinishedParts(KeepsReceipts):
+    """Parts of a run are not done yet, so nothing can be published."""
+
+
+class LinesChosen(UnfinishedParts):
+    """All parts have scanned their lines, and the lines are chosen; their rows come when the parts run once more."""
 
 
 class TooManyRefused(FailedRun):

@@ -19,7 +19,7 @@ from fastsft.errors import UsageError
 from fastsft.execution.placement import Placement
 from fastsft.formats import CHOICES, FORMATS, TRAINERS
 from fastsft.formats.row import Layout
-from fastsft.quantities import nbytes_of, pass_rate_of, refused_limit_of, sample_of, words_of
+from fastsft.quantities import nbytes_of, part_of, pass_rate_of, refused_limit_of, sample_of, words_of
 from fastsft.storage.compression import SUFFIXES
 
 DEFAULT_SHARD_NBYTES = 1_000_000_000
@@ -346,7 +346,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             unset="all cores from 96 MiB of input on, else 1",
             noun="number of jobs",
             least=1,
-            commands=(*_ALL, "check", "verify", "nemo-rl"),
+            commands=(*_ALL, "check", "verify", "publish", "nemo-rl"),
             changes_bytes=False,
         ),
     ] = None
@@ -384,6 +384,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             changes_bytes=False,
         ),
     ] = DEFAULT_RETRIES
+    part: Annotated[
+        tuple[int, int] | None,
+        Setting(
+            help="Do the I-th of N parts of the work alone, or the one of this task of a Slurm array.",
+            more="The last part that ends publishes; [more](#in-parts).",
+            metavar="I/N|auto",
+            read=part_of,
+            changes_bytes=False,
+        ),
+    ] = None
     stall_seconds: Annotated[
         float,
         Setting(
@@ -442,6 +452,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             sample_of(self.sample)
         if self.max_refused is not None:
             refused_limit_of(self.max_refused)
+        if self.part is not None and self.fresh:
+            raise UsageError(
+                "--fresh would undo what other parts have done; remove their folder, .NAME.fastsft, instead"
+            )
         if self.address is not None and self.backend not in ("ray", "dask"):
             raise UsageError("--address is of a cluster: name its kind, --backend ray or dask")
         if self.shards is not None and self.shard_nbytes is not None:

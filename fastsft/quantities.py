@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from fractions import Fraction
@@ -13,6 +14,7 @@ for _power, _letter in enumerate("KMGT", 1):
     _UNITS |= {_letter: 1000**_power, f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 _REFUSED_LIMIT = re.compile(r"(\d+)|(\d+(?:\.\d+)?)%")
+_PART = re.compile(r"(\d{1,6})/(\d{1,6})")
 _SAMPLE = re.compile(r"(\d{1,18})|(\d{1,3}(?:\.\d{1,6})?)%")  # so that no product goes beyond 64 bits
 
 
@@ -39,6 +41,29 @@ def sample_of(sample: int | str) -> tuple[int, Fraction | None]:
     if match is None or (match[2] and Fraction(match[2]) > 100):
         raise UsageError(f"a sample is a number of lines or a share of them, as 10000 or 10%, not {sample!r}")
     return (int(match[1]), None) if match[1] else (0, Fraction(match[2]) / 100)
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """Read which part of how many, as `3/16`; `auto` asks Slurm, whose array says it in the environment.
+
+    >>> part_of("3/16")
+    (3, 16)
+
+    Raises:
+        UsageError: It is none.
+    """
+    if text == "auto":
+        names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MAX")
+        said = [os.environ.get(name, "") for name in names]
+        if not all(word.isdecimal() for word in said):
+            raise UsageError("--part auto is for a job array of Slurm, which sets SLURM_ARRAY_TASK_ID and its like")
+        task, first, count, last = map(int, said)
+        step = (last - first) // (count - 1) if count > 1 else 1
+        return (task - first) // step + 1, count
+    match = _PART.fullmatch(text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"a part is one of how many, as 3/16, or auto, not {text!r}")
+    return int(match[1]), int(match[2])
 
 
 def share_of(text: str) -> float:

@@ -141,7 +141,9 @@ class Report(msgspec.Struct, kw_only=True):
             `videos`.
         outputs: The files of rows, in order; empty where nothing was published.
         refused_lines: The name of the file beside them that lists the refused lines; None without any.
+        run: Which run in parts it is of: a fingerprint of inputs, options and version; empty for others.
         folder: Where the outputs are; not in the file.
+        part: What one part of a run did, as a sentence, where it published nothing; not in the file.
         seconds: Wall-clock time of the run.
     """
 
@@ -154,7 +156,9 @@ class Report(msgspec.Struct, kw_only=True):
     left_out: dict[str, int] = {}
     outputs: list[OutputShard] = []
     refused_lines: str | None = None
+    run: str = ""
     folder: str = ""
+    part: str = ""
     seconds: float = 0.0
 
     @property
@@ -175,5 +179,7 @@ class Report(msgspec.Struct, kw_only=True):
     def to_json(self) -> bytes:
         """Encode the report as it is written beside the output; where that is, it need not say."""
         fields = msgspec.to_builtins(self)
-        del fields["folder"]
+        del fields["folder"], fields["part"]
+        if not self.run:
+            del fields["run"]
         return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"

@@ -41,6 +41,8 @@ SECTIONS = {
     "check": ("## Will it train?", "\n## "),
     "verify": ("```bash\nfastsft verify", "\n| exit code"),
     "nemo-rl": ("## NeMo RL", "\n### "),
+    "publish": ("## In parts", "\n## "),
+    "slurm": ("## In parts", "\n## "),
 }
 
 

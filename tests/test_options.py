@@ -167,13 +167,14 @@ WORDS = {
     "backend": ("dask", "dask"),
     "address": ("tcp://a:1", "tcp://a:1"),
     "retries": ("5", 5),
+    "part": ("2/3", (2, 3)),
 }
-EXCLUSIVE = ("shards", "shard_nbytes")
+EXCLUSIVE = ({"shards", "fresh"}, {"shard_nbytes", "part"})
 
 
 @pytest.mark.parametrize("left_out", EXCLUSIVE)
 def test_every_word_of_the_command_reaches_the_run(left_out, monkeypatch, tmp_path):
-    words = {name: pair for name, pair in WORDS.items() if name != left_out}
+    words = {name: pair for name, pair in WORDS.items() if name not in left_out}
     seen = []
 
     def run(inputs, output, options, **more):
@@ -181,6 +182,7 @@ def test_every_word_of_the_command_reaches_the_run(left_out, monkeypatch, tmp_pa
         raise UsageError("seen")
 
     monkeypatch.setattr("fastsft.api.run", run)
+    monkeypatch.setattr("fastsft.pipeline.parts.run_part", run)
     line = ["fastsft", "convert", "a.jsonl", "--input", "b.jsonl", "--output", "o/", "--index", "i", "--split", "v=10%"]
     for name, (word, _) in words.items():
         line += [flag_of(name)] if word is None else [flag_of(name), word]

@@ -517,13 +517,13 @@ def test_a_run_that_ends_while_it_puts_shards_together_leaves_nothing(ten, tmp_p
 
 
 def test_a_signal_waits_until_the_output_is_locked(ten, tmp_path, monkeypatch):
-    locked = lock._locked
+    flock = lock.flock
 
-    def interrupted(*paths: Path) -> int:
+    def interrupted(file: int, *, shared: bool) -> bool:
         os.kill(os.getpid(), signal.SIGINT)
-        return locked(*paths)
+        return flock(file, shared=shared)
 
-    monkeypatch.setattr(lock, "_locked", interrupted)
+    monkeypatch.setattr(lock, "flock", interrupted)
 
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):

@@ -202,6 +202,7 @@ CHOSEN = {
     "backend": "ray",
     "address": "head:6379",
     "retries": 3,
+    "part": (1, 2),
 }
 
 

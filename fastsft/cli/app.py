@@ -12,7 +12,9 @@ from fastsft.cli.check import check
 from fastsft.cli.convert import convert
 from fastsft.cli.index import index
 from fastsft.cli.nemo_rl import nemo_rl
+from fastsft.cli.publish import publish
 from fastsft.cli.show import show
+from fastsft.cli.slurm import slurm
 from fastsft.cli.stats import stats
 from fastsft.cli.verify import verify
 from fastsft.errors import UsageError
@@ -25,8 +27,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show,
     "check": check,
     "verify": verify,
+    "publish": publish,
+    "slurm": slurm,
     "nemo-rl": nemo_rl,
 }
+
+
+_PASSES_WORDS_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 def run() -> int:
@@ -45,7 +52,7 @@ def run() -> int:
     app.callback(invoke_without_command=True)(_fastsft)
     named = sys.argv[1:2]
     for name in named if named and named[0] in COMMANDS else COMMANDS:  # reading all six takes typer 0.02 s
-        app.command(name)(COMMANDS[name])
+        app.command(name, context_settings=_PASSES_WORDS_ON if name == "slurm" else None)(COMMANDS[name])
     try:
         return app(standalone_mode=False, prog_name="fastsft") or 0
     except typer.TyperException as error:

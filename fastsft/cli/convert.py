@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fastsft.cli.settings import with_settings
-from fastsft.cli.words import Inputs, Quiet, published_whatever_happens, require_inputs
+from fastsft.cli.words import Inputs, Quiet, print_all, published_whatever_happens, require_inputs
 from fastsft.errors import UsageError
 from fastsft.quantities import share_of
 from fastsft.views.terminal import ProgressBar, damaged_of, example_of, few_rows_warning, summary_of
@@ -65,6 +65,9 @@ def convert(
     if quiet and report.damaged and sys.stderr:
         with published_whatever_happens():
             print(damaged_of(report), file=sys.stderr)  # rows of whole shards are missing, which is no detail
+    if report.part:
+        print_all([] if quiet else [report.part])
+        return
     if not quiet:
         with published_whatever_happens():
             print(summary_of(report), flush=True)  # before the warning, where both go to one file

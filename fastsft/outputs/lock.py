@@ -8,9 +8,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastsft.errors import UsageError, errors_naming
+from fastsft.errors import Busy, UsageError, errors_naming
 from fastsft.inputs.shards import Shard, is_same_file
-from fastsft.outputs.staging import holder_in
+from fastsft.outputs.staging import flock, holder_in
 from fastsft.outputs.target import Target
 from fastsft.storage.files import discard, flush
 
@@ -18,13 +18,16 @@ from fastsft.storage.files import discard, flush
 class Lock:
     """A lock on a target, held by whoever has locked its file; the folder is made for it where it is not there.
 
+    The parts of a run share it, and wait for one another where one publishes.
+
     Attributes:
         is_locked: Whether it keeps others away; some file systems have no locks.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, shared: bool = False) -> None:
         self.target = target
         self.is_locked = True
+        self._shared = shared
         self._file = -1
         self._made: list[Path] = []
 
@@ -32,7 +35,8 @@ class Lock:
         """Lock the target.
 
         Raises:
-            UsageError: Another run holds it, or something else has the lock's name.
+            Busy: Another run holds it.
+            UsageError: Something else has the lock's name.
             FailedRun: The folder or the file cannot be made.
         """
         folder, path = self.target.folder, self.target.lock
@@ -48,7 +52,7 @@ class Lock:
                     flush(made.parent)
             except (NotADirectoryError, FileExistsError):
                 raise UsageError(f"cannot write to {folder}: Not a directory") from None
-            self._file, self.is_locked = _locked(path, folder / self.target.stem, self.target.staging)
+            self._file, self.is_locked = self._locked(path)
 
     def release(self) -> bool:
         """Let go of the target, and remove the folders that were made for it if they are empty still.
@@ -58,7 +62,8 @@ class Lock:
         """
         is_gone = True
         if self._file >= 0:
-            is_gone = discard(self.target.lock)
+            if not self._shared or self._is_last():
+                is_gone = discard(self.target.lock)
             with contextlib.suppress(OSError):
                 os.close(self._file)
             self._file = -1
@@ -68,31 +73,35 @@ class Lock:
         self._made = []
         return is_gone
 
+    def _is_last(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def _locked(self, path: Path) -> tuple[int, bool]:
+        """Open and lock the lock file; its descriptor, and whether the file system has locks.
+
+        The holder removes the file when it is done, so after locking it is asked
+        whether the locked file is still the one that others will find.
+        """
+        while True:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            try:
+                is_locked = flock(file, shared=self._shared)
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(file), os.stat(path)):
+                        return file, is_locked
+            except BlockingIOError:
+                os.close(file)
+                name = self.target.folder / self.target.stem
+                raise Busy(f"another run is writing to {name}{holder_in(self.target.staging)}") from None
+            except BaseException:
+                os.close(file)
+                raise
+            os.close(file)
+
 
 def _is_input(path: Path, inputs: Sequence[Shard]) -> bool:
     return any(is_same_file(path, shard.path) for shard in inputs)
-
-
-def _locked(path: Path, name: Path, staging: Path) -> tuple[int, bool]:
-    """Open and lock a lock file; its descriptor, and whether the file system has locks.
-
-    The holder removes the file when it is done, so after locking it is asked
-    whether the locked file is still the one that others will find.
-    """
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        try:
-            is_locked = True
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(f"another run is writing to {name}{holder_in(staging)}") from None
-            except OSError:
-                is_locked = False
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file), os.stat(path)):
-                    return file, is_locked
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)

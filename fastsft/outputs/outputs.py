@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from fastsft.errors import FailedRun, KeepsReceipts
+from fastsft.errors import Busy, FailedRun, KeepsReceipts
 from fastsft.execution.signals import signals_later, signals_too_late
 from fastsft.execution.workers import Workers, cores
 from fastsft.inputs.shards import Shard
@@ -19,7 +19,7 @@ from fastsft.options import DEFAULT_SHARD_NBYTES, Options
 from fastsft.outputs import assembly
 from fastsft.outputs.assembly import FilePlan, Piece
 from fastsft.outputs.lock import Lock
-from fastsft.outputs.publication import Publication, publish
+from fastsft.outputs.publication import Publication, is_pending, publish
 from fastsft.outputs.receipts import Receipt, Segment
 from fastsft.outputs.refused import RefusedPart, build_refused
 from fastsft.outputs.staging import Staging, finish_left
@@ -66,9 +66,12 @@ class Outputs:
         return self._options.shard_nbytes or DEFAULT_SHARD_NBYTES
 
     @contextlib.contextmanager
-    def locked(self, inputs: Sequence[Shard]) -> Iterator[None]:
-        """Keep other runs away from all targets, and finish what one that died had begun to publish."""
-        locks = [Lock(target) for target in self._targets]
+    def locked(self, inputs: Sequence[Shard], *, shared: bool = False) -> Iterator[None]:
+        """Keep other runs away from all targets, and finish what one that died had begun to publish.
+
+        With `shared`, other parts of the run may come in.
+        """
+        locks = [Lock(target, shared=shared) for target in self._targets]
         try:
             with signals_later():
                 for lock in locks:
@@ -76,7 +79,9 @@ class Outputs:
                     if not lock.is_locked:
                         self.notes.append(f"{lock.target.folder} has no locks: let no other run write there")
             for target in self._targets:
-                if finish_left(target.staging):
+                if shared and is_pending(target.staging):
+                    raise Busy(f"{target.report} is half published: finish that with `fastsft verify`")
+                if not shared and finish_left(target.staging):
                     self.notes.append(f"finished publishing what an interrupted run had ready: {target.report}")
             yield
         finally:
@@ -86,14 +91,22 @@ class Outputs:
                         self.left.append(target.lock)
 
     @contextlib.contextmanager
-    def staged(self, made_from: dict[str, Any]) -> Iterator[None]:
-        """Have a folder for what spans leave; what an interrupted run leaves there, the same run goes on from."""
+    def staged(
+        self, made_from: dict[str, Any], *, call: dict[str, Any] | None = None, joins: bool = False
+    ) -> Iterator[None]:
+        """Have a folder for what spans leave; what an interrupted run leaves there, the same run goes on from.
+
+        `call` is what is asked of a run in parts. With `joins`, others of them may be at work there.
+        """
         keeps = False
         try:
-            for target in self._targets:
-                staging = Staging(target.staging, made_from)
+            for target in self._targets[:1] if joins else self._targets:
+                staging = Staging(target.staging, made_from, call)
                 self._staging.append(staging)
-                staging.open(fresh=self._options.fresh)
+                if joins:
+                    staging.join()
+                else:
+                    staging.open(fresh=self._options.fresh)
             self.notes += self._staging[0].notes
             yield
         except BaseException as error:

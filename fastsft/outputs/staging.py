@@ -19,18 +19,22 @@ import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from fastsft.errors import FailedRun, UsageError, errors_naming
+from fastsft.errors import Busy, FailedRun, UsageError, errors_naming
 from fastsft.outputs.publication import RECORD, finish_publication, is_pending
 from fastsft.outputs.receipts import Receipt
 from fastsft.storage.files import discard, discard_folder, is_part, read_file, remove_folder, write_new
 
 _RECORD = "run.json"
+CHOICE_FILES = ("chosen.arrow", "choice.json")  # which lines were chosen, and where those of each span stand
+_SHARING_SECONDS = 600.0
+_SECONDS_BETWEEN_TRIES = 0.1
 _RUN_ID = re.compile(r"[0-9a-f]{16}")
 _encode = msgspec.json.Encoder().encode
 _receipt = msgspec.json.Decoder(Receipt)
@@ -45,6 +49,7 @@ class Run(msgspec.Struct, frozen=True):
         made_from: The same in words, so that a difference can be told: version, options, inputs.
         before: Folders of earlier runs that are being taken over.
         holder: Which process writes there, for a person.
+        call: What is asked of a run in parts, for whoever publishes it; None for other runs.
     """
 
     run_id: str
@@ -52,6 +57,7 @@ class Run(msgspec.Struct, frozen=True):
     made_from: dict[str, Any]
     before: list[str] = []
     holder: str = ""
+    call: dict[str, Any] | None = None
 
 
 class Staging:
@@ -63,13 +69,13 @@ class Staging:
         notes: What was taken over from an earlier run or not, as sentences.
     """
 
-    def __init__(self, folder: Path, made_from: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, made_from: dict[str, Any], call: dict[str, Any] | None = None) -> None:
         self.folder = folder
         self.notes: list[str] = []
-        encoded = msgspec.json.encode(made_from, order="deterministic")
-        plain: dict[str, Any] = msgspec.json.decode(encoded)
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(made_from))
         holder = f"process {os.getpid()} on {socket.gethostname()}"
-        self.run = Run(secrets.token_hex(8), hashlib.sha256(encoded).hexdigest(), plain, holder=holder)
+        self.run = Run(secrets.token_hex(8), fingerprint_of(made_from), plain, holder=holder, call=call)
+        self._is_joined = False
         self._is_open = False
         self._lock = -1
 
@@ -98,22 +104,60 @@ class Staging:
         with errors_naming(self.folder):
             self.folder.mkdir(exist_ok=True)
             self._lock = lock_folder(self.folder)  # the target's lock file may have been deleted by hand
-            earlier = record_in(self.folder)
-            if earlier is None and not all(_is_unfinished(name) for name in _names(self.folder)):
-                raise UsageError(f"{self.folder} is in the way: it is no folder of fastsft's; remove it")
-            left = [earlier.run_id, *earlier.before] if earlier else []
-            self._is_open = not left  # else what the earlier run left is not put away before it is taken over
-            self._write_record(left)  # first, so that no folder is there that it does not name
-            self.path.mkdir()
-            if earlier is not None and (self.folder / earlier.run_id).is_dir():
-                self._note(earlier, fresh=fresh)
-            for name in left:
-                if not fresh:
-                    self._take_over(self.folder / name)
-                remove_folder(self.folder / name)
-            if left:
-                self._write_record([])
-            self._is_open = True
+            self._begin(record_in(self.folder), fresh=fresh)
+
+    def join(self) -> None:
+        """Make the folder, or work in the one that other parts of the same run have made; they may be at work.
+
+        Raises:
+            Busy: Another run writes there.
+            UsageError: Something else has its name.
+            FailedRun: It cannot be made.
+        """
+        with errors_naming(self.folder):
+            self.folder.mkdir(exist_ok=True)
+            try:
+                self._lock = lock_folder(self.folder)
+            except Busy:  # by other parts, which have made it
+                self._lock = lock_folder(self.folder, shared=True)
+            else:
+                earlier = record_in(self.folder)
+                if earlier is None or not self._is_of_this(earlier):
+                    self._begin(earlier, fresh=False)
+                with contextlib.suppress(OSError):
+                    fcntl.flock(self._lock, fcntl.LOCK_SH)
+            self._is_joined = self._is_open = True
+            joined = record_in(self.folder)
+            if joined is None or not self._is_of_this(joined):
+                differs = " and ".join(self._differs(joined)) if joined else "record"
+                raise Busy(f"another run is writing to {self.folder}{holder_in(self.folder)}: it has other {differs}")
+            self.run = joined
+
+    def _is_of_this(self, other: Run) -> bool:
+        is_whole = not other.before and (self.folder / other.run_id).is_dir()
+        return is_whole and other.call is not None and other.fingerprint == self.run.fingerprint
+
+    def _differs(self, other: Run) -> list[str]:
+        return [name for name in self.run.made_from if self.run.made_from[name] != other.made_from.get(name)]
+
+    def _begin(self, earlier: Run | None, *, fresh: bool) -> None:
+        if earlier is None and not all(_is_unfinished(name) for name in _names(self.folder)):
+            raise UsageError(f"{self.folder} is in the way: it is no folder of fastsft's; remove it")
+        left = [earlier.run_id, *earlier.before] if earlier else []
+        self._is_open = not left  # else what the earlier run left is not put away before it is taken over
+        self._write_record(left)  # first, so that no folder is there that it does not name
+        self.path.mkdir()
+        if earlier is not None and (self.folder / earlier.run_id).is_dir():
+            self._note(earlier, fresh=fresh)
+        for name in left:
+            if not fresh:
+                self._take_over(self.folder / name)
+                if earlier is not None and earlier.fingerprint == self.run.fingerprint:
+                    self._take_over_choice(self.folder / name)
+            remove_folder(self.folder / name)
+        if left:
+            self._write_record([])
+        self._is_open = True
 
     def _write_record(self, before: list[str]) -> None:
         write_new(self.record, _encode(msgspec.structs.replace(self.run, before=before)))
@@ -125,8 +169,8 @@ class Staging:
         if fresh:
             self.notes.append("what an interrupted run left is not used: --fresh")
         elif earlier.fingerprint != self.run.fingerprint:
-            differs = [name for name in self.run.made_from if self.run.made_from[name] != earlier.made_from.get(name)]
-            self.notes.append(f"what an interrupted run left is not used: it had other {' and '.join(differs)}")
+            differs = " and ".join(self._differs(earlier))
+            self.notes.append(f"what an interrupted run left is not used: it had other {differs}")
 
     def _take_over(self, left: Path) -> None:
         """Take over the receipts that were made from the same, with their files, if they have the right size."""
@@ -143,6 +187,12 @@ class Staging:
             if is_whole and receipt.fingerprint == self.run.fingerprint:
                 for file_name in [*(file.name for file in files), *filter(None, [receipt.table]), name]:
                     os.replace(left / file_name, self.path / file_name)
+
+    def _take_over_choice(self, left: Path) -> None:
+        """Take over which lines were chosen: the receipts of their rows speak of it."""
+        for name in CHOICE_FILES:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(left / name, self.path / name)
 
     def receipts(self, phase: str) -> dict[int, Receipt]:
         """Read the receipts that there are of a phase, by span."""
@@ -161,7 +211,7 @@ class Staging:
         """
         is_open, self._is_open = self._is_open, False
         try:
-            return not is_open or self._put_away(keeps=keeps)
+            return not is_open or self._is_joined or self._put_away(keeps=keeps)  # joined: others may be at work
         finally:
             if self._lock >= 0:
                 lock, self._lock = self._lock, -1
@@ -177,21 +227,46 @@ class Staging:
         return _remove(self.folder, [self.run.run_id])
 
 
-def lock_folder(folder: Path) -> int:
+def fingerprint_of(made_from: dict[str, Any]) -> str:
+    """Return what the receipts of a run are bound to: a digest of what they are made from."""
+    return hashlib.sha256(msgspec.json.encode(made_from, order="deterministic")).hexdigest()
+
+
+def lock_folder(folder: Path, *, shared: bool = False) -> int:
     """Lock a staging folder for as long as the descriptor that is returned is open.
 
     Raises:
-        UsageError: A run that lives has locked it.
+        Busy: A run that lives has locked it.
     """
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(file, shared=shared)
     except BlockingIOError:
         os.close(file)
-        raise UsageError(f"another run is writing to {folder}{holder_in(folder)}") from None
-    except OSError:  # a file system without locks
-        return file
+        raise Busy(f"another run is writing to {folder}{holder_in(folder)}") from None
     return file
+
+
+def flock(file: int, *, shared: bool) -> bool:
+    """Lock an open file or folder; tell whether the file system has locks.
+
+    Who shares a lock waits a while for who holds it alone, which is while parts are put together.
+
+    Raises:
+        BlockingIOError: Another process has locked it.
+    """
+    until = time.monotonic() + (_SHARING_SECONDS if shared else 0.0)
+    while True:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        except OSError:
+            return False
+        else:
+            return True
 
 
 def holder_in(folder: Path) -> str:
@@ -263,6 +338,12 @@ def write_receipt(folder: Path, phase: str, receipt: Receipt) -> Receipt:
         raise FailedRun(f"{folder} is gone: the run was ended or another has begun")
     write_new(receipt_path(folder, phase, receipt.span), _encode(receipt), flush=False)
     return receipt
+
+
+def call_in(folder: Path) -> dict[str, Any] | None:
+    """Return what is asked of the run in parts whose staging folder this is; None where there is none."""
+    record = record_in(folder)
+    return record.call if record else None
 
 
 def receipt_path(folder: Path, phase: str, span: int) -> Path:

@@ -159,7 +159,7 @@ def targets_of(output: str | os.PathLike[str], splits: Sequence[Split], options:
 
 def splits_left(targets: Sequence[Target]) -> list[str]:
     """Say which splits the run before wrote that this one does not: they stay, and may share tasks with its rows."""
-    before = _report_before(targets[0])
+    before = report_before(targets[0])
     now = {os.path.realpath(target.folder / (target.file or "")) for target in targets}
     paths = [os.path.realpath(targets[0].folder / split.name) for split in before.splits[1:]] if before else []
     return [
@@ -216,7 +216,7 @@ def check_target(
     return earlier
 
 
-def _report_before(target: Target) -> Report | None:
+def report_before(target: Target) -> Report | None:
     """Read what the run before said of the same target; None where there is no such report."""
     try:
         return msgspec.json.decode(read_file(target.report), type=Report)
@@ -227,7 +227,7 @@ def _report_before(target: Target) -> Report | None:
 
 
 def _earlier_outputs(target: Target) -> set[str]:
-    report = _report_before(target)
+    report = report_before(target)
     if report is None:
         return set()
     names = {output.name for output in report.outputs}

@@ -16,6 +16,7 @@ from fastsft.inputs.lines import NumberedLines, chosen_lines
 from fastsft.inputs.shards import Span, printable
 from fastsft.options import Options
 from fastsft.outputs.receipts import RangeFates, Receipt
+from fastsft.outputs.staging import CHOICE_FILES
 from fastsft.pipeline.judging import JudgedBlock, RowMaker, drop_reasons, judge_lines, row_maker, row_of
 from fastsft.pipeline.one_pass import EncodedRows
 from fastsft.pipeline.staged import StagedProduct
@@ -24,7 +25,7 @@ from fastsft.rollouts.line import rollout_of
 from fastsft.rollouts.rollout import Rollout
 from fastsft.selection import gates
 
-CHOSEN = "chosen.arrow"  # the file of chosen lines
+CHOSEN, CHOICE = CHOICE_FILES
 _NOT_ASKED = (None, None, None)
 
 

@@ -1,0 +1,29 @@
+"""`fastsft publish`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from fastsft.cli.settings import with_settings
+from fastsft.cli.words import print_all
+from fastsft.views.terminal import summary_of
+
+
+@with_settings("publish")
+def publish(
+    output: Annotated[str, typer.Argument(metavar="OUT", help="The output of `convert --part`.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    **settings: Any,
+) -> None:
+    """Publish what the parts of a run have done, with one report.
+
+    Where lines are compared, it chooses them once all parts have scanned; then the parts are run once more.
+    Exit codes: 0 published, or chosen; 1 parts are not done; 2 there is no run in parts.
+    """
+    from fastsft.api import publish as run
+
+    report = run(output, **settings)
+    if not quiet:
+        print_all([report.part or summary_of(report)])
