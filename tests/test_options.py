@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 from builders import lines, rollout, said
@@ -17,6 +19,7 @@ from fastsft.cli import app
 from fastsft.cli.settings import options_table
 from fastsft.options import Split, declared, flag_of, keyword_of
 from fastsft.quantities import nbytes_of
+from fastsft.trainers.nemo_rl_config import Training
 
 
 @pytest.mark.parametrize(
@@ -99,13 +102,15 @@ def test_what_is_no_size_is_said(size):
 # One declaration, and all that comes of it.
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-OWN = {"inputs", "output", "splits", "index", "on_progress"}  # what the library takes beside settings
+BESIDE = {"inputs", "output", "splits", "index", "on_progress"}  # what the library takes beside settings
 
 
 @pytest.mark.parametrize("command", ["convert", "index", "stats", "check", "verify"])
 def test_the_library_has_the_settings_of_the_command_with_their_defaults(command):
     function = getattr(fastsft, command)
-    parameters = {name: one.default for name, one in inspect.signature(function).parameters.items() if name not in OWN}
+    parameters = {
+        name: one.default for name, one in inspect.signature(function).parameters.items() if name not in BESIDE
+    }
     declared_here = {
         keyword_of(name): getattr(Options(), name) for name, one in declared().items() if command in one.commands
     }
@@ -194,3 +199,101 @@ def test_every_word_of_the_command_reaches_the_run(left_out, monkeypatch, tmp_pa
     options = Options(**{name: value for name, (_, value) in words.items()})
     assert seen == [(["a.jsonl", "b.jsonl"], "o/", options, [Split("v", 0.1)], "i")]
     assert set(WORDS) == {name for name, one in declared().items() if "convert" in one.commands}
+
+
+TRAINING = {
+    "model": ("m", "m"),
+    "sequence_length": ("11", 11),
+    "global_batch": ("12", 12),
+    "micro_batch": ("2", 2),
+    "epochs": ("13", 13),
+    "val_period": ("14", 14),
+    "checkpoint_dir": ("c", "c"),
+    "images": (None, True),
+    "project": ("p", "p"),
+    "run": ("r", "r"),
+    "gpus": ("15", 15),
+    "nodes": ("16", 16),
+}
+
+
+def words_of(flag: str, word: str | None) -> list[str]:
+    return [flag] if word is None else [flag, word]
+
+
+# Of each other command, the words for its own parameters; and what does its work.
+OWN = {
+    "index": {"inputs": ["a"], "output": ["--output", "i"]},
+    "stats": {"inputs": ["a"]},
+    "show": {"file": ["a"], "count": ["-n", "7"], "line": ["--line", "8"], "full": ["--full"]},
+    "check": {"files": ["a"]},
+    "verify": {"output": ["a"]},
+    "nemo-rl": {
+        "train": ["a"],
+        "val": ["--val", "v", "--val", "w"],
+        "output": ["--output", "y"],
+        "checkout": ["--nemo-rl", "n"],
+        "wandb": ["--no-wandb"],
+        **{name: words_of(f"--{name.replace('_', '-')}", word) for name, (word, _) in TRAINING.items()},
+    },
+}
+WORK = {
+    "index": "fastsft.pipeline.index.write_index",
+    "stats": "fastsft.pipeline.statistics.stats_of",
+    "show": "fastsft.views.preview.shown",
+    "check": "fastsft.checks.run.check_rows",
+    "verify": "fastsft.outputs.verify.verify_output",
+    "nemo-rl": "fastsft.trainers.nemo_rl.write_config",
+}
+PRINTED = {"json", "plot", "quiet"}  # how the command says what was found, of which the tests of its output tell
+
+
+def call_of(command: str, settings: list[str]) -> Any:
+    """The call that all the words of a command ask for."""
+    values = {name: WORDS[name][1] for name in settings}
+    keywords = {keyword_of(name): value for name, value in values.items()}
+    match command:
+        case "index":
+            return mock.call(["a"], "i", Options(**values), on_progress=mock.ANY)
+        case "stats":
+            return mock.call(["a"], Options(**values), on_progress=mock.ANY)
+        case "show":
+            return mock.call("a", count=7, first=8, full=True, **keywords)
+        case "check":
+            return mock.call(["a"], on_progress=mock.ANY, **keywords)
+        case "verify":
+            return mock.call("a", **keywords)
+        case "nemo-rl":
+            training = Training(wandb=False, **{name: value for name, (_, value) in TRAINING.items()})
+            return mock.call(["a"], ["v", "w"], "y", training, checkout="n", on_progress=mock.ANY, **keywords)
+
+
+@pytest.mark.parametrize("command", OWN)
+def test_every_word_of_the_other_commands_reaches_what_does_their_work(command, monkeypatch):
+    settings = [name for name in WORDS if command in declared()[name].commands]
+    words = [word for several in OWN[command].values() for word in several]
+    words += [word for name in settings for word in words_of(flag_of(name), WORDS[name][0])]
+    work = mock.Mock(side_effect=UsageError("seen"))
+    monkeypatch.setattr(WORK[command], work)
+    monkeypatch.setattr("sys.argv", ["fastsft", command, *words])
+
+    with pytest.raises(UsageError, match="seen"):
+        app.run()
+
+    assert work.mock_calls == [call_of(command, settings)]
+    parameters = set(inspect.signature(app.COMMANDS[command]).parameters)
+    assert {*OWN[command], *map(keyword_of, settings)} == parameters - PRINTED
+
+
+@pytest.mark.parametrize("words", [["--quiet"], ["-q"], []])
+@pytest.mark.parametrize("command", [command for command in app.COMMANDS if command not in ("show", "verify")])
+def test_quiet_hides_the_progress_of_every_command_that_has_some(command, words, monkeypatch):
+    seen = mock.Mock(side_effect=UsageError("seen"))
+    monkeypatch.setattr(f"fastsft.cli.{command.replace('-', '_')}.ProgressBar", seen)
+    output = ["--output", "o"] if command in ("convert", "index") else []
+    monkeypatch.setattr("sys.argv", ["fastsft", command, "a", *output, *words])
+
+    with pytest.raises(UsageError, match="seen"):
+        app.run()
+
+    assert seen.mock_calls == [mock.call(hidden=bool(words))]
