@@ -92,3 +92,15 @@ def test_the_names_of_folders_that_are_made_for_an_output_are_on_the_disk(tmp_pa
     fastsft.convert(tmp_path / "in.jsonl", tmp_path / "a/b/rows.jsonl")
 
     assert sorted(flushed) == [".", "a"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "name"), [("index", "rollouts.index"), ("stats-plot", "stats.svg"), ("nemo-rl", "sft.yaml")]
+)
+def test_a_file_by_itself_is_on_the_disk_before_it_has_its_name(tmp_path, plan, name):
+    operations = [operation.replace(" /out", " out") for operation in operations_of(plan, tmp_path)]
+    named = operations.index(f"replace out/.{name}.part out/{name}")
+    flushed = operations[:named].index(f"fsync out/.{name}.part")
+
+    assert not any(operation.startswith(("write", "pwrite")) for operation in operations[flushed:named])
+    assert "fsync out" in operations[named:]
