@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,18 @@ def test_what_was_written_of_a_damaged_shard_is_forgotten(tmp_path):
     assert [(tmp_path / segment.name).read_bytes() for segment in segments] == [b"good\nok\n"]
     assert [segment.sha256 for segment in segments] == [hashlib.sha256(b"good\nok\n").hexdigest()]
     assert (listed, len(list(tmp_path.iterdir()))) == (None, 1)
+
+
+def test_a_span_that_is_done_holds_no_file_open(tmp_path):
+    """As a worker does thousands."""
+    before = os.listdir("/proc/self/fd")
+    with SegmentWriter(tmp_path, "span", most_nbytes=4) as writer:
+        writer.write_rows(b"1\n2\n3\n4\n5\n", 5)
+        writer.write_refused([RefusedLine("a.jsonl", 1, 0, "bad_json", "torn")])
+        segments, refused = writer.finish()
+
+    assert ([segment.rows for segment in segments], refused.rows) == ([2, 2, 1], 1)
+    assert os.listdir("/proc/self/fd") == before
 
 
 def fail(folder: Path) -> None:
