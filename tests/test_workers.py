@@ -288,7 +288,7 @@ except FailedRun as error:
         ("os.kill(os.getpid(), signal.SIGSTOP)", "took more than 1 s (--stall-seconds)"),
     ],
 )
-@pytest.mark.parametrize("at", [0, 30])
+@pytest.mark.parametrize("at", [0, 31])
 def test_what_a_lost_worker_was_sent_is_done_by_another(tmp_path, deed, told, at):
     script = f"""
 import multiprocessing, os, signal, sys
