@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import hashlib
 import itertools
@@ -10,6 +11,7 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -23,9 +25,11 @@ from builders import assistant, line, lines, raw_call, rollout, said, turn, user
 
 import fastsft
 from fastsft import FailedRun, Fates, Options, TooManyRefused, UsageError
+from fastsft.errors import KeepsReceipts
 from fastsft.execution.workers import jobs_for
 from fastsft.inputs.shards import Shard, expanded_nbytes, find_rollouts, spans_of, whole_of
-from fastsft.outputs import lock
+from fastsft.outputs import lock, outputs
+from fastsft.outputs.target import target_of
 from fastsft.pipeline import run, staged
 from fastsft.pipeline.one_pass import Rows
 from fastsft.storage.files import HashedFile
@@ -315,6 +319,8 @@ def test_nothing_beside_the_rows_is_found_by_a_glob_for_them(convert, tmp_path):
             {},
             "1 rollout is dropped as masked (mask_sample is true); --allow masked keeps them",
         ),
+        (line(good(reward=None)), {}, "1 rollout has no reward (it is null)"),
+        (lines(good(reward=None), good(reward=None)), {}, "2 rollouts have no reward (it is null)"),
     ],
 )
 def test_a_run_that_keeps_nothing_fails_and_says_why_in_terms_of_the_data(convert, tmp_path, data, options, why):
@@ -754,6 +760,57 @@ def test_two_runs_do_not_write_to_one_target_at_once(ten, tmp_path):
 
     assert report.rows == 10
     assert listed(tmp_path / "out") == ["train.jsonl", "train.report.json"]
+
+
+def test_a_lock_whose_file_is_removed_while_it_is_taken_is_taken_again(tmp_path, monkeypatch):
+    """Whoever held it removes the file last; a lock on a file that nobody finds any more keeps nobody away."""
+    flock, target, taken = fcntl.flock, target_of(tmp_path / "train.jsonl", Options()), []
+
+    def removed_before(file: int, how: int) -> None:
+        if not taken:
+            target.lock.unlink()
+        taken.append(file)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed_before)
+    first, second = lock.Lock(target), lock.Lock(target)
+    first.take([])
+    with pytest.raises(UsageError, match=r"another run is writing to .*/train"):
+        second.take([])
+
+    assert first.release()
+    assert len(taken) == 3
+    assert listed(tmp_path) == []
+
+
+def test_a_lock_is_as_open_to_others_as_any_file_and_released_where_closing_it_fails(tmp_path, monkeypatch):
+    def refuse(file: int) -> None:
+        close(file)
+        raise OSError(5, "Input/output error")
+
+    close, held = os.close, lock.Lock(target_of(tmp_path / "train.jsonl", Options()))
+    umask = os.umask(0o002)
+    try:
+        held.take([])
+    finally:
+        os.umask(umask)
+
+    assert stat.S_IMODE(held.target.lock.stat().st_mode) == 0o664
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", refuse)
+        assert held.release()
+    assert listed(tmp_path) == []
+
+
+def test_a_worker_that_is_lost_while_segments_are_removed_fails_no_run(ten, tmp_path, monkeypatch):
+    def lost(*_: object, **__: object) -> None:
+        raise KeepsReceipts("a worker process was killed")
+
+    monkeypatch.setattr(outputs, "_remove_segments", lost)
+    report = run([ten], f"{tmp_path}/out/", Options(shards=2, jobs=1))
+
+    assert [shard.rows for shard in report.outputs] == [5, 5]
+    assert listed(tmp_path / "out") == [*shards_written(tmp_path / "out"), "train.report.json"]
 
 
 def test_progress_is_told_in_bytes_and_rows(ten, tmp_path):
