@@ -834,6 +834,29 @@ def test_progress_goes_on_through_all_shards_whatever_is_converted_at_once(ten, 
     assert {nbytes, 2 * nbytes} < set(told)
 
 
+@pytest.mark.parametrize("span_nbytes", [500, 10**6])
+def test_progress_of_two_passes_goes_on_from_the_first_to_the_second(ten, tmp_path, span_nbytes):
+    told: list[fastsft.Progress] = []
+    options = Options(jobs=1, span_nbytes=span_nbytes, sample="100%")
+    run([ten], tmp_path / "rows.jsonl", options, on_progress=told.append)
+
+    total = ten.stat().st_size
+    assert {step.total_nbytes for step in told} == {total}
+    assert [step.nbytes for step in told] == sorted(step.nbytes for step in told)
+    assert max(step.nbytes for step in told if not step.rows) == total // 2
+    assert (told[-1].nbytes, told[-1].rows) == (total, 10)
+
+
+def test_progress_begins_at_nothing_where_an_index_stands_for_the_first_pass(ten, tmp_path):
+    told: list[fastsft.Progress] = []
+    fastsft.index(ten, tmp_path / "index.parquet")
+    options = Options(jobs=1, span_nbytes=500)
+    run([ten], tmp_path / "rows.jsonl", options, index=tmp_path / "index.parquet", on_progress=told.append)
+
+    total = ten.stat().st_size
+    assert [(step.nbytes, step.rows) for step in told if step.rows < 5] == [(total // 5, 2), (2 * total // 5, 4)]
+
+
 def test_options_and_reports_cross_processes():
     options = Options(allow=("all",), max_refused="1%")
     assert msgspec.json.decode(msgspec.json.encode(options), type=Options) == options

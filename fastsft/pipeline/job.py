@@ -128,7 +128,7 @@ class Job:
             write_new(folder / CHOICE, msgspec.json.encode(slices))
         if not choice.spans:
             return []
-        return self._make(self._rows_of_chosen(), choice.spans, (1 / self._passes - 0.5, 1.0))
+        return self._make(self._rows_of_chosen(), choice.spans, (1 - 1 / self._passes, 1.0))
 
     def _read_choice(self) -> list[ChosenSpan] | None:
         """Read where the chosen lines of each span stand; None before they are chosen."""
