@@ -21,6 +21,8 @@ import fastsft
 from fastsft.errors import FailedRun, UsageError
 from fastsft.options import Options, Split
 from fastsft.pipeline import run
+from fastsft.pipeline.index import write_index
+from fastsft.report import Fates
 from fastsft.views.preview import shown
 
 
@@ -138,6 +140,18 @@ def test_the_best_of_each_task_are_kept_in_the_order_of_the_input(tmp_path):
     assert answers(tmp_path / "rows.jsonl") == ["1", "2"]
 
 
+def test_where_that_fails_in_the_scan_may_succeed_among_the_lines_that_others_leave(tmp_path):
+    shard = tmp_path / "in.jsonl"
+    attempts = [("p", "8", 1.0), ("p", "8", 0.0), ("q", "math", 1.0)]  # q is solved always, p half the time
+    shard.write_bytes(lines(*(good(prompt=p, agent_ref={"name": name}, reward=r) for p, name, r in attempts)))
+
+    report = fastsft.convert(
+        shard, tmp_path / "rows.jsonl", pass_rate=(0.1, 0.9), where="CAST(agent AS INTEGER) > 3", jobs=1
+    )
+
+    assert report.fates == Fates(lines=3, kept=1, dropped={"pass_rate": 1, "below_threshold": 1})
+
+
 # Splits.
 
 
@@ -236,6 +250,40 @@ def test_an_index_reads_the_chosen_lines_alone(tmp_path, monkeypatch):
         assert (tmp_path / "rows.refused").read_bytes() == (tmp_path / "again.refused").read_bytes()
 
 
+def test_an_index_knows_of_every_line_whether_it_has_a_row(tmp_path):
+    """Whatever the threshold and the gates of the run that made it: the next one may have others."""
+    shard = tmp_path / "in.jsonl"
+    rowless = rollout(user("2+2?"), raw_call("f", "[1]"), said("4"))
+    shard.write_bytes(lines(good(), {**rowless, "reward": 0.0}, {**rowless, "mask_sample": True}))
+    fastsft.index(shard, tmp_path / "index.parquet")
+
+    report = fastsft.convert(
+        shard, tmp_path / "rows.jsonl", reward_threshold=0.0, allow="all", index=tmp_path / "index.parquet"
+    )
+
+    assert report.fates == Fates(lines=3, kept=1, refused={"bad_arguments": 2})
+
+
+def test_an_index_holds_every_refused_line_however_few_a_run_lists(tmp_path):
+    shard = tmp_path / "in.jsonl"
+    shard.write_bytes(b"{torn\n" + line(good()) + b"{torn\n")
+    write_index([shard], tmp_path / "index.parquet", Options(max_refused_recorded=1))
+
+    fastsft.convert(shard, tmp_path / "rows.jsonl", index=tmp_path / "index.parquet")
+
+    refused = [json.loads(one) for one in (tmp_path / "rows.refused").read_bytes().splitlines()]
+    assert [(one["line"], one["reason"]) for one in refused] == [(1, "bad_json"), (3, "bad_json")]
+
+
+def test_an_index_serves_its_shards_in_any_order(mixed, tmp_path):
+    fastsft.index(mixed, tmp_path / "index.parquet")
+    fastsft.convert(mixed[::-1], tmp_path / "scanned.jsonl", **EVERYTHING)
+
+    fastsft.convert(mixed[::-1], tmp_path / "rows.jsonl", index=tmp_path / "index.parquet", **EVERYTHING)
+
+    assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "scanned.jsonl").read_bytes()
+
+
 def test_an_index_beside_the_inputs_is_used_while_it_fits(tmp_path):
     shard = tmp_path / "in.jsonl"
     shard.write_bytes(lines(good("a"), good("b")))
@@ -275,7 +323,11 @@ def test_an_index_that_does_not_fit_stops_the_run(tmp_path):
     assert "holds no hashes of rows" in problem(shard, index, dedup=True)
     assert "is of openai rows" in problem(shard, index, format="simple")
     assert "was made with --max-line" in problem(shard, index, max_line="1MB")
+    scanned = shard.stat()
     os.utime(shard, ns=(1, 1))
+    assert f"is older than {shard}, which has changed" in problem(shard, index)
+    shard.write_bytes(line(good()) * 2)
+    os.utime(shard, ns=(scanned.st_atime_ns, scanned.st_mtime_ns))
     assert f"is older than {shard}, which has changed" in problem(shard, index)
 
 
@@ -338,6 +390,32 @@ def test_a_shard_that_changes_between_the_passes_stops_the_run(tmp_path, monkeyp
     with pytest.raises(FailedRun, match="not the rollout that was scanned"):
         fastsft.convert(shard, tmp_path / "rows.jsonl", index=tmp_path / "index.parquet")
     assert not (tmp_path / "rows.jsonl").exists()
+
+
+@pytest.mark.parametrize("pack", [bytes, partial(gzip.compress, compresslevel=0, mtime=0)])
+def test_a_chosen_line_that_is_no_utf8_any_more_stops_the_run(tmp_path, pack):
+    shard, index = tmp_path / "in.jsonl", tmp_path / "index.parquet"
+    shard.write_bytes(pack(lines(good("aaaa"), good("bbbb"))))
+    fastsft.index(shard, index)
+    scanned = shard.stat()
+    shard.write_bytes(pack(lines(good("aaaa"), good("bbbb")).replace(b"bbbb", b"b\xff\xffb")))
+    os.utime(shard, ns=(scanned.st_atime_ns, scanned.st_mtime_ns))
+
+    with pytest.raises(FailedRun, match=r"in\.jsonl is not what was scanned"):
+        fastsft.convert(shard, tmp_path / "rows.jsonl", index=index)
+
+    assert sorted(os.listdir(tmp_path)) == ["in.jsonl", "index.parquet"]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_what_lies_between_chosen_lines_may_be_no_utf8(tmp_path, pack):
+    shard = tmp_path / "in.jsonl"
+    shard.write_bytes(pack(line(good("a")) + b'{"a": "\xff"}\n' + line(good("b"))))
+
+    report = fastsft.convert(shard, tmp_path / "rows.jsonl", **EVERYTHING)
+
+    assert report.fates == Fates(lines=3, kept=2, refused={"bad_utf8": 1})
+    assert answers(tmp_path / "rows.jsonl") == ["a", "b"]
 
 
 # Looking first.
