@@ -442,6 +442,19 @@ def test_a_folder_of_somebody_elses_that_is_named_as_the_staging_folder_is_left_
     assert (folder / "0123456789abcdef/data").read_bytes() == b"precious"
 
 
+def test_of_the_staging_folder_goes_what_a_killed_run_left_and_nothing_else(ten, tmp_path):
+    folder = tmp_path / "out/.train.fastsft"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text('{"run_id": "0123456789abcdef", "fingerprint": "", "made_from": {}}')
+    for name in ("run.json.0123abcd.part", "publish.json.0123abcd.part", "notes.txt"):
+        (folder / name).write_text("")
+
+    report = fastsft.convert(ten, tmp_path / "out/train.jsonl")
+
+    assert report.notes == [f"{folder} could not be removed; the next run does it"]
+    assert listed(folder) == ["notes.txt"]
+
+
 def test_a_link_in_the_place_of_a_file_of_ours_is_not_followed(ten, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
