@@ -183,12 +183,13 @@ def test_every_word_of_the_command_reaches_the_run(left_out, monkeypatch, tmp_pa
     seen = []
 
     def run(inputs, output, options, **more):
-        seen.append((inputs, output, options, more["splits"], more["index"]))
+        seen.append((inputs, output, options, more["splits"], more["index"], callable(more["on_progress"])))
         raise UsageError("seen")
 
     monkeypatch.setattr("fastsft.api.run", run)
     monkeypatch.setattr("fastsft.pipeline.parts.run_part", run)
-    line = ["fastsft", "convert", "a.jsonl", "--input", "b.jsonl", "--output", "o/", "--index", "i", "--split", "v=10%"]
+    line = ["fastsft", "convert", "a.jsonl", "--input", "b.jsonl", "--output", "o/", "--index", "i"]
+    line += ["--val", "v", "--val-fraction", "20%", "--split", "w=10%", "--split", "x=5%"]
     for name, (word, _) in words.items():
         line += [flag_of(name)] if word is None else [flag_of(name), word]
     monkeypatch.setattr("sys.argv", line)
@@ -197,7 +198,8 @@ def test_every_word_of_the_command_reaches_the_run(left_out, monkeypatch, tmp_pa
         app.run()
 
     options = Options(**{name: value for name, (_, value) in words.items()})
-    assert seen == [(["a.jsonl", "b.jsonl"], "o/", options, [Split("v", 0.1)], "i")]
+    splits = [Split("v", 0.2), Split("w", 0.1), Split("x", 0.05)]
+    assert seen == [(["a.jsonl", "b.jsonl"], "o/", options, splits, "i", True)]
     assert set(WORDS) == {name for name, one in declared().items() if "convert" in one.commands}
 
 
@@ -281,12 +283,22 @@ def test_every_word_of_the_other_commands_reaches_what_does_their_work(command, 
         app.run()
 
     assert work.mock_calls == [call_of(command, settings)]
+    assert callable(work.call_args.kwargs.get("on_progress", print))
     parameters = set(inspect.signature(app.COMMANDS[command]).parameters)
     assert {*OWN[command], *map(keyword_of, settings)} == parameters - PRINTED
 
 
-@pytest.mark.parametrize("words", [["--quiet"], ["-q"], []])
-@pytest.mark.parametrize("command", [command for command in app.COMMANDS if command not in ("show", "verify")])
+WITH_PROGRESS = [command for command in app.COMMANDS if command not in ("show", "verify")]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        *((command, words) for command in WITH_PROGRESS for words in (["--quiet"], ["-q"], [])),
+        ("stats", ["--json"]),
+        ("check", ["--json"]),
+    ],
+)
 def test_quiet_hides_the_progress_of_every_command_that_has_some(command, words, monkeypatch):
     seen = mock.Mock(side_effect=UsageError("seen"))
     monkeypatch.setattr(f"fastsft.cli.{command.replace('-', '_')}.ProgressBar", seen)
@@ -297,3 +309,15 @@ def test_quiet_hides_the_progress_of_every_command_that_has_some(command, words,
         app.run()
 
     assert seen.mock_calls == [mock.call(hidden=bool(words))]
+
+
+def test_quiet_commands_print_nothing_where_all_is_well(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_bytes(lines(rollout("?", said("4"))))
+
+    for words in (["convert", "in.jsonl", "--output", "o.jsonl"], ["index", "in.jsonl", "--output", "i.index"],
+                  ["verify", "o.jsonl"]):  # fmt: skip
+        monkeypatch.setattr("sys.argv", ["fastsft", *words, "--quiet"])
+        assert app.run() == 0
+
+    assert capsys.readouterr() == ("", "")
