@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import inspect
 import os
 import subprocess
@@ -315,9 +316,22 @@ def test_quiet_commands_print_nothing_where_all_is_well(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     Path("in.jsonl").write_bytes(lines(rollout("?", said("4"))))
 
-    for words in (["convert", "in.jsonl", "--output", "o.jsonl"], ["index", "in.jsonl", "--output", "i.index"],
-                  ["verify", "o.jsonl"]):  # fmt: skip
-        monkeypatch.setattr("sys.argv", ["fastsft", *words, "--quiet"])
+    for words in ("convert in.jsonl --output o.jsonl", "index in.jsonl --output i.index", "verify o.jsonl"):
+        monkeypatch.setattr("sys.argv", ["fastsft", *words.split(), "--quiet"])
         assert app.run() == 0
+        Path(".o.fastsft").mkdir(exist_ok=True)  # what verify finishes is a note
+        Path(".o.fastsft/publish.json").write_text('{"renames":[],"away":[],"reports":[]}')
 
     assert capsys.readouterr() == ("", "")
+
+
+def test_quiet_convert_names_the_files_whose_rows_are_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_bytes(lines(rollout("?", said("4"))))
+    Path("torn.jsonl.gz").write_bytes(gzip.compress(lines(rollout("?", said("5"))))[:-9])
+    monkeypatch.setattr("sys.argv", "fastsft convert in.jsonl torn.jsonl.gz --output o.jsonl --quiet".split())
+
+    assert app.run() == 0
+
+    printed, problem = capsys.readouterr()
+    assert (printed, problem.count("\n"), "torn.jsonl.gz is damaged" in problem) == ("", 1, True)
