@@ -231,6 +231,7 @@ OWN = {
     "show": {"file": ["a"], "count": ["-n", "7"], "line": ["--line", "8"], "full": ["--full"]},
     "check": {"files": ["a"]},
     "verify": {"output": ["a"]},
+    "publish": {"output": ["a"]},
     "nemo-rl": {
         "train": ["a"],
         "val": ["--val", "v", "--val", "w"],
@@ -246,9 +247,13 @@ WORK = {
     "show": "fastsft.views.preview.shown",
     "check": "fastsft.checks.run.check_rows",
     "verify": "fastsft.outputs.verify.verify_output",
+    "publish": "fastsft.pipeline.parts.publish_parts",
     "nemo-rl": "fastsft.trainers.nemo_rl.write_config",
 }
 PRINTED = {"json", "plot", "quiet"}  # how the command says what was found, of which the tests of its output tell
+
+
+PLACEMENT = ("jobs", "backend", "address", "retries", "stall_seconds")
 
 
 def call_of(command: str, settings: list[str]) -> Any:
@@ -263,8 +268,10 @@ def call_of(command: str, settings: list[str]) -> Any:
         case "show":
             return mock.call("a", count=7, first=8, full=True, **keywords)
         case "check":
-            return mock.call(["a"], on_progress=mock.ANY, **keywords)
-        case "verify":
+            placement = Options(**{name: values.pop(name) for name in PLACEMENT}).placement
+            keywords = {keyword_of(name): value for name, value in values.items()}
+            return mock.call(["a"], on_progress=mock.ANY, placement=placement, **keywords)
+        case "verify" | "publish":
             return mock.call("a", **keywords)
         case "nemo-rl":
             training = Training(wandb=False, **{name: value for name, (_, value) in TRAINING.items()})
@@ -289,7 +296,7 @@ def test_every_word_of_the_other_commands_reaches_what_does_their_work(command, 
     assert {*OWN[command], *map(keyword_of, settings)} == parameters - PRINTED
 
 
-WITH_PROGRESS = [command for command in app.COMMANDS if command not in ("show", "verify")]
+WITH_PROGRESS = [command for command in app.COMMANDS if command not in ("show", "verify", "publish", "slurm")]
 
 
 @pytest.mark.parametrize(
