@@ -21,7 +21,7 @@ import generate
 import msgspec
 import pytest
 from backports import zstd
-from builders import assistant, line, lines, raw_call, rollout, said, turn, user
+from builders import assistant, line, lines, raw_call, rollout, said, thought, turn, user
 
 import fastsft
 from fastsft import FailedRun, Fates, Options, TooManyRefused, UsageError
@@ -903,6 +903,19 @@ def test_compressed_shards_give_the_same_rows_whatever_their_names(mixed, tmp_pa
 
 def damaged(packed: bytes) -> dict[str, bytes]:
     return {"ends early": packed[: len(packed) // 2], "flipped": packed[:-30] + b"\xff" * 20 + packed[-10:]}
+
+
+@pytest.mark.parametrize("more", [{}, {"best_of": 9}])
+def test_nothing_of_a_damaged_shard_is_counted(tmp_path, more):
+    thinks = line(rollout(user("?"), thought("hm"), said("4")))
+    (tmp_path / "good.jsonl").write_bytes(thinks)
+    torn = gzip.compress(b"{torn\n" + thinks * 2000, 1)
+    (tmp_path / "cut.jsonl.gz").write_bytes(torn[:-20])
+
+    report = fastsft.convert(tmp_path, tmp_path / "out/rows.jsonl", jobs=1, **more)
+
+    assert (report.rows, report.left_out, report.fates.all_refused) == (1, {"reasoning": 1}, 0)
+    assert len(report.damaged) == 1
 
 
 @pytest.mark.parametrize("kind", PACKED)

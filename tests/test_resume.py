@@ -11,6 +11,7 @@ from pathlib import Path
 import generate
 import msgspec
 import pytest
+from builders import line, rollout, said, user
 
 import fastsft
 from fastsft import FailedRun, Options, UsageError
@@ -337,3 +338,67 @@ def test_statistics_and_indexes_do_not_depend_on_spans_or_jobs(shards, tmp_path,
 
     assert cut == plain
     assert (tmp_path / "cut.parquet").read_bytes() == (tmp_path / "plain.parquet").read_bytes()
+
+
+def said_line(text: str) -> bytes:
+    return line(rollout(user("?"), said(text)))
+
+
+def written(folder: Path) -> list[str]:
+    (path,) = folder.glob("*.jsonl")
+    return [json.loads(row)["messages"][-1]["content"] for row in path.read_bytes().splitlines()]
+
+
+def change_unseen(path: Path, data: bytes) -> None:
+    """Change a file so that neither its size nor its time says so."""
+    at = path.stat()
+    assert len(data) == at.st_size
+    path.write_bytes(data)
+    os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns))
+
+
+def test_verified_inputs_are_all_that_the_lines_of_a_span_depend_on(tmp_path, several_spans):
+    """The second line begins in the first span and ends in the second."""
+    data = b"".join(said_line(letter * 900 + "OLD") for letter in "abcd")
+    (tmp_path / "in.jsonl").write_bytes(data)
+    asked = Options(jobs=1, span_nbytes=len(data) * 3 // 8, verify_inputs=True)
+    with pytest.MonkeyPatch.context() as patch:
+        die_after(patch, 1)
+        with pytest.raises(Killed):
+            run([tmp_path / "in.jsonl"], tmp_path / "out/rows.jsonl", asked)
+
+    change_unseen(tmp_path / "in.jsonl", data.replace(b"bOLD", b"bNEW"))
+    run([tmp_path / "in.jsonl"], tmp_path / "out/rows.jsonl", asked)
+
+    assert [text[-4:] for text in written(tmp_path / "out")] == ["aOLD", "bNEW", "cOLD", "dOLD"]
+
+
+def test_a_part_of_the_table_that_is_not_what_its_receipt_says_is_made_again(shards, tmp_path, several_spans):
+    folder = interrupted_at(tmp_path, shards, "two passes", receipts=2)
+    part = min(folder.glob("scan-*.arrow"))
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+
+    report = run(shards, output_of(tmp_path, "two passes"), options("two passes"))
+    run(shards, output_of(tmp_path / "new", "two passes"), options("two passes"))
+
+    assert "1 of its spans are scanned again: their files or inputs differ" in report.notes
+    assert files_in(tmp_path / "out") == files_in(tmp_path / "new/out")
+
+
+def test_rows_of_another_choice_are_made_again(tmp_path):
+    """What is a duplicate in the second file follows from the first, which changes after all rows are written."""
+    one, two = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    one.write_bytes(said_line("same") + said_line("of a"))
+    two.write_bytes(said_line("of b") + said_line("same"))
+    asked = Options(jobs=1, span_nbytes=one.stat().st_size, dedup=True, verify_inputs=True, shards=1)
+    with pytest.MonkeyPatch.context() as patch:
+        die_after(patch, 4)
+        with pytest.raises(Killed):
+            run([one, two], f"{tmp_path}/out/", asked)
+
+    change_unseen(one, said_line("SAME") + said_line("of a"))
+    run([one, two], f"{tmp_path}/out/", asked)
+
+    assert written(tmp_path / "out") == ["SAME", "of a", "of b", "same"]

@@ -8,6 +8,7 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 import fastsft
 from fastsft.errors import FailedRun, UsageError
-from fastsft.inputs.lines import LineBlock, lines_in
+from fastsft.inputs.lines import BOM, LineBlock, lines_in
 from fastsft.inputs.shards import ByteRange, Shard, find_rollouts, find_shards, spans_of
 
 
@@ -268,3 +269,25 @@ def test_a_folder_whose_files_lie_deeper_is_told_with_the_glob(tmp_path):
     (tmp_path / "run/deep/a.jsonl").write_text("{}")
     with pytest.raises(UsageError, match=r"has no file .*; there are some deeper: '.*/run/\*\*/\*.jsonl' finds them"):
         find_shards([tmp_path / "run"])
+
+
+@pytest.mark.parametrize("mark", [b"", BOM])
+def test_a_byte_order_mark_is_no_part_of_a_long_line(tmp_path, mark):
+    (tmp_path / "in.jsonl").write_bytes(mark + b"x" * 60 + b"\ny\n")
+
+    assert [lines.too_long_nbytes for lines in read(tmp_path / "in.jsonl", 1000, nbytes=20, max_line=60)] == [None] * 2
+    assert read(tmp_path / "in.jsonl", 1000, nbytes=20, max_line=59)[0].too_long_nbytes == 60
+
+
+def test_a_file_that_holds_less_than_it_says_is_named(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"x\n")
+    at = path.stat()
+    shard = Shard(str(path), 100, at.st_mtime_ns)
+    with pytest.MonkeyPatch.context() as patch:
+        said = SimpleNamespace(st_size=100, st_mtime_ns=at.st_mtime_ns, st_mode=at.st_mode)
+        patch.setattr("fastsft.inputs.lines.os.fstat", lambda _: said)
+        with pytest.raises(
+            FailedRun, match=rf"cannot read {re.escape(str(path))}: it became shorter while it was read"
+        ):
+            list(lines_in(ByteRange(shard, 0, 100), nbytes=9, max_line=99))

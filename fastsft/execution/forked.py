@@ -202,7 +202,10 @@ def _serve(pipe: Connection, parents: list[Connection], begin: _Begin, parent: i
             task, arguments = pickle.loads(pipe.recv_bytes())
         except (EOFError, OSError):
             os._exit(0)
-        pipe.send_bytes(result_of(task, arguments))
+        try:
+            pipe.send_bytes(result_of(task, arguments))
+        except OSError:  # the parent was killed meanwhile
+            os._exit(0)
 
 
 def result_of(task: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:

@@ -7,6 +7,7 @@ found stops the run. Compressed shards are read as a stream, a piece at once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from itertools import pairwise
@@ -74,6 +75,17 @@ def lines_in(part: ByteRange, *, nbytes: int, max_line: int) -> Iterator[LineBlo
         if error.strerror is None:  # a damaged stream, told as an OSError without a number
             raise DamagedShard(f"{part.shard.path} is damaged: {error}") from None
         raise FailedRun(f"cannot read {part.shard.path}: {error.strerror}") from None
+
+
+def extent_of(part: ByteRange) -> tuple[int, int]:
+    """Return from where to where the bytes lie that the lines of a range depend on.
+
+    They begin before it, as the byte there tells whether a line begins in it, and end with the line that it ends in.
+    """
+    if part.shard.compression is not None:
+        return part.start, part.stop
+    with _opened(part.shard) as file:
+        return max(part.start - 1, 0), _line_start(file.fileno(), part.stop, part.shard.nbytes)
 
 
 # Lines by their numbers in the shard, from 1.
@@ -155,7 +167,8 @@ def _lines_between(file: int, start: int, edge: int, stop: int, max_line: int) -
     if stop - start > max_line and stop > edge:  # only the last line reaches beyond the edge
         data = _read(file, start, edge)
         last = data.rfind(b"\n") + 1
-        nbytes = stop - start - last - (_read(file, stop - 1, stop) == b"\n")
+        mark = len(BOM) if start == last == 0 and data.startswith(BOM) else 0
+        nbytes = stop - start - last - mark - (_read(file, stop - 1, stop) == b"\n")
         if nbytes > max_line:
             return LineBlock(data[:last], start, nbytes)
     return LineBlock(_read(file, start, stop), start)
@@ -222,7 +235,7 @@ def _read(file: int, start: int, stop: int) -> bytes:
     while start < stop:
         part = os.pread(file, stop - start, start)
         if not part:
-            raise FailedRun("an input became shorter while it was read")
+            raise OSError(errno.EIO, "it became shorter while it was read")  # its name is said where it was opened
         parts.append(part)
         start += len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)

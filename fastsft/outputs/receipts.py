@@ -9,7 +9,7 @@ from fastsft.selection.seen import Seen
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A file of rows that a span leaves, or of refused lines.
+    """A file of rows that a span leaves, of refused lines, or a part of the table of lines.
 
     Attributes:
         name: Its name in the staging folder.
@@ -53,8 +53,8 @@ class Receipt(msgspec.Struct, frozen=True):
         left_out: How many rows lack something that their rollouts have, by what.
         seen: What its rollouts hold, where none of them was kept.
         is_numbered: Whether somebody knew how many lines stand before a range.
-        table: The name of its part of the table of lines; None where it was not scanned.
-        rollouts: How many lines are rollouts.
+        table: Its part of the table of lines, with so many rows as it has rollouts; None without any.
+        choice: The digest of the file of chosen lines that its rows are of; empty where each line was judged by itself.
         input_sha256: Of the bytes of its ranges, where inputs are to be verified.
         fingerprint: Of the inputs, options and version that it was made from, in hexadecimal.
     """
@@ -67,7 +67,12 @@ class Receipt(msgspec.Struct, frozen=True):
     left_out: dict[str, int] = {}
     seen: Seen | None = None
     is_numbered: bool = False
-    table: str | None = None
-    rollouts: int = 0
+    table: Segment | None = None
+    choice: str = ""
     input_sha256: str | None = None
     fingerprint: str = ""
+
+    @property
+    def files(self) -> list[Segment]:
+        """All files that it speaks of."""
+        return [*self.segments, *filter(None, [self.refused, self.table])]

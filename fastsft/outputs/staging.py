@@ -179,13 +179,11 @@ class Staging:
                 continue
             try:
                 receipt = _receipt.decode(read_file(left / name))
-                files = [*receipt.segments, *filter(None, [receipt.refused])]
-                is_whole = all(os.stat(left / file.name).st_size == file.nbytes for file in files)
-                is_whole = is_whole and (receipt.table is None or (left / receipt.table).is_file())
+                is_whole = all(os.stat(left / file.name).st_size == file.nbytes for file in receipt.files)
             except (OSError, msgspec.DecodeError, UnicodeDecodeError):
                 continue
             if is_whole and receipt.fingerprint == self.run.fingerprint:
-                for file_name in [*(file.name for file in files), *filter(None, [receipt.table]), name]:
+                for file_name in [*(file.name for file in receipt.files), name]:
                     os.replace(left / file_name, self.path / file_name)
 
     def _take_over_choice(self, left: Path) -> None:

@@ -10,6 +10,7 @@ import polars as pl
 
 from fastsft.inputs.shards import ByteRange, Shard, Span, printable
 from fastsft.options import Options
+from fastsft.outputs.assembly import digest_of
 from fastsft.outputs.receipts import RangeFates, Receipt
 from fastsft.outputs.segments import SegmentWriter
 from fastsft.pipeline.two_passes import CHOSEN, ChosenSpan
@@ -33,6 +34,7 @@ class Choice(msgspec.Struct):
         spans: Where the chosen lines of each span stand in the file of chosen lines; without spans that have none.
         splits: The rows and tasks of each split; empty without splits.
         seen: What rollouts hold, where none was chosen.
+        digest: Of the file of chosen lines; empty where none was.
     """
 
     dropped: list[tuple[int, str, int]]
@@ -40,6 +42,7 @@ class Choice(msgspec.Struct):
     spans: list[ChosenSpan] = []
     splits: list[SplitRows] = []
     seen: Seen | None = None
+    digest: str = ""
 
 
 def choose_lines(
@@ -72,7 +75,7 @@ def choose_lines(
         choice.seen = seen_of(*(lines[name] if name in lines.columns else () for name in ("reward", "agent")))
     else:
         write_chosen(chosen, folder / CHOSEN)
-        choice.spans = chosen_spans(spans, chosen)
+        choice.spans, choice.digest = chosen_spans(spans, chosen), digest_of([CHOSEN], folder)
     return choice
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
-from fastsft.errors import LinesChosen, UnfinishedParts
+from fastsft.errors import FailedRun, LinesChosen, UnfinishedParts
 from fastsft.execution.spans import Product, make_all
 from fastsft.execution.workers import Workers
 from fastsft.inputs.shards import Shard, Span, expanded_nbytes
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fastsft.pipeline.choosing import Choice
     from fastsft.selection.index_file import Index
 
+_Choice = tuple[str, list[tuple[int, tuple[tuple[int, int], ...]]]]  # as the file has it
 _MOST_PARTS = 20  # that are named
 # From which importing Polars pays where text is Chinese: 0.12 s in each process, where Python takes 0.8 s/GB more.
 _LARGE_NBYTES = 1024**3
@@ -39,6 +40,9 @@ S_contra = TypeVar("S_contra", contravariant=True)
 
 class _Staged(Product[S_contra, Receipt], Protocol[S_contra]):
     phase: ClassVar[str]
+
+    @property
+    def choice(self) -> str: ...
 
 
 class Job:
@@ -87,8 +91,10 @@ class Job:
         what = "converted"
         if not self._compares:
             done, spans = self._make_part(self._rows_of_all(), self._spans, number, count), len(self._spans)
-        elif (chosen := self._read_choice()) is not None:
-            done, spans = self._make_part(self._rows_of_chosen(), chosen, number, count), len(chosen)
+        elif (choice := self._read_choice()) is not None:
+            digest, chosen = choice
+            self._check_chosen(digest)
+            done, spans = self._make_part(self._rows_of_chosen(digest), chosen, number, count), len(chosen)
         elif self._index is not None:
             done, spans, what = 0, 0, "scanned, as an index is there"
         else:
@@ -99,9 +105,9 @@ class Job:
         is_large = expanded_nbytes(self._shards) >= _LARGE_NBYTES
         return Rows(**self._staged(), most_nbytes=self._outputs.most_nbytes, is_large=is_large)
 
-    def _rows_of_chosen(self) -> ChosenRows:
+    def _rows_of_chosen(self, digest: str) -> ChosenRows:
         chosen = str(self._outputs.folder / CHOSEN)
-        return ChosenRows(**self._staged(), most_nbytes=self._outputs.most_nbytes, chosen=chosen)
+        return ChosenRows(**self._staged(), most_nbytes=self._outputs.most_nbytes, chosen=chosen, choice=digest)
 
     def _table(self) -> LineTable:
         from fastsft.selection.criteria import columns_of
@@ -113,30 +119,40 @@ class Job:
         ledger, folder = self._ledger, self._outputs.folder
         if self._index is None:
             self._make(self._table(), self._spans, (0.0, 0.5))
-        if self._parts and (chosen := self._read_choice()) is not None:
-            self._check_made(ChosenRows.phase, chosen)  # before choosing once more, which takes all lines
+        if self._parts and (choice := self._read_choice()) is not None:
+            self._check_made(self._rows_of_chosen(choice[0]), choice[1])  # before choosing once more, from all lines
         table = ledger.parts if self._index is None else self._index
         choosing = partial(_choose, table, folder, self._shards, self._spans, self._options, self._shares)
-        choice = self._workers.run_alone(choosing)
-        for receipt in choice.receipts:
+        found = self._workers.run_alone(choosing)
+        for receipt in found.receipts:
             ledger.take(receipt)
-        ledger.drop(choice.dropped)
-        ledger.report.splits = choice.splits
-        ledger.seen = choice.seen
+        ledger.drop(found.dropped)
+        ledger.report.splits = found.splits
+        ledger.seen = found.seen
         if self._parts:
-            slices = [(one.index, one.slices) for one in choice.spans]
-            write_new(folder / CHOICE, msgspec.json.encode(slices))
-        if not choice.spans:
+            slices = [(one.index, one.slices) for one in found.spans]
+            write_new(folder / CHOICE, msgspec.json.encode([found.digest, slices]))
+        if not found.spans:
             return []
-        return self._make(self._rows_of_chosen(), choice.spans, (1 - 1 / self._passes, 1.0))
+        return self._make(self._rows_of_chosen(found.digest), found.spans, (1 - 1 / self._passes, 1.0))
 
-    def _read_choice(self) -> list[ChosenSpan] | None:
-        """Read where the chosen lines of each span stand; None before they are chosen."""
+    def _read_choice(self) -> tuple[str, list[ChosenSpan]] | None:
+        """Read the digest of the chosen lines, and where those of each span stand; None before they are chosen."""
         path = self._outputs.folder / CHOICE
         if kind_of(path) is None:
             return None
-        slices = msgspec.json.decode(read_file(path), type=list[tuple[int, tuple[tuple[int, int], ...]]])
-        return [ChosenSpan(self._spans[index], cuts) for index, cuts in slices]
+        digest, slices = msgspec.json.decode(read_file(path), type=_Choice)
+        return digest, [ChosenSpan(self._spans[index], cuts) for index, cuts in slices]
+
+    def _check_chosen(self, digest: str) -> None:
+        """Make sure that the file of chosen lines is what whoever chose wrote.
+
+        Raises:
+            FailedRun: It is not.
+        """
+        folder = self._outputs.folder
+        if kind_of(folder / CHOSEN) and digest_of([CHOSEN], folder) != digest:
+            raise FailedRun(f"{folder / CHOSEN} is damaged; remove it and {CHOICE}, and publish once more")
 
     def _staged(self) -> dict[str, Any]:
         folder, fingerprint = str(self._outputs.folder), self._outputs.fingerprint
@@ -148,13 +164,14 @@ class Job:
     def _make(self, product: _Staged[S], spans: Sequence[S], share: tuple[float, float]) -> list[Receipt]:
         """Make a product of the spans that have no receipt, and take all receipts in, in input order."""
         if self._parts:
-            self._check_made(product.phase, spans)
-        known = self._receipts(product.phase, {span.index for span in spans})
+            self._check_made(product, spans)
+        known = self._receipts(product, {span.index for span in spans})
+        total_nbytes = max(sum(span.nbytes for span in spans), 1)
         done_nbytes = 0
 
         def report_progress(nbytes: int, rows: int) -> None:
             if self._on_progress:
-                part = share[0] + (share[1] - share[0]) * (done_nbytes + nbytes) / max(self._total_nbytes, 1)
+                part = share[0] + (share[1] - share[0]) * (done_nbytes + nbytes) / total_nbytes
                 self._on_progress(Progress(int(part * self._total_nbytes), self._total_nbytes, self._rows + rows))
 
         unmade = [span for span in spans if span.index not in known]
@@ -174,7 +191,7 @@ class Job:
     def _make_part(self, product: _Staged[S], spans: Sequence[S], number: int, count: int) -> int:
         """Make a product of every `count`-th span that has no receipt; return how many spans these are."""
         mine = spans[number - 1 :: count]
-        known = self._receipts(product.phase, {span.index for span in mine})
+        known = self._receipts(product, {span.index for span in mine})
         total, done = sum(span.nbytes for span in mine), sum(span.nbytes for span in mine if span.index in known)
 
         def report_progress(nbytes: int, rows: int) -> None:
@@ -188,15 +205,15 @@ class Job:
             report_progress(0, 0)
         return len(mine)
 
-    def _check_made(self, phase: str, spans: Sequence[S]) -> None:
+    def _check_made(self, product: _Staged[S], spans: Sequence[S]) -> None:
         """Make sure that parts have left a receipt of every span.
 
         Raises:
             UnfinishedParts: They have not.
         """
-        known, count = self._outputs.receipts(phase), self._parts or 1
+        known, count = self._known(product), self._parts or 1
         missing = [position for position, span in enumerate(spans) if span.index not in known]
-        if missing and phase == ChosenRows.phase and self._compares and len(missing) == len(spans):
+        if missing and product.choice and len(missing) == len(spans):
             raise LinesChosen("the lines are chosen; run the parts once more, for their rows")
         if missing:
             parts = sorted({position % count + 1 for position in missing})
@@ -204,15 +221,20 @@ class Job:
             problem = f"{len(missing):,} of {len(spans):,} spans are not done yet: those of part {named}"
             raise UnfinishedParts(f"{problem} (of {count:,}); nothing was published")
 
-    def _receipts(self, phase: str, spans: set[int]) -> dict[int, Receipt]:
+    def _known(self, product: _Staged[S]) -> dict[int, Receipt]:
+        """Find the receipts that there are of a product; rows of another choice than this are another product."""
+        receipts = self._outputs.receipts(product.phase)
+        return {index: receipt for index, receipt in receipts.items() if receipt.choice == product.choice}
+
+    def _receipts(self, product: _Staged[S], spans: set[int]) -> dict[int, Receipt]:
         """Find the receipts that an interrupted run left and that hold still, and say how many there are."""
-        left = {index: receipt for index, receipt in self._outputs.receipts(phase).items() if index in spans}
+        left = {index: receipt for index, receipt in self._known(product).items() if index in spans}
         if not left:
             return {}
         verify = partial(_holds, folder=str(self._outputs.folder), verify_inputs=self._options.verify_inputs)
         held = self._workers.in_order(verify, [(self._spans[index], receipt) for index, receipt in left.items()])
         known = {index: receipt for (index, receipt), holds in zip(left.items(), held, strict=True) if holds}
-        notes, done = self._ledger.report.notes, "scanned" if phase == "scan" else "converted"
+        notes, done = self._ledger.report.notes, "scanned" if product.phase == "scan" else "converted"
         if not self._parts:  # of which all were
             notes.append(f"goes on from an interrupted run: {len(known):,} of {len(spans):,} spans were {done} before")
         if len(known) < len(left):
@@ -231,5 +253,4 @@ def _holds(_: int, item: tuple[Span, Receipt], folder: str, *, verify_inputs: bo
     span, receipt = item
     if verify_inputs and receipt.input_sha256 != input_digest(span):
         return False
-    files = [*receipt.segments, *filter(None, [receipt.refused])]
-    return all(digest_of([file.name], Path(folder)) == file.sha256 for file in files)
+    return all(digest_of([file.name], Path(folder)) == file.sha256 for file in receipt.files)

@@ -50,7 +50,7 @@ class Ledger:
         if receipt.refused is not None:
             self.refused.append(RefusedPart(receipt.refused, first.path, before))
         if receipt.table is not None:
-            self.parts.append((receipt.table, receipt.rollouts, receipt.ranges[0].shard_index, before))
+            self.parts.append((receipt.table.name, receipt.table.rows, receipt.ranges[0].shard_index, before))
         if receipt.first_refused is not None and self._first_refused is None:
             line = receipt.first_refused
             line.line += before if line.shard == first.path else 0

@@ -81,7 +81,7 @@ class Rows(StagedProduct, frozen=True, kw_only=True):
         by_polars = self.is_large and polars_works()
         with self.writer(span.index) as writer:
             for one in span.ranges:
-                fates, mark = Fates(), writer.mark()
+                fates, mark, before = Fates(), writer.mark(), (left_out, seen, first)
                 try:
                     for lines in self.blocks_in(one):
                         for judged in judge_lines(lines, one, fates.lines, self.options, by_polars=by_polars):
@@ -98,6 +98,7 @@ class Rows(StagedProduct, frozen=True, kw_only=True):
                     ranges.append(RangeFates(one.shard.index, fates))
                 except DamagedShard as damaged:
                     writer.go_back(mark)
+                    left_out, seen, first = before
                     ranges.append(RangeFates(one.shard.index, Fates(), str(damaged)))
                 done, kept = done + one.nbytes, kept + ranges[-1].fates.kept
             segments, refused = writer.finish()

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import msgspec
 
-from fastsft.inputs.lines import LineBlock, lines_in
+from fastsft.inputs.lines import LineBlock, extent_of, lines_in
 from fastsft.inputs.shards import ByteRange, Span
 from fastsft.options import Options
 from fastsft.outputs.receipts import Receipt
@@ -31,6 +31,7 @@ class StagedProduct(msgspec.Struct, frozen=True, kw_only=True):
         folder: Where segments, parts of the table and receipts go.
         fingerprint: Of what the run is made from, for its receipts.
         most_nbytes: How many bytes of rows a segment has at most; None for no limit.
+        choice: The digest of the chosen lines that rows are made of; empty where none were chosen before.
     """
 
     phase: ClassVar[str]
@@ -38,6 +39,7 @@ class StagedProduct(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     fingerprint: str = ""
     most_nbytes: int | None = None
+    choice: str = ""
 
     @property
     def path(self) -> Path:
@@ -75,9 +77,9 @@ class StagedProduct(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def input_digest(span: Span) -> str:
-    """Return the SHA-256 of the bytes of a span's ranges."""
+    """Return the SHA-256 of the bytes that the lines of a span's ranges depend on."""
     digest = hashlib.sha256()
     for one in span.ranges:
-        for data in blocks_of(Path(one.shard.location), one.start, one.stop):
+        for data in blocks_of(Path(one.shard.location), *extent_of(one)):
             digest.update(data)
     return digest.hexdigest()

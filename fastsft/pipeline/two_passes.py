@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -15,7 +16,8 @@ from fastsft.formats.row import content_hash
 from fastsft.inputs.lines import NumberedLines, chosen_lines
 from fastsft.inputs.shards import Span, printable
 from fastsft.options import Options
-from fastsft.outputs.receipts import RangeFates, Receipt
+from fastsft.outputs.assembly import digest_of
+from fastsft.outputs.receipts import RangeFates, Receipt, Segment
 from fastsft.outputs.staging import CHOICE_FILES
 from fastsft.pipeline.judging import JudgedBlock, RowMaker, drop_reasons, judge_lines, row_maker, row_of
 from fastsft.pipeline.one_pass import EncodedRows
@@ -58,7 +60,7 @@ class LineTable(StagedProduct, frozen=True, kw_only=True):
         done = 0
         with self.writer(span.index) as writer:
             for one in span.ranges:
-                fates, mark, kept = Fates(), writer.mark(), len(tables)
+                fates, mark, kept, first_before = Fates(), writer.mark(), len(tables), first
                 try:
                     for lines in self.blocks_in(one):
                         # By Polars, as the table takes it anyway.
@@ -73,14 +75,17 @@ class LineTable(StagedProduct, frozen=True, kw_only=True):
                 except DamagedShard as damaged:
                     writer.go_back(mark)
                     del tables[kept:]
+                    first = first_before
                     ranges.append(RangeFates(one.shard.index, Fates(), str(damaged)))
                 done += one.nbytes
             refused = writer.finish()[1]
-        name = f"{self.phase}-{span.index:06}.{secrets.token_hex(4)}.arrow" if tables else None
-        if name:
+        table = None
+        if tables:
+            name = f"{self.phase}-{span.index:06}.{secrets.token_hex(4)}.arrow"
             write_part(tables, self.path / name, self.reduce)
-        rollouts = sum(map(len, tables))
-        return self.leave(Receipt(span.index, ranges, [], refused, first, table=name, rollouts=rollouts), span)
+            nbytes = os.stat(self.path / name).st_size
+            table = Segment(name, sum(map(len, tables)), nbytes, digest_of([name], self.path))
+        return self.leave(Receipt(span.index, ranges, [], refused, first, table=table), span)
 
     def _scan(self, judged: JudgedBlock) -> list[Any]:
         """Return the table of the rollouts of a block, in a list; an empty one without any."""
@@ -188,7 +193,7 @@ class ChosenRows(StagedProduct, frozen=True, kw_only=True):
                             if report_progress:
                                 report_progress(span.nbytes * done // total, done)
             segments = writer.finish()[0]
-        return self.leave(Receipt(span.index, ranges, segments, left_out=left_out), span.span)
+        return self.leave(Receipt(span.index, ranges, segments, left_out=left_out, choice=self.choice), span.span)
 
 
 def _convert_chosen(lines: NumberedLines, path: str, options: Options) -> EncodedRows:
