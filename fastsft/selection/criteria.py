@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import polars as pl
 
@@ -202,7 +202,7 @@ def _judged(lines: pl.DataFrame, reason: pl.Expr, engine: Literal["auto", "in-me
 
 def choose(
     lines: pl.DataFrame, options: Options, shares: Sequence[float] = ()
-) -> tuple[pl.DataFrame, list[tuple[int, str, int]], pl.DataFrame]:
+) -> tuple[pl.DataFrame, Dropped, pl.DataFrame]:
     """Choose from the table of the whole run, a row for each rollout, in input order.
 
     Args:
@@ -214,22 +214,37 @@ def choose(
         The chosen lines, with their `split`; index of the shard, reason and count of those dropped; and index, line,
         offset, reason and problem of those that are not dropped and have no row.
     """
-    dropped: list[tuple[int, str, int]] = []
-
-    def without_dropped(left: pl.DataFrame, several: Iterable[Criterion]) -> pl.DataFrame:
-        for at_once in _batches(several):
-            judged = _judged(left, _reason(at_once))
-            gone = judged.filter(pl.col("reason").is_not_null())
-            dropped.extend(gone.group_by("shard_index", "reason").agg(pl.len()).sort("shard_index", "reason").rows())
-            left = left.filter(judged["reason"].is_null())
-        return left
-
     left = lines.with_row_index("order")
     if set(TASK_FROM) <= set(lines.columns):
         left = with_tasks(left)
+    judged = judge(left, options)
+    left, dropped = without_dropped(judged.left, [one for one in criteria(options) if one.of_rows])
+    return with_split(left, options, shares), [*judged.dropped, *dropped], judged.rowless.drop("order")
+
+
+Dropped: TypeAlias = "list[tuple[int, str, int]]"  # index of a shard, reason, how many lines
+
+
+class Judged(NamedTuple):
+    """What is known of lines before those that have rows are compared.
+
+    Attributes:
+        left: The lines that have rows and are wanted so far, with their draws where these are asked for.
+        dropped: The others, counted.
+        rowless: Those that are not dropped and have no row.
+    """
+
+    left: pl.DataFrame
+    dropped: Dropped
+    rowless: pl.DataFrame
+
+
+def judge(lines: pl.DataFrame, options: Options) -> Judged:
+    """Judge lines that have an `order` and, where it is asked for, a `task`; all lines of a task are among them."""
+    left = lines
     if "draw" in _asked(criteria(options)):
         left = left.with_columns(draw(options.seed).alias("draw"))
-    left = without_dropped(left, [one for one in criteria(options) if not one.of_rows])
+    left, dropped = without_dropped(left, [one for one in criteria(options) if not one.of_rows])
     # What has no row takes no other's place: it is gone before rows are compared and counted.
     without_row = left.filter(pl.col("unusable").is_not_null())
     left = left.filter(pl.col("unusable").is_null())
@@ -237,9 +252,23 @@ def choose(
     counts = (
         without_row.filter(unwanted).group_by("shard_index", "unusable").agg(pl.len()).sort("shard_index", "unusable")
     )
-    dropped.extend(counts.rows())
     rowless = without_row.filter(unwanted.not_())
-    rowless = rowless.select("shard_index", "line", "offset", pl.col("unusable").alias("reason"), "problem")
-    left = without_dropped(left, [one for one in criteria(options) if one.of_rows])
+    rowless = rowless.select("order", "shard_index", "line", "offset", pl.col("unusable").alias("reason"), "problem")
+    return Judged(left, [*dropped, *counts.rows()], rowless)
+
+
+def without_dropped(left: pl.DataFrame, several: Iterable[Criterion]) -> tuple[pl.DataFrame, Dropped]:
+    """Ask criteria one after another; the lines that none drops, and the others, counted."""
+    dropped: Dropped = []
+    for at_once in _batches(several):
+        judged = _judged(left, _reason(at_once))
+        gone = judged.filter(pl.col("reason").is_not_null())
+        dropped.extend(gone.group_by("shard_index", "reason").agg(pl.len()).sort("shard_index", "reason").rows())
+        left = left.filter(judged["reason"].is_null())
+    return left, dropped
+
+
+def with_split(left: pl.DataFrame, options: Options, shares: Sequence[float]) -> pl.DataFrame:
+    """Add which split each line goes to."""
     split = split_of(shares, options.seed) if shares else pl.lit(0)
-    return left.with_columns(split.cast(pl.UInt8).alias("split")), dropped, rowless
+    return left.with_columns(split.cast(pl.UInt8).alias("split"))

@@ -25,9 +25,18 @@ def with_tasks(lines: pl.DataFrame) -> pl.DataFrame:
 
     That is stable when data are added, unless what is added joins two tasks.
     """
+    return add_tasks(lines, joined_prompts(indexed_prompts(lines)))
+
+
+def indexed_prompts(lines: pl.DataFrame) -> pl.DataFrame:
+    """Return which prompts stand under one `_ng_task_index` of a file and an agent, each once."""
+    return lines.lazy().filter(pl.col("task_index").is_not_null()).select(TASK_FROM).unique().collect()
+
+
+def joined_prompts(indexed: pl.DataFrame) -> pl.DataFrame:
+    """Return `prompt` and `task` of the prompts that are one task with others."""
     several = (
-        lines.lazy()
-        .filter(pl.col("task_index").is_not_null())
+        indexed.lazy()
         .group_by("shard_index", "agent", "task_index")
         .agg(pl.col("prompt").unique())
         .filter(pl.col("prompt").list.len() > 1)
@@ -37,17 +46,21 @@ def with_tasks(lines: pl.DataFrame) -> pl.DataFrame:
         .with_columns(pl.col("prompt").alias("task"))
         .collect()
     )
-    if several.is_empty():
-        return lines.with_columns(pl.col("prompt").alias("task"))
-    while True:  # each round the smallest hash goes one step further; a few rounds, as prompts rarely chain
+    while not several.is_empty():  # each round the smallest hash goes one step further; a few, as prompts rarely chain
         smallest = several.with_columns(pl.col("task").min().over("group")).with_columns(
             pl.col("task").min().over("prompt")
         )
         if smallest["task"].equals(several["task"]):
             break
         several = smallest
-    tasks = several.select("prompt", "task").unique("prompt")
-    return lines.join(tasks, on="prompt", how="left", maintain_order="left").with_columns(
+    return several.select("prompt", "task").unique("prompt")
+
+
+def add_tasks(lines: pl.DataFrame, joined: pl.DataFrame) -> pl.DataFrame:
+    """Add `task` to lines, in their order: the prompt, or what it is joined to."""
+    if joined.is_empty():
+        return lines.with_columns(pl.col("prompt").alias("task"))
+    return lines.join(joined, on="prompt", how="left", maintain_order="left").with_columns(
         pl.coalesce("task", "prompt").alias("task")
     )
 
@@ -57,7 +70,7 @@ def split_of(shares: Sequence[float], seed: int) -> pl.Expr:
 
     It depends on the task and the seed alone, so that a task stays where it is when others are added.
     """
-    point = _mixed(_mixed(pl.col("task")) ^ pl.lit(seed % 2**64, pl.UInt64)) // 2**11 / 2**53
+    point = mixed(mixed(pl.col("task")) ^ pl.lit(seed % 2**64, pl.UInt64)) // 2**11 / 2**53
     split = pl.lit(0)
     for number in range(len(shares), 0, -1):
         split = pl.when(point < sum(shares[:number])).then(pl.lit(number)).otherwise(split)
@@ -87,7 +100,7 @@ def draw(seed: int) -> pl.Expr:
     So a line keeps its number when data of other tasks are added, wherever they stand.
     """
     position = rank(["order"], of="task").cast(pl.UInt64)
-    return _mixed(_mixed(pl.col("task") ^ pl.lit(seed % 2**64, pl.UInt64)) ^ position)
+    return mixed(mixed(pl.col("task") ^ pl.lit(seed % 2**64, pl.UInt64)) ^ position)
 
 
 def draw_for(reason: str) -> pl.Expr:
@@ -97,7 +110,7 @@ def draw_for(reason: str) -> pl.Expr:
     tasks with one rollout and 1,000 with nine, `--per-task 1 --sample 200` kept 29 of the former.
     """
     salt = int.from_bytes(hashlib.sha256(reason.encode()).digest()[:8], "little")
-    return _mixed(pl.col("draw") ^ pl.lit(salt, pl.UInt64))
+    return mixed(pl.col("draw") ^ pl.lit(salt, pl.UInt64))
 
 
 def rank(keys: Sequence[pl.Expr | str], *, of: str) -> pl.Expr:
@@ -113,7 +126,7 @@ def rank(keys: Sequence[pl.Expr | str], *, of: str) -> pl.Expr:
     return (position - first).gather(by_group.arg_sort())
 
 
-def _mixed(number: pl.Expr) -> pl.Expr:
+def mixed(number: pl.Expr) -> pl.Expr:
     """Mix the bits of a UInt64, as SplitMix64 does (Steele, Lea and Flood, 2014), whatever Polars' own hash becomes."""
     number = number + pl.lit(0x9E3779B97F4A7C15, pl.UInt64)
     number = (number ^ (number // 2**30)) * pl.lit(0xBF58476D1CE4E5B9, pl.UInt64)
