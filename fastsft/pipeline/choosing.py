@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,7 +11,7 @@ import polars as pl
 from fastsft.inputs.shards import ByteRange, Shard, Span, printable
 from fastsft.options import Options
 from fastsft.outputs.assembly import digest_of
-from fastsft.outputs.receipts import RangeFates, Receipt
+from fastsft.outputs.receipts import RangeFates, Receipt, Segment
 from fastsft.outputs.segments import SegmentWriter
 from fastsft.pipeline.two_passes import CHOSEN, ChosenSpan
 from fastsft.report import Fates, RefusedLine, SplitRows
@@ -66,7 +66,7 @@ def choose_lines(
     else:
         lines = scanned_lines(table, folder, names)
     chosen, dropped, rowless = choose(lines, options, shares)
-    if receipt := _receipt_of_rowless(rowless, shards, folder):
+    if receipt := receipt_of_rowless([rowless], shards, folder):
         receipts.append(receipt)
     choice = Choice(dropped, receipts)
     if shares:
@@ -75,23 +75,33 @@ def choose_lines(
         choice.seen = seen_of(*(lines[name] if name in lines.columns else () for name in ("reward", "agent")))
     else:
         write_chosen(chosen, folder / CHOSEN)
-        choice.spans, choice.digest = chosen_spans(spans, chosen), digest_of([CHOSEN], folder)
+        choice.spans, choice.digest = chosen_spans(spans, [chosen]), digest_of([CHOSEN], folder)
     return choice
 
 
 def scanned_lines(parts: Sequence[tuple[str, int, int, int]], folder: Path, names: Sequence[str]) -> pl.DataFrame:
     """Read the columns `names` of all rollouts that were scanned, in input order; parts as the ledger has them."""
-    return read_parts([TablePart(folder / name, *numbers) for name, *numbers in parts], names)
+    return read_parts(table_parts(parts, folder), names)
 
 
-def chosen_spans(spans: Sequence[Span], lines: pl.DataFrame) -> list[ChosenSpan]:
-    """Say where the lines of each span stand among the chosen ones, which are in input order; not of spans without."""
+def table_parts(parts: Sequence[tuple[str, int, int, int]], folder: Path) -> list[TablePart]:
+    """Return the parts of the table that lie in a folder; parts as the ledger has them."""
+    return [TablePart(folder / name, *numbers) for name, *numbers in parts]
+
+
+def chosen_spans(spans: Sequence[Span], chosen: Iterable[pl.DataFrame]) -> list[ChosenSpan]:
+    """Say where the lines of each span stand among the chosen ones; not of spans without.
+
+    The chosen lines are in input order, in one table or in several.
+    """
     ranges = [one for span in spans for one in span.ranges]
     # All edges are looked up at once, as each look costs Polars 0.3 ms.
-    first = lines.select(_in_input(pl.col("shard_index"), pl.col("offset")))["edge"].search_sorted(
-        pl.concat([_edges(ranges, end=False), _edges(ranges, end=True)]), side="left"
-    )
-    cuts = zip(first[: len(ranges)].to_list(), first[len(ranges) :].to_list(), strict=True)
+    edges = pl.concat([_edges(ranges, end=False), _edges(ranges, end=True)])
+    before = pl.zeros(len(edges), dtype=pl.UInt64, eager=True)
+    for lines in chosen:
+        places = lines.select(_in_input(pl.col("shard_index"), pl.col("offset")))["edge"]
+        before += places.search_sorted(edges, side="left").cast(pl.UInt64)
+    cuts = zip(before[: len(ranges)].to_list(), before[len(ranges) :].to_list(), strict=True)
     found = [ChosenSpan(span, tuple(next(cuts) for _ in span.ranges)) for span in spans]
     return [one for one in found if any(start < stop for start, stop in one.slices)]
 
@@ -114,26 +124,42 @@ def _in_input(shard_index: pl.Expr, offset: pl.Expr) -> pl.Expr:
 def _receipt_of_index(index: Index, refused: pl.DataFrame, shards: Sequence[Shard], folder: Path) -> Receipt:
     """Return the receipt of what an index knows of shards beside their rollouts."""
     ranges = [RangeFates(shard.shard_index, shard.fates, shard.problem) for shard in index.known_shards()]
-    return _receipt(ranges, refused, shards, folder)
+    first, segment = _write_refused([refused], shards, folder)
+    return Receipt(-1, ranges, refused=segment, first_refused=first, is_numbered=True)
 
 
-def _receipt_of_rowless(lines: pl.DataFrame, shards: Sequence[Shard], folder: Path) -> Receipt | None:
-    """Return the receipt of lines that have no row; None without."""
-    if lines.is_empty():
+def receipt_of_rowless(lines: Iterable[pl.DataFrame], shards: Sequence[Shard], folder: Path) -> Receipt | None:
+    """Return the receipt of lines that have no row, which stand in one table or in several; None without."""
+    counts: dict[int, dict[str, int]] = {}
+
+    def counted() -> Iterator[pl.DataFrame]:
+        for some in lines:
+            for index, reason, count in some.group_by("shard_index", "reason").agg(pl.len()).rows():
+                of_shard = counts.setdefault(index, {})
+                of_shard[reason] = of_shard.get(reason, 0) + count
+            yield some
+
+    first, segment = _write_refused(counted(), shards, folder)
+    if segment is None:
         return None
-    counts = lines.group_by("shard_index", "reason").agg(pl.len()).sort("shard_index", "reason").rows()
-    ranges = [RangeFates(index, Fates(refused={reason: count})) for index, reason, count in counts]
-    return _receipt(ranges, lines, shards, folder)
+    ranges = [
+        RangeFates(index, Fates(refused={reason: count}))
+        for index, reasons in sorted(counts.items())
+        for reason, count in sorted(reasons.items())
+    ]
+    return Receipt(-1, ranges, refused=segment, first_refused=first, is_numbered=True)
 
 
-def _receipt(ranges: list[RangeFates], refused: pl.DataFrame, shards: Sequence[Shard], folder: Path) -> Receipt:
-    """Write refused lines that no span has written, few at once, and return the receipt."""
+def _write_refused(
+    lines: Iterable[pl.DataFrame], shards: Sequence[Shard], folder: Path
+) -> tuple[RefusedLine | None, Segment | None]:
+    """Write refused lines that no span has written, few at once; return the first, and their file."""
     paths = [printable(shard.path) for shard in shards]
     first: RefusedLine | None = None
     with SegmentWriter(folder, "known") as writer:
-        for some in refused.iter_slices(_LINES_AT_ONCE):
-            lines = [RefusedLine(paths[index], *line) for index, *line in some.iter_rows()]
-            first = first or lines[0]
-            writer.write_refused(lines)
-        _, segment = writer.finish()
-    return Receipt(-1, ranges, refused=segment, first_refused=first, is_numbered=True)
+        for table in lines:
+            for some in table.iter_slices(_LINES_AT_ONCE):
+                refused = [RefusedLine(paths[index], *line) for index, *line in some.iter_rows()]
+                first = first or refused[0]
+                writer.write_refused(refused)
+        return first, writer.finish()[1]

@@ -123,7 +123,10 @@ class Job:
             self._check_made(self._rows_of_chosen(choice[0]), choice[1])  # before choosing once more, from all lines
         table = ledger.parts if self._index is None else self._index
         choosing = partial(_choose, table, folder, self._shards, self._spans, self._options, self._shares)
-        found = self._workers.run_alone(choosing)
+        if self._index is None and _is_large(ledger.parts, self._options):
+            found = self._choose_in_parts()
+        else:
+            found = self._workers.run_alone(choosing)
         for receipt in found.receipts:
             ledger.take(receipt)
         ledger.drop(found.dropped)
@@ -135,6 +138,14 @@ class Job:
         if not found.spans:
             return []
         return self._make(self._rows_of_chosen(found.digest), found.spans, (1 - 1 / self._passes, 1.0))
+
+    def _choose_in_parts(self) -> Choice:
+        from fastsft.pipeline.choosing_in_parts import choose_in_parts
+
+        folder = self._outputs.folder
+        return choose_in_parts(
+            self._ledger.parts, folder, self._shards, self._spans, self._options, self._shares, self._workers
+        )
 
     def _read_choice(self) -> tuple[str, list[ChosenSpan]] | None:
         """Read the digest of the chosen lines, and where those of each span stand; None before they are chosen."""
@@ -240,6 +251,12 @@ class Job:
         if len(known) < len(left):
             notes.append(f"{len(left) - len(known):,} of its spans are {done} again: their files or inputs differ")
         return known
+
+
+def _is_large(parts: Sequence[tuple[str, int, int, int]], options: Options) -> bool:
+    from fastsft.pipeline.choosing_in_parts import may_choose_in_parts
+
+    return may_choose_in_parts(parts, options)
 
 
 def _choose(*table: Any) -> Choice:

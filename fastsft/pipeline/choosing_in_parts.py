@@ -1,0 +1,136 @@
+"""Choose from a table that is larger than memory: the steps of `selection/partitions.py`, by workers, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from fastsft.execution.workers import Workers
+from fastsft.inputs.shards import Shard, Span
+from fastsft.options import Options
+from fastsft.outputs.assembly import digest_of
+from fastsft.pipeline.choosing import Choice, chosen_spans, receipt_of_rowless, table_parts
+from fastsft.pipeline.two_passes import CHOSEN
+from fastsft.report import SplitRows
+from fastsft.selection import partitions
+from fastsft.selection.criteria import Dropped, columns_of, where_of
+from fastsft.selection.partitions import LIMITED, PartitionJudged, Plan
+from fastsft.selection.seen import merged, seen_of
+from fastsft.selection.table import join_files, read_files
+from fastsft.storage.files import remove_folder
+
+# In memory, a line takes up to 330 bytes while lines are compared.
+_MOST_LINES_IN_MEMORY = 10_000_000
+_LINES_AT_ONCE = 2_000_000  # of which a worker ranks those of one partition
+
+
+def may_choose_in_parts(parts: Sequence[tuple[str, int, int, int]], options: Options) -> bool:
+    """Tell whether a table is so large that it is taken apart; not where `--where` compares any lines with any."""
+    compares_all = options.where is not None and where_of(options.where)[1]
+    return sum(rows for _, rows, *_ in parts) > _MOST_LINES_IN_MEMORY and not compares_all
+
+
+def choose_in_parts(
+    parts: Sequence[tuple[str, int, int, int]],
+    folder: Path,
+    shards: Sequence[Shard],
+    spans: Sequence[Span],
+    options: Options,
+    shares: Sequence[float],
+    workers: Workers,
+) -> Choice:
+    """Choose the lines that `choose_lines` would from the parts of a table, and write them.
+
+    Raises:
+        FailedRun: The table cannot be read, or `--where` cannot be worked out.
+    """
+    inside = folder / "choosing"
+    remove_folder(inside)
+    inside.mkdir()
+    batches = partitions.batches_of(table_parts(parts, folder), _LINES_AT_ONCE)
+    names = tuple(columns_of(options, splits=bool(shares)))
+    plan = Plan(str(inside), names, options, tuple(shares), batches, partitions.firsts_of(batches))
+    steps = _Steps(plan, workers)
+    chosen, dropped, splits = steps.take()
+    choice = Choice(dropped, [])
+    if receipt := receipt_of_rowless(partitions.rowless_of(plan), shards, folder):
+        choice.receipts.append(receipt)
+    choice.splits = splits
+    if chosen:
+        files = partitions.sorted_chosen(plan)
+        join_files(files, ("line", "offset", "nbytes", "split"), folder / CHOSEN)
+        lines = (read_files([file], ("shard_index", "offset")) for file in files)
+        choice.spans, choice.digest = chosen_spans(spans, lines), digest_of([CHOSEN], folder)
+    else:
+        for seen in steps.each(_seen):
+            choice.seen = merged(choice.seen, seen)
+    remove_folder(inside)
+    return choice
+
+
+class _Steps:
+    """The steps of one choice, one after another."""
+
+    def __init__(self, plan: Plan, workers: Workers) -> None:
+        self._plan = plan
+        self._workers = workers
+        self._dropped: dict[tuple[int, str], int] = {}
+
+    def each(self, step: Callable[..., Any], **more: Any) -> list[Any]:
+        """Do a step for each batch, or partition."""
+        work = partial(step, plan=self._plan, **more)
+        return list(self._workers.in_order(work, range(self._plan.partitions), what="partition"))
+
+    def take(self) -> tuple[int, Dropped, list[SplitRows]]:
+        """Do all steps; return how many lines are chosen, what was dropped, and the splits."""
+        plan = self._plan
+        if plan.has_tasks:
+            self.each(partitions.find_prompts)
+            list(self._workers.in_order(partial(_join_prompts, plan=plan), [0]))
+            self.each(partitions.route)
+        self._count(self.each(partitions.judge_partition))
+        if plan.dedups:
+            self.each(partitions.find_duplicates)
+        left = self._count(self.each(partitions.rank_partition))
+        for reason in LIMITED:
+            most = partitions.limit_of(reason, plan.options, left)
+            if most is not None:
+                left = self._limit(reason, most)
+        counts = [counts for of_partition in self.each(partitions.split_partition) for counts in of_partition]
+        splits = [
+            SplitRows(
+                "", sum(rows for at, rows, _ in counts if at == number), sum(n for at, _, n in counts if at == number)
+            )
+            for number in range(1 + len(plan.shares) if plan.shares else 0)
+        ]
+        self.each(partitions.sort_chosen)
+        dropped = [(index, reason, count) for (index, reason), count in sorted(self._dropped.items())]
+        return left, dropped, splits
+
+    def _limit(self, reason: str, most: int) -> int:
+        counts = [row for rows in self.each(partitions.count_draws, reason=reason) for row in rows]
+        buckets = partitions.buckets_of(counts, most)
+        draws = [row for rows in self.each(partitions.draws_in, reason=reason, buckets=buckets) for row in rows]
+        limits = partitions.limits_of(draws, buckets)
+        return self._count(self.each(partitions.keep_drawn, reason=reason, limits=limits))
+
+    def _count(self, judged: Sequence[PartitionJudged]) -> int:
+        """Take in what became of the lines of partitions; return how many are left."""
+        for one in judged:
+            for index, reason, count in one.dropped:
+                self._dropped[index, reason] = self._dropped.get((index, reason), 0) + count
+        return sum(one.left for one in judged)
+
+
+def _join_prompts(_: int, __: int, plan: Plan) -> None:
+    partitions.join_prompts(plan)
+
+
+def _seen(_: int, number: int, plan: Plan) -> Any:
+    names = [name for name in ("reward", "agent") if name in plan.names]
+    lines = partitions.batch_of(plan, number, names) if names else pl.DataFrame()
+    return seen_of(*(lines[name] if name in names else () for name in ("reward", "agent")))
