@@ -86,7 +86,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Setting(
             help=f"Lay rows out as NAME: {', '.join(FORMATS)}.",
-            more="[Which format](#which-format).",
+            more="[Which format](formats.md).",
             metavar="NAME",
             choices=tuple(FORMATS),
             commands=_LAID_OUT,
@@ -117,7 +117,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Setting(
             help="Mark which assistant turns the model sampled.",
-            more="[Loss where it belongs](#loss-where-it-belongs). Not for `simple`.",
+            more="[Loss where it belongs](formats.md#loss-where-it-belongs). Not for `simple`.",
             metavar="own",
             unset="no marks",
             choices=("own",),
@@ -176,8 +176,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         Setting(
             help="Leave out rows in which `fastsft check` finds a fault; see --template.",
-            more="Each counts as `untrainable:` and the name of the [finding](#will-it-train). Duplicates are left to "
-            "`--dedup`.",
+            more="Each counts as `untrainable:` and the name of the [finding](trainers.md#will-it-train). Duplicates "
+            "are left to `--dedup`.",
         ),
     ] = False
     template: Annotated[
@@ -195,7 +195,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Setting(
             help="Keep lines of which EXPR is true, SQL as in \"agent = 'math' AND calls > 0\".",
-            more="[Choosing](#choosing) tells of this option and the next eight.",
+            more="[Choosing](choosing.md) tells of this option and the next eight.",
             metavar="EXPR",
             unset="all",
         ),
@@ -286,8 +286,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         int | None,
         Setting(
             help="Write shards of at most SIZE: 500MB, 64MiB.",
-            more="As full as whole [spans](#scale) allow; a span with more rows is cut by itself, and a longer row has "
-            "a shard of its own.",
+            more="As full as whole [spans](scale.md) allow; a span with more rows is cut by itself, and a longer row "
+            "has a shard of its own.",
             metavar="SIZE",
             unset="1GB",
             keyword="shard_size",
@@ -326,7 +326,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         Setting(
             help="Start over, although an interrupted run left something to go on from.",
-            more="[Interrupted runs](#interrupted-runs).",
+            more="[Interrupted runs](internals.md#interrupted-runs).",
             changes_bytes=False,
         ),
     ] = False
@@ -354,7 +354,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Setting(
             help="Do the work on joblib's own processes, or on a Ray or a Dask cluster.",
-            more="Needs `pip install 'fastsft[ray]'` or `'fastsft[dask]'`; [more](#on-a-cluster).",
+            more="Needs `pip install 'fastsft[ray]'` or `'fastsft[dask]'`; [more](scale.md#on-a-cluster).",
             metavar="loky|ray|dask",
             unset="processes of this machine",
             choices=("loky", "ray", "dask"),
@@ -388,7 +388,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         tuple[int, int] | None,
         Setting(
             help="Do the I-th of N parts of the work alone, or the one of this task of a Slurm array.",
-            more="The last part that ends publishes; [more](#in-parts).",
+            more="The last part that ends publishes; [more](scale.md#in-parts).",
             metavar="I/N|auto",
             read=part_of,
             changes_bytes=False,

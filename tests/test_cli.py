@@ -393,7 +393,8 @@ def test_readmes_own_way_ends_well_three_times_on_real_rollouts(real_rollouts, t
     for path in real_rollouts:
         (tmp_path / "rollouts" / path.name).symlink_to(path)
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    way = readme.partition("the whole way:\n\n```bash\n")[2].partition("```")[0].splitlines()
+    section = readme.partition("## Five minutes")[2].partition("\n## ")[0]
+    way = [line for line in section.splitlines() if line.startswith("fastsft ") and " show " not in line]
     assert [command.split()[1] for command in way] == ["stats", "convert", "check", "nemo-rl"]
     for command in way:
         words = [sys.executable, "-m", "fastsft", *command.split()[1:]]

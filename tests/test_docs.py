@@ -1,4 +1,4 @@
-"""README tells the truth: its commands run, and it names every option, reason, format and exit code."""
+"""README and the pages tell the truth: commands run and print that, and every option, reason, format is named."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ from builders import assistant, lines, row_of, turn
 from fastsft import FORMATS, FailedRun, TooManyRefused, UsageError
 from fastsft.checks.kinds import KINDS
 from fastsft.cli.app import COMMANDS as COMMANDS_OF_CLI
+from fastsft.cli.docs import TOPICS
 from fastsft.options import GATES
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text()
+PAGES = {path.stem: path.read_text() for path in (PROJECT / "fastsft/docs").glob("*.md")}
 COMMANDS = [
-    line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line
+    line
+    for page in (README, *(PAGES[name] for name in TOPICS))
+    for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    for line in block.splitlines()
+    if line
 ]
 
 
@@ -32,40 +38,67 @@ def test_ci_runs_the_command_that_users_are_told():
     ]
 
 
-# Where README tells of a command's options.
+# Where a page tells of a command's options.
 SECTIONS = {
-    "convert": ("## Options of `fastsft convert`", "\n## "),
-    "stats": ("### See it first", "```bash\nfastsft show"),
-    "show": ("```bash\nfastsft show", "\n### "),
-    "index": ("### Choosing again", "\n### "),
-    "check": ("## Will it train?", "\n## "),
-    "verify": ("```bash\nfastsft verify", "\n| exit code"),
-    "nemo-rl": ("## NeMo RL", "\n### "),
-    "publish": ("## In parts", "\n## "),
-    "slurm": ("## In parts", "\n## "),
+    "convert": ("options", "# Options of `fastsft convert`", "\n## "),
+    "stats": ("choosing", "## See it first", "```bash\nfastsft show"),
+    "show": ("choosing", "```bash\nfastsft show", "\n## "),
+    "index": ("choosing", "## Choosing again", "\n## "),
+    "check": ("trainers", "## Will it train?", "\n## "),
+    "verify": ("internals", "```bash\nfastsft verify", "\n| exit code"),
+    "nemo-rl": ("trainers", "## NeMo RL", "\n## "),
+    "publish": ("scale", "## In parts", "\n## "),
+    "slurm": ("scale", "## In parts", "\n## "),
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS_OF_CLI)
-def test_readme_tells_of_every_option_where_it_tells_of_the_command(command):
+@pytest.mark.parametrize("command", [name for name in COMMANDS_OF_CLI if name != "docs"])
+def test_a_page_tells_of_every_option_where_it_tells_of_the_command(command):
     done = subprocess.run(
         [sys.executable, "-m", "fastsft", command, "--help"], capture_output=True, text=True, check=True
     )
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*(?![\w-])", done.stdout.partition("Options:")[2])) - {"--help"}
-    begin, end = SECTIONS[command]
-    section = README.partition(begin)[2].partition(end)[0]
+    page, begin, end = SECTIONS[command]
+    section = PAGES[page].partition(begin)[2].partition(end)[0]
 
     assert options
     assert {option for option in options if not re.search(rf"[ `]{option}\b", begin + section)} == set()
 
 
-def test_readme_names_every_reason_and_no_other():
+def test_the_docs_command_shows_each_page_and_lists_them():
+    def told(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-m", "fastsft", "docs", *words], capture_output=True, text=True)
+
+    listed = told().stdout.splitlines()
+
+    assert [line.split()[0] for line in listed] == list(TOPICS) == sorted(PAGES, key=TOPICS.index)
+    assert {name: told(name).stdout.strip() for name in TOPICS} == {name: PAGES[name].strip() for name in TOPICS}
+    assert (told("nothing").returncode, told("nothing").stderr.split(";")[0]) == (2, "fastsft: no page 'nothing'")
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"fastsft/docs/{name}.md" for name in TOPICS)])
+def test_every_link_leads_somewhere(name):
+    page = PROJECT / name
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text()):
+        there = page.parent / target if target else page
+        assert there.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert anchor in anchors, (target, anchor)
+
+
+def test_readme_is_read_in_five_minutes():
+    assert len(README.splitlines()) <= 170
+
+
+def test_the_page_names_every_reason_and_no_other():
     source = "".join(path.read_text() for path in (PROJECT / "fastsft").rglob("*.py"))
     refused = set(re.findall(r'Refused\(\s*"([a-z0-9_]+)"', source))
     dropped = {*GATES, *re.findall(r'(?:Criterion|ValueCriterion)\(\s*"([a-z_]+)"', source)}
     assert len(refused) > 10
     assert len(dropped) == 17
-    table = README.partition("## Every line has one fate")[2].partition("\n## ")[0]
+    table = PAGES["reasons"]
     named = {
         name
         for cell in re.findall(r"^\|[^|]*\|([^|]+)\|", table, re.MULTILINE)
@@ -74,15 +107,15 @@ def test_readme_names_every_reason_and_no_other():
     assert named == refused | dropped
 
 
-def test_readme_names_every_finding():
-    table = README.partition("## Will it train?")[2].partition("\n## ")[0]
+def test_the_page_names_every_finding():
+    table = PAGES["trainers"].partition("## Will it train?")[2].partition("\n## ")[0]
     assert {kind for kind in KINDS if f"`{kind}`" not in table} == set()
 
 
-def test_readme_names_every_format_and_exit_code():
-    assert {name for name in FORMATS if f"`{name}`" not in README} == set()
+def test_the_pages_name_every_format_and_exit_code():
+    assert {name for name in FORMATS if f"`{name}`" not in PAGES["formats"]} == set()
     for code in (0, UsageError.exit_code, FailedRun.exit_code, TooManyRefused.exit_code):
-        assert f"\n| {code} |" in README
+        assert f"\n| {code} |" in PAGES["internals"]
 
 
 def test_the_example_is_what_comes_out():
@@ -91,26 +124,31 @@ def test_the_example_is_what_comes_out():
     assert row_of(json.loads(rollout)) == json.loads(after)
 
 
-def test_the_first_command_runs_the_main_job(tmp_path):
-    """All but the installing, which tox has done."""
-    install, _, run = COMMANDS[0].partition(".venv/bin/pip install . && ")
-    assert install == "python3 -m venv .venv && "
-    command = run.replace(".venv/bin/python ", f"{shlex.quote(sys.executable)} ")
-    command = command.replace(".venv/bin/fastsft ", f"{shlex.quote(sys.executable)} -m fastsft ")
+def test_the_five_minute_way_prints_what_readme_shows(tmp_path):
+    """The commands of the section, one after another; of what they print, README leaves lines out, and the clock."""
+    section = README.partition("## Five minutes")[2].partition("\n## ")[0]
     (tmp_path / "benchmarks").symlink_to(PROJECT / "benchmarks")
-
-    subprocess.run(command, shell=True, check=True, cwd=tmp_path, capture_output=True, timeout=120)
-
-    report = json.loads((tmp_path / "sft_data/train.report.json").read_bytes())
-    assert report["fates"]["lines"] == 2000
-    assert report["outputs"][0]["rows"] > 500
+    shown = 0
+    for commands, expected in re.findall(r"```bash\n(.*?)```(?:\n\n```text\n(.*?)```)?", section, re.DOTALL):
+        printed = ""
+        for command in commands.splitlines():
+            words = shlex.split(command)
+            words[:1] = [sys.executable] if words[0] == "python" else [sys.executable, "-m", "fastsft"]
+            done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
+            printed += done.stdout
+        printed = re.sub(r"in \d+\.\d s", "in 0.6 s", printed.replace(f"{tmp_path}/", ""))
+        for lines_shown in filter(None, expected.split("…\n")):
+            assert lines_shown in printed
+            shown += lines_shown.count("\n")
+    assert shown > 15
 
 
 ON_A_CLUSTER = "--backend"  # which `tests/distributed.py` has
 
 
 @pytest.mark.parametrize(
-    "command", [line for line in COMMANDS if line.startswith("fastsft ") and ON_A_CLUSTER not in line]
+    "command",
+    list(dict.fromkeys(line for line in COMMANDS if line.startswith("fastsft ") and ON_A_CLUSTER not in line)),
 )
 def test_the_other_commands_run(command, tmp_path):
     subprocess.run(
@@ -124,7 +162,7 @@ def test_the_other_commands_run(command, tmp_path):
     for name in ("train", "val"):
         rows = [{"messages": [turn("user", f"{name} {number}?"), assistant("!")]} for number in range(9)]
         (tmp_path / f"sft_data/{name}.jsonl").write_bytes(lines(*rows))
-    words = [sys.executable, "-m", "fastsft", *shlex.split(command)[1:]]
+    words = [sys.executable, "-m", "fastsft", *shlex.split(command, comments=True)[1:]]
     if words[3] == "verify":
         convert = [*words[:3], "convert", "run1", "--output", words[4]]
         subprocess.run(convert, check=True, cwd=tmp_path, capture_output=True, timeout=60)
@@ -135,7 +173,8 @@ def test_the_other_commands_run(command, tmp_path):
 
 
 def test_the_python_examples_run(tmp_path, tokenizer, monkeypatch):
-    first, second = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (first,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (second,) = re.findall(r"```python\n(.*?)```", PAGES["trainers"], re.DOTALL)
     monkeypatch.chdir(tmp_path)
     for name in ("run1", "run2"):
         subprocess.run([sys.executable, str(PROJECT / "benchmarks/generate.py"), name, "--lines", "8"], check=True)

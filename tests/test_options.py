@@ -102,7 +102,7 @@ def test_what_is_no_size_is_said(size):
 
 # One declaration, and all that comes of it.
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+PAGE = (Path(__file__).parent.parent / "fastsft/docs/options.md").read_text()
 BESIDE = {"inputs", "output", "splits", "index", "on_progress"}  # what the library takes beside settings
 
 
@@ -132,7 +132,7 @@ def test_the_command_has_an_option_for_each_of_its_settings(command):
 
 
 def test_readme_has_the_table_of_the_declaration():
-    assert options_table("convert") in README
+    assert options_table("convert") in PAGE
 
 
 # Each setting: a word that is not its default, and the value that it stands for.
@@ -296,7 +296,7 @@ def test_every_word_of_the_other_commands_reaches_what_does_their_work(command, 
     assert {*OWN[command], *map(keyword_of, settings)} == parameters - PRINTED
 
 
-WITH_PROGRESS = [command for command in app.COMMANDS if command not in ("show", "verify", "publish", "slurm")]
+WITH_PROGRESS = [command for command in app.COMMANDS if command not in ("show", "verify", "publish", "slurm", "docs")]
 
 
 @pytest.mark.parametrize(

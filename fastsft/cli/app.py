@@ -10,6 +10,7 @@ import typer
 
 from fastsft.cli.check import check
 from fastsft.cli.convert import convert
+from fastsft.cli.docs import docs
 from fastsft.cli.index import index
 from fastsft.cli.nemo_rl import nemo_rl
 from fastsft.cli.publish import publish
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "publish": publish,
     "slurm": slurm,
+    "docs": docs,
     "nemo-rl": nemo_rl,
 }
 

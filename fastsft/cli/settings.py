@@ -60,7 +60,7 @@ def _parameter(name: str, helps: dict[str, str]) -> inspect.Parameter:
 
 
 def options_table(command: str) -> str:
-    """Return README's table of the settings of a command."""
+    """Return the table of the settings of a command."""
     lines = ["| option | meaning | default |", "|---|---|---|"]
     for name, setting in declared().items():
         if command in setting.commands:
