@@ -315,7 +315,7 @@ def work(index, item):
         open(item, "x").close() if item else None
         os.kill(os.getpid(), signal.SIGDEED)
     return index
-placement = workers.Placement(jobs=2, backend="loky", stall_seconds=2)
+placement = workers.Placement(jobs=2, backend="loky", stall_seconds=6)
 with workers.Workers(placement, nbytes=0, tasks=99) as two:
     try:
         print(list(two.in_order(work, [sys.argv[1] if sys.argv[1:] else ""] * 20, what="span")) == list(range(20)))
@@ -325,7 +325,7 @@ with workers.Workers(placement, nbytes=0, tasks=99) as two:
 """
 OF_LOKY = {
     "KILL": "a worker process was killed, perhaps for lack of memory (fewer --jobs need less)",
-    "STOP": "a worker process took more than 2 s (--stall-seconds)",
+    "STOP": "a worker process took more than 6 s (--stall-seconds)",
 }
 
 
