@@ -16,20 +16,25 @@ from typing import TYPE_CHECKING, Any
 from fastsft.version import __version__
 
 if TYPE_CHECKING:
-    from fastsft.api import check, convert, index, publish, stats, verify
-    from fastsft.errors import FailedRun, FastsftError, TooManyRefused, UsageError
+    from fastsft.api import check, convert, index, publish, rows, scan, stats, to_row, verify
+    from fastsft.checks.report import CheckReport
+    from fastsft.errors import FailedRun, FastsftError, Refused, TooManyRefused, UsageError
     from fastsft.formats import FORMATS
     from fastsft.options import Options
     from fastsft.report import Fates, Progress, Report
+    from fastsft.statistics.distribution import Stats
 
 __all__ = [
     "FORMATS",
+    "CheckReport",
     "FailedRun",
     "FastsftError",
     "Fates",
     "Options",
     "Progress",
+    "Refused",
     "Report",
+    "Stats",
     "TooManyRefused",
     "UsageError",
     "__version__",
@@ -37,17 +42,22 @@ __all__ = [
     "convert",
     "index",
     "publish",
+    "rows",
+    "scan",
     "stats",
+    "to_row",
     "verify",
 ]
 
 # Imported when they are asked for, so that the command can look after signals before it imports anything.
 _HOMES = {
-    **dict.fromkeys(("check", "convert", "index", "publish", "stats", "verify"), "api"),
-    **dict.fromkeys(("FailedRun", "FastsftError", "TooManyRefused", "UsageError"), "errors"),
+    **dict.fromkeys(("check", "convert", "index", "publish", "rows", "scan", "stats", "to_row", "verify"), "api"),
+    **dict.fromkeys(("FailedRun", "FastsftError", "Refused", "TooManyRefused", "UsageError"), "errors"),
     **dict.fromkeys(("Fates", "Progress", "Report"), "report"),
     "FORMATS": "formats",
+    "CheckReport": "checks.report",
     "Options": "options",
+    "Stats": "statistics.distribution",
 }
 
 

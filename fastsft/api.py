@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastsft.errors import UsageError, failures_told
@@ -15,6 +15,8 @@ from fastsft.options import (
     DEFAULT_RETRIES,
     DEFAULT_STALL_SECONDS,
     Split,
+    declared,
+    keyword_of,
     options_of,
 )
 from fastsft.pipeline import run
@@ -22,6 +24,8 @@ from fastsft.quantities import share_of
 from fastsft.report import Progress, Report
 
 if TYPE_CHECKING:
+    import polars
+
     from fastsft.checks.report import CheckReport
     from fastsft.outputs.verify import Verification
     from fastsft.statistics.distribution import Stats
@@ -143,6 +147,88 @@ def convert(
 
         return run_part(_paths(inputs), output, options, splits=several, index=index, on_progress=on_progress)
     return run(_paths(inputs), output, options, splits=several, index=index, on_progress=on_progress)
+
+
+def rows(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **options: Any) -> Iterator[dict[str, Any]]:
+    """Give the rows of NeMo Gym rollouts one by one, without writing them, in input order.
+
+    Args:
+        inputs: Files, folders or globs of rollouts, one or several.
+        **options: Those of `convert` that choose rollouts and lay out rows, and `jobs`.
+
+    Yields:
+        Each row, decoded. Spans are done ahead, in parallel where that pays; where lines are compared, all come first.
+
+    Raises:
+        UsageError: The arguments are wrong.
+        FailedRun: An input cannot be read.
+    """
+    from fastsft.pipeline.rows import rows_of
+
+    _check_keywords(options)
+    return rows_of(_paths(inputs), options_of(options))
+
+
+def to_row(
+    rollout: Mapping[str, Any] | bytes,
+    *,
+    format: str = "openai",
+    arguments: str | None = None,
+    reasoning: str | None = None,
+    loss: str | None = None,
+    tools: str | None = None,
+    trainer: str | None = None,
+) -> dict[str, Any]:
+    """Convert one rollout, whatever its reward.
+
+    Args:
+        rollout: A decoded line, or its bytes.
+        format: As in `convert`; so are the others.
+        arguments: As in `convert`.
+        reasoning: As in `convert`.
+        loss: As in `convert`.
+        tools: As in `convert`.
+        trainer: As in `convert`.
+
+    Returns:
+        The row, decoded.
+
+    Raises:
+        UsageError: The arguments are wrong.
+        Refused: The rollout has no row; `reason` is the word that reports count it under.
+    """
+    keywords = dict(locals())
+    from fastsft.pipeline.rows import row_of_rollout
+
+    del keywords["rollout"]
+    return row_of_rollout(rollout, options_of(keywords))
+
+
+@failures_told()
+def scan(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
+    jobs: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> polars.LazyFrame:
+    """Return the table of lines, with the columns that `where` knows, a row for each rollout.
+
+    Args:
+        inputs: Files, folders or globs of rollouts, one or several.
+        max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
+        jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
+        on_progress: Called in this process after each span of input.
+
+    Raises:
+        UsageError: The arguments are wrong; nothing was read.
+        FailedRun: The scan could not be finished, or found no rollout.
+    """
+    check_polars()
+    from fastsft.pipeline.scan import table_of
+
+    table: polars.LazyFrame = table_of(_paths(inputs), options_of({"max_line": max_line, "jobs": jobs}), on_progress)
+    return table
 
 
 @failures_told()
@@ -342,6 +428,12 @@ def verify(output: str | os.PathLike[str], *, jobs: int | None = None) -> Verifi
     from fastsft.outputs.verify import verify_output
 
     return verify_output(output, jobs=jobs)
+
+
+def _check_keywords(options: Mapping[str, Any]) -> None:
+    known = {keyword_of(name) for name, setting in declared().items() if "convert" in setting.commands}
+    if unknown := sorted(set(options) - known):
+        raise UsageError(f"no option {unknown[0]!r}; there are: {', '.join(sorted(known))}")
 
 
 def _paths(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:

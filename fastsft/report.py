@@ -6,11 +6,14 @@ on the inputs and the options alone.
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+
+_SHOWN_REASONS = 3  # of a report that is shown in five lines
 
 
 class Fates(msgspec.Struct):
@@ -175,6 +178,34 @@ class Report(msgspec.Struct, kw_only=True):
     def nbytes(self) -> int:
         """Bytes of rows written, over all output files."""
         return sum(output.nbytes for output in self.outputs)
+
+    def __repr__(self) -> str:
+        """Say in five lines what became of the lines, and where the rows are."""
+        return "\n".join(f"{name:<8} {what}" for name, what in self._told())
+
+    def _repr_html_(self) -> str:
+        """Draw the same as a table, for notebooks."""
+        cells = (f"<tr><th>{name}</th><td>{html.escape(what)}</td></tr>" for name, what in self._told())
+        return f"<table>{''.join(cells)}</table>"
+
+    def _told(self) -> list[tuple[str, str]]:
+        def told(reasons: Mapping[str, int]) -> str:
+            most = sorted(reasons.items(), key=lambda one: -one[1])[:_SHOWN_REASONS]
+            more = ", …" if len(reasons) > len(most) else ""
+            named = ", ".join(f"{reason} {count:,}" for reason, count in most)
+            return f"{sum(reasons.values()):,}" + (f" ({named}{more})" if named else "")
+
+        fates = self.fates
+        return [
+            ("lines", f"{fates.lines:,} of {len(self.inputs):,} shards, {fates.blank:,} blank"),
+            ("kept", f"{fates.kept:,}"),
+            ("dropped", told(fates.dropped)),
+            ("refused", told(fates.refused)),
+            (
+                "written",
+                f"{self.rows:,} rows, {self.nbytes:,} bytes, {len(self.outputs):,} files in {self.folder or '-'}",
+            ),
+        ]
 
     def to_json(self) -> bytes:
         """Encode the report as it is written beside the output; where that is, it need not say."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from fastsft.execution.spans import make_all
 from fastsft.execution.workers import Workers
-from fastsft.inputs.shards import Shard, expanded_nbytes, spans_of
+from fastsft.inputs.shards import Shard, expanded_nbytes, find_rollouts, spans_of
 from fastsft.options import Options
 from fastsft.pipeline.ledger import Ledger
 from fastsft.pipeline.two_passes import LineTable
@@ -75,3 +76,24 @@ class Scan(contextlib.ExitStack):
             done += span.nbytes
             report_progress(0, 0)
         self.ledger.judge_scan()
+
+
+def table_of(
+    inputs: Iterable[str | os.PathLike[str]], options: Options, on_progress: Callable[[Progress], None] | None = None
+) -> Any:
+    """Return the table of lines as `--where` sees it, a Polars LazyFrame with a row for each rollout, in input order.
+
+    Raises:
+        UsageError: The arguments are wrong.
+        FailedRun: The scan could not be finished, or found no rollout.
+    """
+    shards, notes = find_rollouts(inputs)
+    with Scan(shards, notes, options) as scan:
+        from fastsft.pipeline.choosing import scanned_lines  # Polars: not before the workers are forked
+        from fastsft.selection.table import COLUMNS
+        from fastsft.selection.tasks import TASK_FROM, with_tasks
+
+        names = list(dict.fromkeys([*(name for name in COLUMNS if name != "task"), *TASK_FROM]))
+        scan.run(names, on_progress)
+        lines = scanned_lines(scan.ledger.parts, scan.folder, names)
+    return with_tasks(lines).lazy().select(list(COLUMNS))
