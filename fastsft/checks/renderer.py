@@ -53,6 +53,7 @@ class Renderer:
         self._path = path
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()  # workers may be threads, as Dask's are, and share it
         self.counts_tokens = self._begin()
 
     def render(self, row: bytes, *, finds: bool) -> Rendering:
@@ -61,13 +62,14 @@ class Renderer:
         Raises:
             UsageError: The template is no longer what it was.
         """
-        if self._process is None:
-            self._begin()
-        answer = self._ask(_LENGTH.pack(len(row), finds), row)
-        found = Rendering(beyond=self._why_it_ended()) if answer is None else _rendering.decode(answer)
-        if found.beyond:
-            self.close()  # what it holds is of no use any more
-        return found
+        with self._lock:
+            if self._process is None:
+                self._begin()
+            answer = self._ask(_LENGTH.pack(len(row), finds), row)
+            found = Rendering(beyond=self._why_it_ended()) if answer is None else _rendering.decode(answer)
+            if found.beyond:
+                self.close()  # what it holds is of no use any more
+            return found
 
     def close(self) -> None:
         """End the process; harmless the second time."""
