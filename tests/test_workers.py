@@ -6,12 +6,15 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from builders import in_a_new_process, lines, rollout, said, user
 
 import fastsft
-from fastsft.execution import workers
+from fastsft.errors import KeepsReceipts
+from fastsft.execution import engines, workers
 
 
 @pytest.mark.parametrize(
@@ -462,3 +465,92 @@ except fastsft.FailedRun as failed:
 """
     assert in_a_new_process(script, rollouts_in(tmp_path), tmp_path / "rows/train.jsonl") == FAILURES[failure]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl"]
+
+
+@pytest.mark.parametrize(("backend", "module"), [("ray", "ray"), ("dask", "distributed")])
+def test_a_backend_whose_extra_is_missing_is_told_with_the_line_that_installs_it(tmp_path, backend, module):
+    script = f"""
+import sys, fastsft
+sys.modules[{module!r}] = None  # as if it were not installed
+try:
+    fastsft.convert(*sys.argv[1:], backend={backend!r})
+except fastsft.UsageError as error:
+    print(error)
+"""
+    assert in_a_new_process(script, rollouts_in(tmp_path), tmp_path / "rows/train.jsonl") == (
+        f"--backend {backend} needs {module}: pip install 'fastsft[{backend}]'"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl"]
+
+
+def unpickled(data: bytes) -> bytes:
+    raise ModuleNotFoundError("No module named 'fastsft'")
+
+
+class Threads:
+    """An engine of threads.
+
+    Attributes:
+        most: How many tasks it had at once.
+        takes: How many it takes until it is gone.
+    """
+
+    name = "Threads"
+    errors = ()
+
+    def __init__(self, slots: int, takes: int = 1000) -> None:
+        self._slots = slots
+        self._threads = ThreadPoolExecutor(slots)
+        self._futures: list[Future[bytes]] = []
+        self.most = 0
+        self.takes = takes
+
+    def slots(self) -> int:
+        return self._slots
+
+    def submit(self, run: Callable[[bytes], bytes], data: bytes, name: str) -> Future[bytes]:
+        if len(self._futures) == self.takes:
+            raise RuntimeError("it is gone")
+        self._futures.append(self._threads.submit(run, data))
+        self.most = max(self.most, sum(not future.done() for future in self._futures))
+        return self._futures[-1]
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+
+def twice(_: int, item: int) -> int:
+    return 2 * item
+
+
+@pytest.mark.parametrize(("jobs", "most"), [(1, 1), (2, 2), (None, 6)])
+def test_a_cluster_does_no_more_at_once_than_jobs_says(monkeypatch, jobs, most):
+    engine = Threads(slots=3)
+    monkeypatch.setattr(workers, "_engine_for", lambda _: engine)
+    with workers.Workers(workers.Placement(jobs=jobs), nbytes=0, tasks=99) as cluster:
+        assert list(cluster.in_order(twice, range(99))) == [2 * item for item in range(99)]
+    assert engine.most <= most
+
+
+@pytest.mark.parametrize("takes", [0, 2, 50])
+def test_a_cluster_that_is_gone_fails_the_run_by_name(monkeypatch, takes):
+    monkeypatch.setattr(workers, "_engine_for", lambda _: Threads(slots=2, takes=takes))
+    placement = workers.Placement(jobs=2, retries=1)
+    with pytest.raises(KeepsReceipts) as failed, workers.Workers(placement, nbytes=0, tasks=99) as cluster:
+        list(cluster.in_order(twice, range(99), what="span"))
+    assert str(failed.value) == (
+        f"a worker of Threads was lost (RuntimeError: it is gone); it was at span {takes}, which 2 attempts did not "
+        "finish (--retries); nothing was published, and the same command goes on from what was done"
+    )
+
+
+def test_a_worker_that_cannot_begin_fails_the_run_by_name(monkeypatch):
+    monkeypatch.setattr(workers, "_engine_for", lambda _: Threads(slots=2))
+    monkeypatch.setattr(engines, "run_pickled", unpickled)
+    placement = workers.Placement(jobs=2, retries=0)
+    with pytest.raises(KeepsReceipts) as failed, workers.Workers(placement, nbytes=0, tasks=99) as cluster:
+        list(cluster.in_order(twice, range(1), what="span"))
+    assert str(failed.value) == (
+        "a worker of Threads was lost (ModuleNotFoundError: No module named 'fastsft'); it was at span 0, which 1 "
+        "attempts did not finish (--retries); nothing was published, and the same command goes on from what was done"
+    )

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import logging
 import pickle
 import queue
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,8 +20,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from types import FunctionType
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
-from fastsft.errors import FastsftError, UsageError
+from fastsft.errors import FailedRun, FastsftError, UsageError
 from fastsft.execution.forked import LostWorker, result_of
 from fastsft.version import __version__
 
@@ -42,6 +45,10 @@ class Answer(NamedTuple):
     problems: list[tuple[str, str]]
 
 
+class LostAttempt(Exception):
+    """A worker is gone, or there was none for an attempt; the argument says which, or why."""
+
+
 class Engine(Protocol):
     """A cluster.
 
@@ -60,7 +67,10 @@ class Engine(Protocol):
         """Have a function called with bytes on some worker; both go there by value."""
 
     def everywhere(self, ask: Callable[..., Any], *words: str, seconds: float) -> dict[str, Any]:
-        """Call a function on each worker's machine, and return what it said, by machine; None from who said nothing."""
+        """Call a function on each worker's machine, and return what it said or raised, by machine.
+
+        It is None from who said nothing in time.
+        """
 
     def close(self) -> None:
         """Let go of the cluster, whose tasks nobody waits for any more."""
@@ -80,36 +90,60 @@ class _Task:
 class EnginePool:
     """The workers of an engine, as `workers.py` sees any others: results come in where they are waited for.
 
+    Args:
+        engine: The cluster.
+        jobs: How many tasks it is handed at once; None for two for each that it does at once, so that none of its
+            workers waits for this process.
+        stall_seconds: A task from which nothing was heard for longer is handed over once more.
+        retries: How often a task is handed over once more.
+
     Attributes:
         jobs: How many tasks are done at once.
         losses: Which attempts were lost, as sentences.
     """
 
-    def __init__(self, engine: Engine, jobs: int, *, stall_seconds: float, retries: int) -> None:
-        self.jobs = jobs
+    def __init__(self, engine: Engine, jobs: int | None, *, stall_seconds: float, retries: int) -> None:
+        self.jobs = jobs or engine.slots()
+        self._most_at_once = jobs or 2 * self.jobs
         self.losses: list[str] = []
         self._engine = engine
+        self._lost: tuple[type[BaseException], ...] = (Exception, *engine.errors)
         self._stall_seconds = stall_seconds
         self._most_tries = 1 + retries
         self._run = by_value(run_pickled)
-        self._awaited: deque[_Task] = deque()  # in the order in which they were handed over
+        self._waiting: deque[_Task] = deque()  # that were not handed over yet
+        self._at_once = 0  # tasks that were handed over, and that have no result
+        self._awaited: deque[_Task] = deque()  # those, in their order
         self._came: queue.SimpleQueue[tuple[_Task, Future[bytes]]] = queue.SimpleQueue()
         self._last_came = 0.0
 
     def submit(self, name: str, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Have a task, named for a person, done; `wait_for` gets the result."""
         made = _Task(pickle.dumps((task, arguments)), name)
-        self._awaited.append(made)
-        self._try(made)
+        self._waiting.append(made)
+        self._hand_over()
         return made.future
 
+    def _hand_over(self) -> None:
+        while self._waiting and self._at_once < self._most_at_once:
+            task = self._waiting.popleft()
+            self._at_once += 1
+            self._awaited.append(task)
+            self._try(task)
+
     def _try(self, task: _Task) -> None:
+        """Hand a task over; what keeps the engine from taking it counts as a loss where results are waited for.
+
+        It is not raised, as joblib hands tasks over in callbacks of futures, which swallow errors.
+        """
         task.tries += 1
         task.since = time.monotonic()
+        attempt: Future[bytes]
         try:
             attempt = self._engine.submit(self._run, task.data, task.name)
-        except self._engine.errors as error:
-            raise LostWorker(f"{self._engine.name} takes no more tasks: {_told(error)}") from None
+        except self._lost as error:
+            attempt = Future()
+            attempt.set_exception(LostAttempt(_told(error)))
         attempt.add_done_callback(lambda done: self._came.put((task, done)))
 
     def wait_for(self, future: Future[Any]) -> None:
@@ -134,9 +168,11 @@ class EnginePool:
     def _take(self, task: _Task, attempt: Future[bytes]) -> None:
         try:
             is_result, value = pickle.loads(attempt.result())
-        except self._engine.errors as error:
+        except self._lost as error:  # of the engine's, or of a worker that cannot begin: what a task raises is a value
             self._try_again(task, f"was lost ({_told(error)})")
             return
+        self._at_once -= 1
+        self._hand_over()
         if is_result:
             task.future.set_result(value)
         else:
@@ -168,6 +204,11 @@ class EnginePool:
         for machine, found in sorted(answers.items()):
             if found is None:
                 raise UsageError(f"{name}: {machine} did not answer within {PREFLIGHT_SECONDS:g} s")
+            if isinstance(found, BaseException):
+                raise UsageError(
+                    f"{name}: {machine} cannot be asked: {_told(found)}; install the same Python and fastsft on all "
+                    "machines"
+                )
             answer = Answer(*found)
             if answer.fastsft != __version__:
                 raise UsageError(
@@ -225,9 +266,46 @@ def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _told(error: BaseException) -> str:
     """Say what an engine raised in the first line of it."""
+    if isinstance(error, LostAttempt):
+        return str(error)
+    error = getattr(error, "cause", None) or error  # what Ray wraps, with the traceback as its first line
     with contextlib.suppress(Exception):
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
     return type(error).__name__
+
+
+class Quiet:
+    """Holds back what an engine logs in this process: what it means for a run is told by fastsft, as sentences."""
+
+    def __init__(self, *names: str) -> None:
+        loggers = [logging.getLogger(name) for name in names]
+        self._before = [(logger, logger.level) for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+
+    def end(self) -> None:
+        """Let it log as before; harmless the second time."""
+        before, self._before = self._before, []
+        for logger, level in before:
+            logger.setLevel(level)
+
+
+def check_listens(name: str, address: str, *, seconds: float) -> None:
+    """Make sure that there is somebody at an address of a host and a port; others are not looked at.
+
+    Engines try again for half a minute and more, and Ray says so on standard error.
+
+    Raises:
+        FailedRun: There is nobody.
+    """
+    with contextlib.suppress(ValueError):  # a port that is none, which the engine tells
+        parts = urlsplit(address if "://" in address else f"tcp://{address}")
+        if parts.scheme not in ("tcp", "tls") or parts.hostname is None or parts.port is None:
+            return
+        try:
+            socket.create_connection((parts.hostname, parts.port), timeout=seconds).close()
+        except OSError as error:
+            raise FailedRun(f"cannot join {name} at {address}: {error.strerror or error}") from None
 
 
 def missing(extra: str, error: ImportError) -> FastsftError:

@@ -80,11 +80,13 @@ class Workers:
         self._selector: ForkedPool | None = None
         self.losses: list[str] = []
         if engine := _engine_for(placement):
-            self.jobs = max(1, min(placement.jobs or engine.slots(), tasks))
             from fastsft.execution.engines import EnginePool
 
             seconds = placement.stall_seconds or _NO_STALL_SECONDS
-            self._pool = self._cluster = EnginePool(engine, self.jobs, stall_seconds=seconds, retries=placement.retries)
+            self._pool = self._cluster = EnginePool(
+                engine, placement.jobs, stall_seconds=seconds, retries=placement.retries
+            )
+            self.jobs = max(1, min(self._cluster.jobs, tasks))
             self.losses = self._cluster.losses
             return
         # A worker of a `multiprocessing.Pool` is a daemon, which may have no processes of its own.
