@@ -11,7 +11,9 @@ from concurrent.futures import Future
 from typing import Any
 
 from fastsft.errors import FailedRun
-from fastsft.execution.engines import missing
+from fastsft.execution.engines import Quiet, check_listens, missing
+
+_CONNECT_SECONDS = 10
 
 
 class RayEngine:
@@ -34,11 +36,17 @@ class RayEngine:
         self._ray = ray
         self.errors: tuple[type[BaseException], ...] = (RayError,)
         self._pending: list[Any] = []
+        self._run: Callable[[bytes], bytes] | None = None
+        self._task: Any = None  # that function, as Ray has it
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
+            if address is not None:
+                check_listens(self.name, address, seconds=_CONNECT_SECONDS)
+            self._quiet = Quiet("ray")
             try:
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
             except Exception as error:
+                self._quiet.end()
                 said = str(error).strip().splitlines()[0]
                 raise FailedRun(f"cannot join Ray at {address or 'this machine'}: {said}") from None
 
@@ -48,9 +56,10 @@ class RayEngine:
 
     def submit(self, run: Callable[[bytes], bytes], data: bytes, name: str) -> Future[bytes]:
         """Have a function called with bytes on some worker."""
-        # Lost attempts are counted in one place, `engines.py`, whatever the engine.
-        task = self._ray.remote(num_cpus=1, max_retries=0)(run).options(name=name)
-        reference = task.remote(data)
+        if self._run is not run:  # else Ray pickles it for each task, and sends it to all nodes
+            # Lost attempts are counted in one place, `engines.py`, whatever the engine.
+            self._run, self._task = run, self._ray.remote(num_cpus=1, max_retries=0)(run)
+        reference = self._task.options(name=name).remote(data)
         self._pending.append(reference)
         if len(self._pending) > 1000:
             _, self._pending = self._ray.wait(self._pending, num_returns=len(self._pending), timeout=0)
@@ -70,8 +79,10 @@ class RayEngine:
         done, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=seconds) if asked else ([], [])
         answers: dict[str, Any] = dict.fromkeys(asked.values())
         for reference in done:
-            with contextlib.suppress(*self.errors):
+            try:
                 answers[asked[reference]] = self._ray.get(reference)
+            except self.errors as error:
+                answers[asked[reference]] = error
         return answers
 
     def close(self) -> None:
@@ -87,3 +98,4 @@ class RayEngine:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._ray.shutdown()
+            self._quiet.end()
