@@ -2,7 +2,7 @@
 
 A deed is a file in a folder, named for the number of a span, and says what the span does before its work: `kill` or
 `stop` the process that it is in, or `wait` until there is a file `go`. Whoever does it renames the file, so that it is
-done once, but with `always`. A file `SPAN.PID` says who was at it.
+done once, but with `always`. A file `SPAN.PID` says who was at it, and `ended.PID` that it has ended.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+from fastsft.execution import engines
 from fastsft.execution.spans import ReportProgress
 from fastsft.inputs import shards
 from fastsft.inputs.shards import Span
@@ -32,18 +33,22 @@ class FaultyRows(Rows, frozen=True, kw_only=True):
     deeds: str = os.environ.get("FASTSFT_DEEDS", "")
 
     def make(self, span: Span, report_progress: ReportProgress | None = None) -> Receipt:
-        do(Path(self.deeds), span.index)
-        return super().make(span, report_progress)
+        did = do(Path(self.deeds), span.index)
+        try:
+            return super().make(span, report_progress)
+        finally:
+            if did:
+                Path(self.deeds, f"ended.{os.getpid()}").touch()
 
 
-def do(deeds: Path, span: int) -> None:
+def do(deeds: Path, span: int) -> bool:
     path = deeds / str(span)
     try:
         deed = path.read_text()
         if "always" not in deed:
             path.rename(deeds / f"{span}.done")
     except FileNotFoundError:  # nothing to do, or another was faster
-        return
+        return False
     (deeds / f"{span}.{os.getpid()}").touch()
     if "kill" in deed:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -51,11 +56,14 @@ def do(deeds: Path, span: int) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
     while "wait" in deed and not (deeds / "go").exists():
         time.sleep(0.02)
+    return True
 
 
 def prepare() -> None:
     """Have this process cut inputs into small spans, and their rows made with deeds."""
     shards._LEAST_SPAN_NBYTES = int(os.environ["FASTSFT_SPAN_NBYTES"])
+    if seconds := os.environ.get("FASTSFT_PREFLIGHT_SECONDS"):
+        engines.PREFLIGHT_SECONDS = float(seconds)
     if os.environ.get("FASTSFT_DEEDS"):
         drive.Rows = FaultyRows  # type: ignore[misc]
 
