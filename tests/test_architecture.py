@@ -76,3 +76,27 @@ def test_folders_need_those_below_them_alone():
 
     assert {folder for pair in needs for folder in pair} == set(FOLDERS)
     assert {(upper, lower) for upper, lower in needs if FOLDERS.index(upper) < FOLDERS.index(lower)} == set()
+
+
+# What changes files, by the names of calls; and what only looks like it.
+CHANGES = set(
+    "unlink rmdir mkdir makedirs rename replace truncate ftruncate write_text write_bytes symlink_to hardlink_to "
+    "rmtree mkstemp mkdtemp fsync pwrite touch".split()
+)
+OF_TEXT = {("replace", 2), ("truncate", 0)}  # `text.replace(old, new)`
+
+
+def test_what_changes_files_is_done_in_storage_alone():
+    found = set()
+    for name, path in modules().items():
+        if name.startswith("fastsft.storage"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CHANGES:
+                module = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+                if module == "os" or (node.func.attr, len(node.args)) not in OF_TEXT:
+                    found.add((name, ast.unparse(node.func)))
+    assert {one for one in found if not one[1].startswith(("msgspec.structs.", "dataclasses."))} == NO_FILES
+
+
+NO_FILES = {("fastsft.cli.settings", "parameter.replace")}  # of a signature

@@ -19,6 +19,7 @@ from fastsft.outputs.receipts import RangeFates, Receipt, Segment
 from fastsft.outputs.segments import SegmentWriter
 from fastsft.outputs.staging import write_receipt
 from fastsft.report import Fates, RefusedLine
+from fastsft.storage.files import make_sparse
 
 
 def written(folder: Path, blocks: list[bytes], *, most_nbytes: int | None = None, name: str = "span") -> list[Segment]:
@@ -142,7 +143,7 @@ def test_segments_are_copied_to_their_places_by_any_number_of_workers(tmp_path, 
     blocks = [bytes([97 + index]) * (1000 * index) + b"\n" for index in range(9)]
     segments = [written(tmp_path, [block])[0] for block in blocks]
     plan = FilePlan("rows.jsonl", [Piece(segment) for segment in segments])
-    assembly.make_empty(tmp_path / "rows.jsonl", sum(map(len, blocks)))
+    make_sparse(tmp_path / "rows.jsonl", sum(map(len, blocks)))
 
     for task in reversed(assembly.copies_of(plan, str(tmp_path / "rows.jsonl"), jobs)):
         assembly.copy_segments(task, tmp_path)

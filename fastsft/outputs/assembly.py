@@ -19,7 +19,7 @@ import msgspec
 from fastsft.outputs.receipts import Segment
 from fastsft.report import OutputShard
 from fastsft.storage.compression import GzipCompressor, zstd_frame
-from fastsft.storage.files import HashedFile, blocks_of, copy_range, create, discard, flush
+from fastsft.storage.files import HashedFile, blocks_of, copy_range, discard, flush, rename
 
 _MAX_THREADS = 16  # that compress; so many blocks of 1 MiB again may wait
 _COPIES_PER_JOB = 2
@@ -196,15 +196,6 @@ def _range_of(piece: Piece, folder: Path) -> tuple[Path, int, int]:
 def rename_segment(plan: FilePlan, target: Path, folder: Path) -> OutputShard:
     """Make a file of its one segment by giving it another name."""
     (piece,) = plan.pieces
-    os.rename(folder / piece.segment.name, target)
+    rename(folder / piece.segment.name, target)
     flush(target)
     return OutputShard(plan.name, piece.rows, piece.segment.nbytes, piece.segment.sha256)
-
-
-def make_empty(path: Path, nbytes: int) -> None:
-    """Make a file of so many bytes, that are written later."""
-    file = create(path)
-    try:
-        os.ftruncate(file, nbytes)
-    finally:
-        os.close(file)

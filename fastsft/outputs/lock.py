@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastsft.errors import Busy, UsageError, errors_naming
 from fastsft.inputs.shards import Shard, is_same_file
-from fastsft.outputs.staging import flock, holder_in
+from fastsft.outputs.record import holder_in
 from fastsft.outputs.target import Target
-from fastsft.storage.files import discard, flush
+from fastsft.storage.files import discard, discard_empty_folder, flush, make_folder
+from fastsft.storage.locks import become_alone, flock, open_lock
 
 
 class Lock:
@@ -47,7 +47,7 @@ class Lock:
         with errors_naming(folder):
             self._made = [one for one in (folder, *folder.parents) if not one.exists()]
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder, parents=True, exist_ok=True)
                 for made in self._made:
                     flush(made.parent)
             except (NotADirectoryError, FileExistsError):
@@ -62,23 +62,15 @@ class Lock:
         """
         is_gone = True
         if self._file >= 0:
-            if not self._shared or self._is_last():
+            if not self._shared or become_alone(self._file):
                 is_gone = discard(self.target.lock)
             with contextlib.suppress(OSError):
                 os.close(self._file)
             self._file = -1
         for folder in self._made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+            discard_empty_folder(folder)
         self._made = []
         return is_gone
-
-    def _is_last(self) -> bool:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
 
     def _locked(self, path: Path) -> tuple[int, bool]:
         """Open and lock the lock file; its descriptor, and whether the file system has locks.
@@ -87,7 +79,7 @@ class Lock:
         whether the locked file is still the one that others will find.
         """
         while True:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            file = open_lock(path)
             try:
                 is_locked = flock(file, shared=self._shared)
                 with contextlib.suppress(FileNotFoundError):

@@ -25,7 +25,7 @@ from fastsft.outputs.refused import RefusedPart, build_refused
 from fastsft.outputs.staging import Staging, finish_left
 from fastsft.outputs.target import Target
 from fastsft.report import OutputShard, Report
-from fastsft.storage.files import flush, write_new
+from fastsft.storage.files import flush, make_sparse, remove, write_new
 
 
 class Outputs:
@@ -213,7 +213,7 @@ def _built(
 def _copied(plan: FilePlan, path: Path, folder: Path, workers: Workers) -> OutputShard:
     """Copy whole segments into one file, several workers at once, while another reads the digest."""
     nbytes = sum(piece.segment.nbytes for piece in plan.pieces)
-    assembly.make_empty(path, nbytes)
+    make_sparse(path, nbytes)
     names = [piece.segment.name for piece in plan.pieces]
     tasks: list[Any] = [names, *assembly.copies_of(plan, str(path), workers.jobs)]
     digest, *_ = list(workers.in_order(partial(_copy_or_digest, folder=str(folder)), tasks))
@@ -231,7 +231,7 @@ def _copy_or_digest(_: int, task: Any, folder: str) -> str:
 def _remove_segments(_: int, names: Sequence[str], folder: str) -> None:
     for name in names:
         with contextlib.suppress(OSError):  # it may have become an output
-            os.unlink(os.path.join(folder, name))
+            remove(os.path.join(folder, name))
 
 
 def _build(_: int, plan: FilePlan, *, staging: str, folder: str, compression: str | None, threads: int) -> OutputShard:

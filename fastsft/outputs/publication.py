@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from fastsft.errors import FailedRun, UsageError, errors_naming
-from fastsft.storage.files import discard, flush, kind_of, read_file, write_new
+from fastsft.storage.files import discard, flush, kind_of, read_file, remove, rename, write_new
 
 RECORD = "publish.json"
 
@@ -152,7 +152,7 @@ def _folders(publication: Publication) -> Iterable[str]:
 
 def _rename(staged: Path, final: Path) -> None:
     try:
-        os.replace(staged, final)
+        rename(staged, final)
     except FileNotFoundError:
         if not final.is_file():  # else it has its name already
             raise FailedRun(f"{staged} is gone, and {final} was to be made of it: convert again") from None
@@ -160,4 +160,4 @@ def _rename(staged: Path, final: Path) -> None:
 
 def _remove(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+        remove(path)

@@ -11,7 +11,7 @@ import msgspec
 
 from fastsft.outputs.receipts import Segment
 from fastsft.report import RefusedLine
-from fastsft.storage.files import HashedFile, blocks_of
+from fastsft.storage.files import HashedFile, blocks_of, remove
 
 _decode = msgspec.json.Decoder(RefusedLine).decode
 _encode = msgspec.json.Encoder().encode
@@ -29,7 +29,7 @@ def build_refused(_: int, parts: Sequence[RefusedPart], folder: str, most: int |
     """Put parts together into the file `refused` of the folder, flushed; of so many lines at most, the first."""
     target = Path(folder, "refused")
     left = sum(part.segment.rows for part in parts) if most is None else most
-    target.unlink(missing_ok=True)
+    remove(target, missing_ok=True)
     file = HashedFile(target)
     try:
         for segment, shard, before in parts:

@@ -18,7 +18,7 @@ import msgspec
 
 from fastsft.outputs.receipts import Segment
 from fastsft.report import RefusedLine
-from fastsft.storage.files import HashedFile
+from fastsft.storage.files import HashedFile, remove
 
 _encoder = msgspec.json.Encoder()
 
@@ -55,7 +55,7 @@ class SegmentWriter:
                 with contextlib.suppress(Exception):
                     part.file.close(flush=False)
                 with contextlib.suppress(OSError):
-                    part.file.path.unlink()
+                    remove(part.file.path)
 
     def write_rows(self, rows: bytes, count: int, split: int = 0) -> None:
         """Append whole rows, each ending in a line feed, cutting them where a segment is full."""
@@ -95,7 +95,7 @@ class SegmentWriter:
         for part in filter(None, [*self._rows[count:], self._refused]):
             if id(part) not in known:
                 part.file.close(flush=False)
-                part.file.path.unlink()
+                remove(part.file.path)
         self._rows, self._refused = self._rows[:count], refused
         for part, rows, at in parts:
             part.rows = rows

@@ -13,13 +13,9 @@ that a late span of the old run reaches nothing. Nothing is removed but folders 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import os
-import re
 import secrets
 import socket
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,37 +23,26 @@ from typing import Any
 import msgspec
 
 from fastsft.errors import Busy, FailedRun, UsageError, errors_naming
-from fastsft.outputs.publication import RECORD, finish_publication, is_pending
+from fastsft.outputs.publication import RECORD as PUBLICATION
+from fastsft.outputs.publication import finish_publication, is_pending
 from fastsft.outputs.receipts import Receipt
-from fastsft.storage.files import discard, discard_folder, is_part, read_file, remove_folder, write_new
+from fastsft.outputs.record import RECORD, Run, fingerprint_of, holder_in, lock_folder, record_in
+from fastsft.storage.files import (
+    discard,
+    discard_empty_folder,
+    discard_folder,
+    is_part,
+    make_folder,
+    read_file,
+    remove_folder,
+    rename,
+    write_new,
+)
+from fastsft.storage.locks import share
 
-_RECORD = "run.json"
 CHOICE_FILES = ("chosen.arrow", "choice.json")  # which lines were chosen, and where those of each span stand
-_SHARING_SECONDS = 600.0
-_SECONDS_BETWEEN_TRIES = 0.1
-_RUN_ID = re.compile(r"[0-9a-f]{16}")
 _encode = msgspec.json.Encoder().encode
 _receipt = msgspec.json.Decoder(Receipt)
-
-
-class Run(msgspec.Struct, frozen=True):
-    """The record of a run.
-
-    Attributes:
-        run_id: The name of its folder.
-        fingerprint: Of what its receipts are made from, in hexadecimal.
-        made_from: The same in words, so that a difference can be told: version, options, inputs.
-        before: Folders of earlier runs that are being taken over.
-        holder: Which process writes there, for a person.
-        call: What is asked of a run in parts, for whoever publishes it; None for other runs.
-    """
-
-    run_id: str
-    fingerprint: str
-    made_from: dict[str, Any]
-    before: list[str] = []
-    holder: str = ""
-    call: dict[str, Any] | None = None
 
 
 class Staging:
@@ -87,7 +72,7 @@ class Staging:
     @property
     def record(self) -> Path:
         """The record of this run."""
-        return self.folder / _RECORD
+        return self.folder / RECORD
 
     @property
     def has_receipts(self) -> bool:
@@ -102,7 +87,7 @@ class Staging:
             FailedRun: It cannot be made.
         """
         with errors_naming(self.folder):
-            self.folder.mkdir(exist_ok=True)
+            make_folder(self.folder, exist_ok=True)
             self._lock = lock_folder(self.folder)  # the target's lock file may have been deleted by hand
             self._begin(record_in(self.folder), fresh=fresh)
 
@@ -115,7 +100,7 @@ class Staging:
             FailedRun: It cannot be made.
         """
         with errors_naming(self.folder):
-            self.folder.mkdir(exist_ok=True)
+            make_folder(self.folder, exist_ok=True)
             try:
                 self._lock = lock_folder(self.folder)
             except Busy:  # by other parts, which have made it
@@ -124,8 +109,7 @@ class Staging:
                 earlier = record_in(self.folder)
                 if earlier is None or not self._is_of_this(earlier):
                     self._begin(earlier, fresh=False)
-                with contextlib.suppress(OSError):
-                    fcntl.flock(self._lock, fcntl.LOCK_SH)
+                share(self._lock)
             self._is_joined = self._is_open = True
             joined = record_in(self.folder)
             if joined is None or not self._is_of_this(joined):
@@ -146,7 +130,7 @@ class Staging:
         left = [earlier.run_id, *earlier.before] if earlier else []
         self._is_open = not left  # else what the earlier run left is not put away before it is taken over
         self._write_record(left)  # first, so that no folder is there that it does not name
-        self.path.mkdir()
+        make_folder(self.path)
         if earlier is not None and (self.folder / earlier.run_id).is_dir():
             self._note(earlier, fresh=fresh)
         for name in left:
@@ -184,13 +168,13 @@ class Staging:
                 continue
             if is_whole and receipt.fingerprint == self.run.fingerprint:
                 for file_name in [*(file.name for file in receipt.files), name]:
-                    os.replace(left / file_name, self.path / file_name)
+                    rename(left / file_name, self.path / file_name)
 
     def _take_over_choice(self, left: Path) -> None:
         """Take over which lines were chosen: the receipts of their rows speak of it."""
         for name in CHOICE_FILES:
             with contextlib.suppress(FileNotFoundError):
-                os.replace(left / name, self.path / name)
+                rename(left / name, self.path / name)
 
     def receipts(self, phase: str) -> dict[int, Receipt]:
         """Read the receipts that there are of a phase, by span."""
@@ -225,56 +209,6 @@ class Staging:
         return _remove(self.folder, [self.run.run_id])
 
 
-def fingerprint_of(made_from: dict[str, Any]) -> str:
-    """Return what the receipts of a run are bound to: a digest of what they are made from."""
-    return hashlib.sha256(msgspec.json.encode(made_from, order="deterministic")).hexdigest()
-
-
-def lock_folder(folder: Path, *, shared: bool = False) -> int:
-    """Lock a staging folder for as long as the descriptor that is returned is open.
-
-    Raises:
-        Busy: A run that lives has locked it.
-    """
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        flock(file, shared=shared)
-    except BlockingIOError:
-        os.close(file)
-        raise Busy(f"another run is writing to {folder}{holder_in(folder)}") from None
-    return file
-
-
-def flock(file: int, *, shared: bool) -> bool:
-    """Lock an open file or folder; tell whether the file system has locks.
-
-    Who shares a lock waits a while for who holds it alone, which is while parts are put together.
-
-    Raises:
-        BlockingIOError: Another process has locked it.
-    """
-    until = time.monotonic() + (_SHARING_SECONDS if shared else 0.0)
-    while True:
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                raise
-            time.sleep(_SECONDS_BETWEEN_TRIES)
-        except OSError:
-            return False
-        else:
-            return True
-
-
-def holder_in(folder: Path) -> str:
-    """Say which process a staging folder is of; nothing where that is not known."""
-    with contextlib.suppress(OSError):
-        if (record := record_in(folder)) and record.holder:
-            return f" ({record.holder})"
-    return ""
-
-
 def finish_left(folder: Path) -> bool:
     """Finish what an interrupted run had begun to publish from a staging folder; return whether there was such a run.
 
@@ -299,28 +233,13 @@ def _remove(folder: Path, names: Iterable[str]) -> bool:
     for name in _names(folder):
         if _is_unfinished(name):
             discard(folder / name)
-    if not discard(folder / _RECORD):
+    if not discard(folder / RECORD):
         return False
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-    return not os.path.lexists(folder)
+    return discard_empty_folder(folder)
 
 
 def _is_unfinished(name: str) -> bool:
-    return is_part(name, _RECORD) or is_part(name, RECORD)
-
-
-def record_in(folder: Path) -> Run | None:
-    """Read the record of a staging folder; None where there is none that is ours.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    try:
-        record = msgspec.json.decode(read_file(folder / _RECORD), type=Run)
-    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return record if all(_RUN_ID.fullmatch(name) for name in (record.run_id, *record.before)) else None
+    return is_part(name, RECORD) or is_part(name, PUBLICATION)
 
 
 def write_receipt(folder: Path, phase: str, receipt: Receipt) -> Receipt:
@@ -336,12 +255,6 @@ def write_receipt(folder: Path, phase: str, receipt: Receipt) -> Receipt:
         raise FailedRun(f"{folder} is gone: the run was ended or another has begun")
     write_new(receipt_path(folder, phase, receipt.span), _encode(receipt), flush=False)
     return receipt
-
-
-def call_in(folder: Path) -> dict[str, Any] | None:
-    """Return what is asked of the run in parts whose staging folder this is; None where there is none."""
-    record = record_in(folder)
-    return record.call if record else None
 
 
 def receipt_path(folder: Path, phase: str, span: int) -> Path:

@@ -21,7 +21,7 @@ from fastsft.selection.criteria import Dropped, columns_of, where_of
 from fastsft.selection.partitions import LIMITED, PartitionJudged, Plan
 from fastsft.selection.seen import merged, seen_of
 from fastsft.selection.table import join_files, read_files
-from fastsft.storage.files import remove_folder
+from fastsft.storage.files import make_folder, remove_folder
 
 # In memory, a line takes up to 330 bytes while lines are compared.
 _MOST_LINES_IN_MEMORY = 10_000_000
@@ -50,7 +50,7 @@ def choose_in_parts(
     """
     inside = folder / "choosing"
     remove_folder(inside)
-    inside.mkdir()
+    make_folder(inside)
     batches = partitions.batches_of(table_parts(parts, folder), _LINES_AT_ONCE)
     names = tuple(columns_of(options, splits=bool(shares)))
     plan = Plan(str(inside), names, options, tuple(shares), batches, partitions.firsts_of(batches))

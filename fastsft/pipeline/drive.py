@@ -17,7 +17,7 @@ from fastsft.execution.workers import Workers
 from fastsft.inputs.shards import Shard, Span, expanded_nbytes, find_rollouts, printable, spans_of, whole_of
 from fastsft.options import Options, Split
 from fastsft.outputs.outputs import Outputs
-from fastsft.outputs.staging import fingerprint_of
+from fastsft.outputs.record import fingerprint_of
 from fastsft.outputs.target import Target, check_target, report_before, splits_left, targets_of
 from fastsft.pipeline.job import Job
 from fastsft.pipeline.ledger import Ledger

@@ -18,7 +18,7 @@ import msgspec
 
 from fastsft.errors import Busy, LinesChosen, UnfinishedParts, UsageError
 from fastsft.options import Options, Split
-from fastsft.outputs.staging import call_in
+from fastsft.outputs.record import call_in
 from fastsft.outputs.target import Target, report_before, target_of
 from fastsft.pipeline.drive import Published, begin, run
 from fastsft.report import Progress, Report

@@ -19,7 +19,7 @@ from fastsft.options import Options
 from fastsft.pipeline.drive import run
 from fastsft.pipeline.one_pass import Rows
 from fastsft.rollouts.line import rollout_of
-from fastsft.storage.files import nonce_in, scratch_folder
+from fastsft.storage.files import nonce_in, remove, scratch_folder
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -49,7 +49,7 @@ def rows_of(inputs: Iterable[str | os.PathLike[str]], options: Options) -> Itera
         for receipt in make_all(Rows(options=options, folder=str(folder)), spans, workers, _report_nothing):
             for segment in receipt.segments:
                 yield from _rows_in(folder / segment.name)
-                (folder / segment.name).unlink()
+                remove(folder / segment.name)
 
 
 def _rows_of_whole(inputs: Iterable[str | os.PathLike[str]], options: Options) -> Iterator[dict[str, Any]]:

@@ -21,7 +21,7 @@ from fastsft.options import INDEX_NAME, Options
 from fastsft.report import Fates, Report
 from fastsft.selection.table import COLUMNS
 from fastsft.selection.tasks import with_tasks
-from fastsft.storage.files import kind_of
+from fastsft.storage.files import kind_of, rewrite
 from fastsft.storage.seal import UNSEALED, head_of, is_whole, seal
 from fastsft.version import __version__
 
@@ -224,7 +224,7 @@ def write_table(
     unusable = refused.join(known, on="shard", how="left", maintain_order="left")
     both = pl.concat([with_tasks(lines), unusable], how="diagonal").sort("shard_index", "offset", maintain_order=True)
     try:
-        with path.open("wb") as file:
+        with rewrite(path) as file:
             both.write_parquet(file, metadata={_KEY: msgspec.json.encode(about).decode()})
     except pl.exceptions.PolarsError as error:  # it tells of a full disk itself
         raise FailedRun(f"cannot write {path}: {str(error).splitlines()[0]}; nothing was written") from None

@@ -11,7 +11,6 @@ Every step writes its files under other names first, so that it may be done twic
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from fastsft.quantities import sample_of
 from fastsft.selection.criteria import Dropped, criteria, judge, with_split, without_dropped
 from fastsft.selection.table import TablePart, read_files, read_parts, write_part
 from fastsft.selection.tasks import TASK_FROM, add_tasks, draw_for, indexed_prompts, joined_prompts
+from fastsft.storage.files import rename
 
 _BUCKET_BITS = 10  # of a draw, by which lines are counted: a thousandth of them is looked at one by one
 LIMITED = {"per_agent": "agent", "not_sampled": None}  # criteria that compare lines of several tasks
@@ -316,4 +316,4 @@ def _gathered(plan: Plan, step: str, target: int) -> pl.DataFrame:
 def _write(lines: pl.DataFrame, path: Path) -> None:
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     write_part([lines], part)
-    os.replace(part, path)
+    rename(part, path)

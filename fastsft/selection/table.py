@@ -19,6 +19,7 @@ from fastsft.inputs.shards import ByteRange
 from fastsft.rollouts.prompts import prompt_hash
 from fastsft.rollouts.rollout import Rollout
 from fastsft.selection import facts
+from fastsft.storage.files import new_file, remove
 
 
 class Column(NamedTuple):
@@ -166,7 +167,8 @@ def write_part(
     try:
         with errors_naming(path):
             part = pl.concat(tables)
-            (reduce(part) if reduce else part).write_ipc(path)
+            with new_file(path) as file:
+                (reduce(part) if reduce else part).write_ipc(file)
     except pl.exceptions.PolarsError as error:  # it tells of a full disk itself
         raise FailedRun(f"cannot write {path}: {str(error).splitlines()[0]}; nothing was published") from None
 
@@ -198,11 +200,11 @@ def join_files(paths: Sequence[Path], names: Sequence[str], path: Path) -> None:
     Raises:
         FailedRun: It cannot be written.
     """
-    path.unlink(missing_ok=True)
+    remove(path, missing_ok=True)
     try:
         with errors_naming(path), contextlib.ExitStack() as stack:
             files: list[IO[bytes]] = [stack.enter_context(open(one, "rb")) for one in paths]
-            pl.scan_ipc(files).select(names).sink_ipc(path)
+            pl.scan_ipc(files).select(names).sink_ipc(stack.enter_context(new_file(path)))
     except pl.exceptions.PolarsError as error:
         raise FailedRun(f"cannot write {path}: {str(error).splitlines()[0]}; nothing was published") from None
 
@@ -225,7 +227,7 @@ def write_chosen(lines: pl.DataFrame, path: Path) -> None:
     Raises:
         FailedRun: It cannot be written.
     """
-    path.unlink(missing_ok=True)
+    remove(path, missing_ok=True)
     write_part([lines.select("line", "offset", "nbytes", "split")], path)
 
 

@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from io import BufferedReader
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Literal
 
@@ -130,6 +130,24 @@ def create(path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
 
 
+def new_file(path: Path) -> BufferedWriter:
+    """Make a new file and open it for writing, for libraries that take files.
+
+    Raises:
+        FailedRun: It cannot be made, or something is there already.
+    """
+    return open(create(path), "wb")
+
+
+def rewrite(path: Path) -> BufferedWriter:
+    """Open a file of this run's own that is there for writing, from its beginning.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    return open(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW), "wb")
+
+
 def part_of(path: Path, before: str = "") -> Path:
     """Return the path of an unfinished file beside the one that it becomes, with a name that no other has."""
     return path.with_name(f"{before}{path.name}.{secrets.token_hex(4)}.part")
@@ -154,6 +172,54 @@ def write_new(path: Path, data: bytes, *, flush: bool = True) -> None:
     except BaseException:
         discard(part)
         raise
+
+
+def rename(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Give a file another name, in place of what has it.
+
+    Raises:
+        OSError: It cannot get it.
+    """
+    os.replace(source, target)
+
+
+def remove(path: str | os.PathLike[str], *, missing_ok: bool = False) -> None:
+    """Remove a file.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        if not missing_ok:
+            raise
+
+
+def make_folder(path: Path, *, exist_ok: bool = False, parents: bool = False) -> None:
+    """Make a folder.
+
+    Raises:
+        OSError: It cannot be made, or something is there.
+    """
+    path.mkdir(exist_ok=exist_ok, parents=parents)
+
+
+def discard_empty_folder(path: Path) -> bool:
+    """Remove a folder if nothing lies in it; tell whether it is gone."""
+    with contextlib.suppress(OSError):
+        path.rmdir()
+    return not os.path.lexists(path)
+
+
+def make_sparse(path: Path, nbytes: int) -> None:
+    """Make a new file of so many zeros, which take no space until they are written over."""
+    file = create(path)
+    try:
+        with errors_naming(path):
+            os.ftruncate(file, nbytes)
+    finally:
+        os.close(file)
 
 
 def discard(path: Path) -> bool:

@@ -22,7 +22,7 @@ from fastsft.inputs.lines import lines_in
 from fastsft.inputs.shards import ByteRange, Shard, find_shards, is_same_file
 from fastsft.options import DEFAULT_RENDER_SECONDS
 from fastsft.report import Progress, Report
-from fastsft.storage.files import read_file
+from fastsft.storage.files import read_file, rewrite
 from fastsft.storage.whole import written_whole
 from fastsft.trainers.nemo_rl_config import (
     DEFAULT_BATCH,
@@ -121,8 +121,8 @@ def write_config(
     text = yaml.dump(config, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=1000)
     if yaml.safe_load(text) != config:
         raise AssertionError("the config does not survive being written, please report this")
-    with written_whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+    with written_whole(path) as part, rewrite(part) as file:
+        file.write(text.encode())
     shards = [*train_shards, *val_shards]
     return Written(str(path), config, remarks, commands_of(path, training, checkout, shards, checked.rows))
 
