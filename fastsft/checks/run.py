@@ -27,7 +27,7 @@ from fastsft.execution.spans import ReportProgress, make_all
 from fastsft.execution.workers import Workers
 from fastsft.inputs.encoding import escape_line_separators, is_utf8
 from fastsft.inputs.lines import BOM, line_starts, lines_in
-from fastsft.inputs.shards import Span, expanded_nbytes, find_shards, printable, spans_of
+from fastsft.inputs.shards import Span, expanded_nbytes, find_shards, local_paths, printable, spans_of
 from fastsft.options import DEFAULT_MAX_LINE_NBYTES, DEFAULT_RENDER_SECONDS
 from fastsft.outputs.publication import check_nothing_is_pending
 from fastsft.report import Progress
@@ -65,14 +65,14 @@ def check_rows(
         check_template(template, render_seconds, counting=max_tokens is not None)
     elif max_tokens is not None:
         raise UsageError("--max-tokens needs a tokenizer: name its folder with --template")
-    check_nothing_is_pending(sorted({os.path.dirname(shard.location) for shard in shards}))
+    check_nothing_is_pending(sorted({os.path.dirname(shard.location) for shard in shards if not shard.etag}))
     spans = spans_of(shards)
     nbytes, done = sum(shard.nbytes for shard in shards), 0
     with contextlib.ExitStack() as stack:
         stack.callback(end_renderer)
         workers = stack.enter_context(Workers(placement, nbytes=expanded_nbytes(shards), tasks=len(spans)))
         folder = str(stack.enter_context(scratch_folder()))
-        workers.check(nonce_in(folder), [shards[0].location])
+        workers.check(nonce_in(folder), local_paths(shards[:1]))
         total = Total(shards)
         findings_of_spans = CheckedRows(folder, template, max_tokens, render_seconds)
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+from typing import IO
 
 import msgspec
 
 from fastsft.storage.compression import open_compressed
-from fastsft.storage.files import open_file
 
 _START_NBYTES = 64 * 1024
 _MOST_LINES = 20  # that are looked at
@@ -29,13 +29,13 @@ _PRETTY = re.compile(rb'\{\s*\r?\n\s*"(?:[^"\\]|\\.)*"\s*:')
 _any = msgspec.json.Decoder()
 
 
-def why_not_rollouts(path: str, compression: str | None) -> str | None:
-    """Say in a sentence what a file is instead of rollouts, and what to do; None where it may be rollouts.
+def why_not_rollouts(file: IO[bytes], path: str, nbytes: int, compression: str | None) -> str | None:
+    """Say in a sentence what an open file is instead of rollouts, and what to do; None where it may be rollouts.
 
     Raises:
         OSError: It cannot be read.
     """
-    start, end = _ends_of(path, compression)
+    start, end = _ends_of(file, nbytes, compression)
     name = os.path.basename(path)
     for magic, (kind, way) in _MAGIC.items():
         if start.startswith(magic):
@@ -57,14 +57,13 @@ def why_not_rollouts(path: str, compression: str | None) -> str | None:
     return None
 
 
-def _ends_of(path: str, compression: str | None) -> tuple[bytes, bytes]:
+def _ends_of(file: IO[bytes], nbytes: int, compression: str | None) -> tuple[bytes, bytes]:
     if compression is not None:
-        with open_compressed(path, compression) as stream:
+        with open_compressed(file, compression) as stream:
             return _begun(stream), b""
-    with open_file(path) as file:
-        start = file.read(_START_NBYTES)
-        file.seek(max(os.fstat(file.fileno()).st_size - 64, 0))
-        return start, file.read().rstrip()
+    start = file.read(_START_NBYTES)
+    file.seek(max(nbytes - 64, 0))
+    return start, file.read().rstrip()
 
 
 def _begun(stream: object) -> bytes:

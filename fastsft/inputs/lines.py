@@ -10,16 +10,17 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
+from io import BufferedReader
 from itertools import pairwise
-from typing import IO, TypeAlias
+from typing import IO, Protocol, TypeAlias
 
 import msgspec
 
-from fastsft.errors import DamagedShard, FailedRun
+from fastsft.errors import DamagedShard, FailedRun, KeepsReceipts
 from fastsft.inputs.encoding import is_utf8
-from fastsft.inputs.shards import ByteRange, Shard
+from fastsft.inputs.shards import ByteRange, Shard, open_shard
 from fastsft.storage.compression import corruption_errors, open_compressed
-from fastsft.storage.files import open_file
+from fastsft.storage.stores import ObjectFile
 
 BOM = b"\xef\xbb\xbf"
 _SEARCH_NBYTES = 64 * 1024  # read at a time to find the end of a line
@@ -67,14 +68,14 @@ def lines_in(part: ByteRange, *, nbytes: int, max_line: int) -> Iterator[LineBlo
     try:
         with _opened(part.shard) as file:
             if part.shard.compression is None:
-                yield from _lines_of_file(file.fileno(), part, nbytes, max_line)
+                yield from _lines_of_file(_source_of(file, part.stop), part, nbytes, max_line)
                 return
-        with open_compressed(part.shard.location, part.shard.compression) as stream:
-            yield from _lines_of_stream(stream, part.shard, nbytes, max_line)
+            with open_compressed(file, part.shard.compression) as stream:
+                yield from _lines_of_stream(stream, part.shard, nbytes, max_line)
     except OSError as error:
         if error.strerror is None:  # a damaged stream, told as an OSError without a number
             raise DamagedShard(f"{part.shard.path} is damaged: {error}") from None
-        raise FailedRun(f"cannot read {part.shard.path}: {error.strerror}") from None
+        raise _unreadable(part.shard, error) from None
 
 
 def extent_of(part: ByteRange) -> tuple[int, int]:
@@ -85,7 +86,7 @@ def extent_of(part: ByteRange) -> tuple[int, int]:
     if part.shard.compression is not None:
         return part.start, part.stop
     with _opened(part.shard) as file:
-        return max(part.start - 1, 0), _line_start(file.fileno(), part.stop, part.shard.nbytes)
+        return max(part.start - 1, 0), _line_start(_source_of(file, part.stop), part.stop, part.shard.nbytes)
 
 
 # Lines by their numbers in the shard, from 1.
@@ -102,9 +103,10 @@ def chosen_lines(chosen: ChosenLines, *, nbytes: int, max_line: int) -> Iterator
     changed = FailedRun(f"{chosen.range.shard.path} is not what was scanned")
     if chosen.range.shard.compression is None:
         with _opened(chosen.range.shard) as file:
+            source = _source_of(file, chosen.range.stop)
             for span in _read_together(list(extents), nbytes):
                 start, stop = span[0][1], span[-1][1] + span[-1][2]
-                data = _read(file.fileno(), start, stop)
+                data = _read(source, start, stop)
                 view = memoryview(data)
                 found = [(line, view[offset - start : offset - start + size]) for line, offset, size in span]
                 yield _checked(found, data, changed)
@@ -140,21 +142,58 @@ def _read_together(extents: list[tuple[int, int, int]], nbytes: int) -> Iterator
 
 
 @contextlib.contextmanager
-def _opened(shard: Shard) -> Iterator[IO[bytes]]:
+def _opened(shard: Shard) -> Iterator[BufferedReader]:
     """Open the file of a shard, if it still is the one that was found."""
     try:
-        with open_file(shard.location) as file:
-            found = os.fstat(file.fileno())
-            if (found.st_size, found.st_mtime_ns) != (shard.nbytes, shard.modified_ns):
-                raise FailedRun(f"{shard.path} changed while it was read")
+        with open_shard(shard) as file:
+            if not isinstance(file.raw, ObjectFile):  # each read of which asks for the version that was found
+                found = os.fstat(file.fileno())
+                if (found.st_size, found.st_mtime_ns) != (shard.nbytes, shard.modified_ns):
+                    raise FailedRun(f"{shard.path} changed while it was read")
             yield file
     except OSError as error:
-        raise FailedRun(f"cannot read {shard.path}: {error.strerror}") from None
+        raise _unreadable(shard, error) from None
 
 
-def _lines_of_file(file: int, part: ByteRange, nbytes: int, max_line: int) -> Iterator[LineBlock]:
+def _unreadable(shard: Shard, error: OSError) -> FailedRun:
+    """Return what is raised where a shard cannot be read; what a store failed to give, it may give later."""
+    problem = f"cannot read {shard.path}: {error.strerror}"
+    if shard.etag:
+        return KeepsReceipts(f"{problem}; nothing was published, and the same command goes on from what was done")
+    return FailedRun(problem)
+
+
+class _Source(Protocol):
+    """What ranges of bytes are read from."""
+
+    def pread(self, nbytes: int, start: int) -> bytes: ...
+
+
+class _LocalFile:
+    """An open file of this machine."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def pread(self, nbytes: int, start: int) -> bytes:
+        return os.pread(self._file, nbytes, start)
+
+
+def _source_of(file: BufferedReader, stop: int) -> _Source:
+    """Return what ranges of an open shard are read from, mostly up to a place."""
+    if isinstance(file.raw, ObjectFile):
+        file.raw.until = stop + _SEARCH_NBYTES
+        return file.raw
+    return _LocalFile(file.fileno())
+
+
+def _lines_of_file(file: _Source, part: ByteRange, nbytes: int, max_line: int) -> Iterator[LineBlock]:
+    if isinstance(file, ObjectFile):
+        file.pread(1, max(part.start - 1, 0))
     start = _line_start(file, part.start, part.stop)
     while start < part.stop:  # nothing to read where one line fills the range, or the next begins in the next range
+        if isinstance(file, ObjectFile):
+            file.pread(1, start)  # with what follows, in which the end of the last line is mostly found then
         edge = min(start + nbytes, part.stop)
         stop = _line_start(file, edge, part.shard.nbytes)
         yield _without_mark(_lines_between(file, start, edge, stop, max_line))
@@ -163,7 +202,7 @@ def _lines_of_file(file: int, part: ByteRange, nbytes: int, max_line: int) -> It
         start = stop
 
 
-def _lines_between(file: int, start: int, edge: int, stop: int, max_line: int) -> LineBlock:
+def _lines_between(file: _Source, start: int, edge: int, stop: int, max_line: int) -> LineBlock:
     if stop - start > max_line and stop > edge:  # only the last line reaches beyond the edge
         data = _read(file, start, edge)
         last = data.rfind(b"\n") + 1
@@ -215,7 +254,7 @@ def _without_mark(lines: LineBlock) -> LineBlock:
     return lines
 
 
-def _line_start(file: int, position: int, limit: int) -> int:
+def _line_start(file: _Source, position: int, limit: int) -> int:
     """Find where the first line begins at or after a position; `limit` where none begins before it."""
     if position == 0:
         return 0
@@ -229,11 +268,11 @@ def _line_start(file: int, position: int, limit: int) -> int:
     return limit
 
 
-def _read(file: int, start: int, stop: int) -> bytes:
+def _read(file: _Source, start: int, stop: int) -> bytes:
     """Read a range whole: one read gives 2 GiB at most, and a network file system may give less."""
     parts = []
     while start < stop:
-        part = os.pread(file, stop - start, start)
+        part = file.pread(stop - start, start)
         if not part:
             raise OSError(errno.EIO, "it became shorter while it was read")  # its name is said where it was opened
         parts.append(part)

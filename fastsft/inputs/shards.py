@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,7 @@ from fastsft.inputs.file_kinds import why_not_rollouts
 from fastsft.inputs.globs import files_matching, is_glob
 from fastsft.storage.compression import compression_of, open_compressed
 from fastsft.storage.files import kind_of, open_file
+from fastsft.storage.stores import StoredObject, is_remote, objects_at, open_object, shown
 
 _ROLLOUT_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 # What NeMo Gym writes beside rollouts, by the end of its stem.
@@ -45,6 +47,7 @@ class Shard(msgspec.Struct, frozen=True):
         index: Which of the run's shards it is, from 0.
         problem: Why it is surely no file of rollouts, as a sentence; None where it may be one.
         location: Its absolute path, as a worker may have another working directory; `path` if not given.
+        etag: What a store calls this version of it; empty for a file.
     """
 
     path: str
@@ -54,6 +57,7 @@ class Shard(msgspec.Struct, frozen=True):
     index: int = 0
     problem: str | None = None
     location: str = ""
+    etag: str = ""
 
     def __post_init__(self) -> None:
         """Fill in where it is."""
@@ -96,7 +100,8 @@ def find_rollouts(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard]
     told = []
     for shard in shards:
         try:
-            problem = why_not_rollouts(shard.path, shard.compression)
+            with open_shard(shard) as file:
+                problem = why_not_rollouts(file, shard.path, shard.nbytes, shard.compression)
         except OSError as error:
             raise UsageError(f"cannot read {shard.path}: {error.strerror}") from None
         told.append(msgspec.structs.replace(shard, problem=problem) if problem else shard)
@@ -119,6 +124,13 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
     again: list[str] = []
     left_out: list[str] = []
     for argument in inputs:
+        if is_remote(os.fspath(argument)):
+            for one in _objects(os.fspath(argument), left_out):
+                if any(shard.location == one.url for shard in shards):
+                    again.append(f"{shown(one.url)} counts once")
+                else:
+                    shards.append(_stored_shard(one, len(shards)))
+            continue
         for path in _paths(os.fspath(argument), left_out):
             try:
                 found = os.stat(path)
@@ -139,6 +151,39 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
     if not shards:
         raise UsageError("no input: the arguments name no file of rollouts", *notes)
     return shards, notes
+
+
+def _objects(url: str, left_out: list[str]) -> list[StoredObject]:
+    try:
+        found = objects_at(url, _ROLLOUT_SUFFIXES)
+    except OSError as error:
+        raise UsageError(f"cannot read {shown(url)}: {error.strerror or error}") from None
+    kept = [one for one in found if one.url == url or _is_rollouts(one.url, url)]
+    left_out += [
+        f"{shown(one.url)} is left out: NeMo Gym writes it beside rollouts" for one in found if one not in kept
+    ]
+    return kept
+
+
+def _stored_shard(one: StoredObject, index: int) -> Shard:
+    shard = Shard(shown(one.url), one.nbytes, 0, None, index, location=one.url, etag=one.etag)
+    with open_shard(shard) as file:
+        compression = compression_of(file.read(4))
+        if compression:
+            file.seek(0)
+            open_compressed(file, compression).close()  # says now which extra is missing
+    return msgspec.structs.replace(shard, compression=compression)
+
+
+def open_shard(shard: Shard) -> BufferedReader:
+    """Open a shard for reading, a file or an object; `raw` is what is below the buffer.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    if shard.etag or is_remote(shard.location):
+        return BufferedReader(open_object(shard.location, shard.nbytes, shard.etag))
+    return open_file(shard.location)
 
 
 def _paths(argument: str, left_out: list[str]) -> list[str]:
@@ -238,6 +283,11 @@ def spans_of(shards: Sequence[Shard], nbytes: int | None = None) -> list[Span]:
 def expanded_nbytes(shards: Iterable[Shard]) -> int:
     """Return how many bytes shards are taken to have when they are decompressed."""
     return sum(shard.nbytes * (_EXPANSION if shard.compression else 1) for shard in shards)
+
+
+def local_paths(shards: Iterable[Shard]) -> list[str]:
+    """Return where shards are that are files, and no objects in a store."""
+    return [shard.location for shard in shards if not shard.etag]
 
 
 def whole_of(shards: Sequence[Shard]) -> Span:

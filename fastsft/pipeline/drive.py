@@ -14,7 +14,16 @@ from fastsft.errors import UsageError
 from fastsft.execution.polars_after_fork import check_polars
 from fastsft.execution.signals import signals_too_late
 from fastsft.execution.workers import Workers
-from fastsft.inputs.shards import Shard, Span, expanded_nbytes, find_rollouts, printable, spans_of, whole_of
+from fastsft.inputs.shards import (
+    Shard,
+    Span,
+    expanded_nbytes,
+    find_rollouts,
+    local_paths,
+    printable,
+    spans_of,
+    whole_of,
+)
 from fastsft.options import Options, Split
 from fastsft.outputs.outputs import Outputs
 from fastsft.outputs.record import fingerprint_of
@@ -141,7 +150,7 @@ def begin(
         if joins and (report := _published(targets[0], fingerprint_of(made_from))):
             raise Published(report)
         stack.enter_context(outputs.staged(made_from, call=call, joins=joins))
-        workers.check(outputs.record, [shards[0].location] if shards else [])
+        workers.check(outputs.record, local_paths(shards[:1]))
         stack.callback(workers.end)  # before the folder is put away that they write to
         notes += outputs.notes
         ledger = Ledger(shards, notes, options)
@@ -212,7 +221,8 @@ def _made_from(
         "template": _versions_of(options.template),
         "index": _versions_of(index),
         "inputs": [
-            [printable(shard.location), printable(shard.path), shard.nbytes, shard.modified_ns] for shard in shards
+            [printable(shard.location), printable(shard.path), shard.nbytes, shard.etag or shard.modified_ns]
+            for shard in shards
         ],
         "spans": [len(spans), options.span_nbytes],
         "output": [str(target.folder / (target.file or target.stem)) for target in targets],

@@ -14,7 +14,7 @@ from fastsft.errors import UsageError
 from fastsft.execution.spans import make_all
 from fastsft.execution.workers import Workers
 from fastsft.formats import FORMATS
-from fastsft.inputs.shards import expanded_nbytes, find_rollouts, spans_of
+from fastsft.inputs.shards import expanded_nbytes, find_rollouts, local_paths, spans_of
 from fastsft.options import Options
 from fastsft.pipeline.drive import run
 from fastsft.pipeline.one_pass import Rows
@@ -45,7 +45,7 @@ def rows_of(inputs: Iterable[str | os.PathLike[str]], options: Options) -> Itera
         workers = stack.enter_context(Workers(options.placement, nbytes=expanded_nbytes(shards), tasks=len(spans)))
         folder = stack.enter_context(scratch_folder())
         stack.callback(workers.end)  # before the folder goes that they write to
-        workers.check(nonce_in(folder), [shards[0].location])
+        workers.check(nonce_in(folder), local_paths(shards[:1]))
         for receipt in make_all(Rows(options=options, folder=str(folder)), spans, workers, _report_nothing):
             for segment in receipt.segments:
                 yield from _rows_in(folder / segment.name)

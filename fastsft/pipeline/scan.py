@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from fastsft.execution.spans import make_all
 from fastsft.execution.workers import Workers
-from fastsft.inputs.shards import Shard, expanded_nbytes, find_rollouts, spans_of
+from fastsft.inputs.shards import Shard, expanded_nbytes, find_rollouts, local_paths, spans_of
 from fastsft.options import Options
 from fastsft.pipeline.ledger import Ledger
 from fastsft.pipeline.two_passes import LineTable
@@ -39,7 +39,7 @@ class Scan(contextlib.ExitStack):
             Workers(options.placement, nbytes=nbytes, tasks=len(self._spans), selects=True)
         )
         self.folder = self.enter_context(scratch_folder())
-        self._workers.check(nonce_in(self.folder), [shards[0].location] if shards else [])
+        self._workers.check(nonce_in(self.folder), local_paths(shards[:1]))
 
     def run_alone(self, task: Callable[[], R]) -> R:
         """Do one task behind the scan, with all cores to itself."""

@@ -10,12 +10,11 @@ from typing import ClassVar
 import msgspec
 
 from fastsft.inputs.lines import LineBlock, extent_of, lines_in
-from fastsft.inputs.shards import ByteRange, Span
+from fastsft.inputs.shards import ByteRange, Span, open_shard
 from fastsft.options import Options
 from fastsft.outputs.receipts import Receipt
 from fastsft.outputs.segments import SegmentWriter
 from fastsft.outputs.staging import write_receipt
-from fastsft.storage.files import blocks_of
 
 # Lines that go from the file to rows at once, so that they, what is made of them and what is freed stay in a
 # processor's cache: real mix 1.5 s/GB in one process where 16 MiB took 1.7, short lines 3.4 where they took 4.6.
@@ -80,6 +79,10 @@ def input_digest(span: Span) -> str:
     """Return the SHA-256 of the bytes that the lines of a span's ranges depend on."""
     digest = hashlib.sha256()
     for one in span.ranges:
-        for data in blocks_of(Path(one.shard.location), *extent_of(one)):
-            digest.update(data)
+        start, stop = extent_of(one)
+        with open_shard(one.shard) as file:
+            file.seek(start)
+            while start < stop and (data := file.read(min(stop - start, _BLOCK_NBYTES))):
+                digest.update(data)
+                start += len(data)
     return digest.hexdigest()

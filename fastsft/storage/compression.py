@@ -78,13 +78,13 @@ def compression_of(start: bytes) -> str | None:
     return next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
 
 
-def open_compressed(path: str, compression: str) -> IO[bytes]:
-    """Open a compressed file for reading what it holds.
+def open_compressed(file: str | IO[bytes], compression: str) -> IO[bytes]:
+    """Open a compressed file for reading what it holds; an open one stays open.
 
     Raises:
         UsageError: The extra that reads it is not installed.
     """
-    return cast("IO[bytes]", (_gzip() if compression == "gz" else _zstd()).open(path, "rb"))
+    return cast("IO[bytes]", (_gzip() if compression == "gz" else _zstd()).open(file, "rb"))
 
 
 def corruption_errors(compression: str) -> tuple[type[Exception], ...]:
