@@ -17,6 +17,7 @@ import json
 import multiprocessing
 import os
 import resource
+import socket
 import statistics
 import subprocess
 import sys
@@ -283,6 +284,12 @@ def _dask_scheduler() -> Iterator[str]:
         [*dask, "worker", address, "--nworkers", "2", "--nthreads", "1", "--no-dashboard"], **quiet
     )
     try:
+        while True:  # until it listens
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", 18786), timeout=1).close()
+                break
+            time.sleep(0.1)
+        time.sleep(2)  # until the workers have come
         yield address
     finally:
         worker.terminate()
@@ -449,12 +456,17 @@ def _choice(name: str, lines: int) -> tuple[float, int, int]:
 
 def _told_files(folder: Path, count: int, nbytes: int) -> str:
     found = file_costs(folder, count, nbytes)
-    small = ", ".join(f"{name} {found[name] * 1e6:,.0f} us" for name in ("create", "rename", "flush", "unlink"))
+    small = ", ".join(
+        f"{name} {found[name] * 1e6:,.0f} us" for name in ("create", "rename", "flush", "unlink", "piece")
+    )
     return f"{small}; hash {found['hash']:.2f} s/GB, hash and copy into a flushed file {found['build']:.2f} s/GB"
 
 
 def file_costs(folder: Path, count: int, nbytes: int) -> dict[str, float]:
-    """Seconds by the clock, for each operation on a small file, and for each gigabyte that is hashed, or copied too."""
+    """Seconds by the clock, for each operation on a small file, and for each gigabyte that is hashed, or copied too.
+
+    A piece is a small segment that becomes a part of a file, and is removed.
+    """
     from fastsft.outputs.assembly import FilePlan, Piece, build_file
     from fastsft.storage.files import flush
 
@@ -471,6 +483,14 @@ def file_costs(folder: Path, count: int, nbytes: int) -> dict[str, float]:
         for path in names:
             work(path)
         costs[name] = (time.perf_counter() - before) / count
+    for path in names:
+        path.write_bytes(b"row")
+    small = FilePlan("built", [Piece(Segment(path.name, 1, 3, "")) for path in names])
+    before = time.perf_counter()
+    build_file(small, folder / "built", folder, None, 1)
+    for path in names:
+        os.unlink(path)
+    costs["piece"] = (time.perf_counter() - before) / count
     large = folder / "large"
     with large.open("wb") as file:
         block = os.urandom(1024**2)

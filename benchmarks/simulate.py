@@ -27,8 +27,11 @@ from fastsft.options import DEFAULT_RETRIES, DEFAULT_SHARD_NBYTES, DEFAULT_STALL
 from fastsft.quantities import nbytes_of
 
 GIGABYTE = 1e9
-_AHEAD = 8  # tasks that are handed over for each worker before any is done (`forked.TASKS_AHEAD`)
-_THEN = 2  # and beside them, by joblib, of which each gives way to the next
+_AHEAD = 8  # tasks that are handed over for each process here before any is done (`forked.TASKS_AHEAD`)
+_AT_ONCE = 2  # and beside them, or by engines at all, for each worker; of these each gives way to the next
+_MOST_LINES_IN_MEMORY = 10_000_000  # from more, workers choose in partitions of so many lines (`choosing_in_parts.py`)
+_LINES_AT_ONCE = 2_000_000
+_STEPS = 6  # of choosing in partitions
 _COPIES = 2  # tasks for each worker where segments are copied into one file (`assembly.py`)
 
 
@@ -58,13 +61,16 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         passes: What each pass takes a worker.
         dispatch: What a task that does nothing takes the driver, by backend.
-        span_seconds: What a span takes the driver beside that, in all.
+        span_seconds: What a span takes the driver beside that in each pass, in all.
+        segment_seconds: What its segment takes the driver more, where there are shards.
         file_seconds: What a shard takes the driver, that is renamed and gets its name.
         start_seconds: From the command to the first task, by backend.
         start_own_seconds: What of that the driver works itself.
         end_seconds: What is left to do after the last task, whatever the size.
-        choosing_seconds: What choosing takes for each line of the table.
+        choosing_start_seconds: From the last scan to choosing, and from there to the first row.
+        choosing_seconds: What choosing takes one process for each line of the table, where that is in memory.
         choosing_nbytes: Memory for each line at its peak.
+        partition_seconds: What choosing in partitions takes workers for each line, all steps together.
         table_nbytes: Bytes on disk for each line.
         driver_nbytes: Memory of the driver without spans.
         span_nbytes: Memory of the driver for each span.
@@ -73,6 +79,7 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
         build_seconds: For each gigabyte that is read, hashed and written into a file.
         copy_seconds: For each gigabyte that the kernel copies into a file.
         flush_seconds: What a worker waits for the disk at the end of a segment that may become a shard.
+        piece_seconds: What putting a file together takes for each segment, to open and to remove it.
         file_operations: On names of the shared file system, that the driver waits for, for each shard that is built.
         renamed_operations: The same for a shard that was a segment.
     """
@@ -80,12 +87,15 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     passes: dict[str, Pass]
     dispatch: dict[str, float]
     span_seconds: float
+    segment_seconds: float
     file_seconds: float
     start_seconds: dict[str, float]
     start_own_seconds: float
     end_seconds: float
+    choosing_start_seconds: float
     choosing_seconds: float
     choosing_nbytes: float
+    partition_seconds: float
     table_nbytes: float
     driver_nbytes: float
     span_nbytes: float
@@ -94,6 +104,7 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     build_seconds: float
     copy_seconds: float
     flush_seconds: float
+    piece_seconds: float
     file_operations: int
     renamed_operations: int
 
@@ -110,12 +121,15 @@ MEASURED = Costs(
     },
     dispatch={"forked": 0.00007, "loky": 0.00019, "ray": 0.0020, "dask": 0.0021},
     span_seconds=0.00018,
+    segment_seconds=0.00013,
     file_seconds=0.0003,
     start_seconds={"forked": 0.35, "loky": 1.0, "ray": 5.0, "dask": 2.0},
     start_own_seconds=0.35,
     end_seconds=0.1,
+    choosing_start_seconds=0.4,
     choosing_seconds=0.9e-6,
     choosing_nbytes=332,
+    partition_seconds=3.1e-6,
     table_nbytes=101,
     driver_nbytes=70e6,
     span_nbytes=2_400,
@@ -124,6 +138,7 @@ MEASURED = Costs(
     build_seconds=1.25,
     copy_seconds=0.64,
     flush_seconds=0.005,
+    piece_seconds=0.0003,
     file_operations=1,
     renamed_operations=6,
 )
@@ -178,6 +193,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return sum(self.spans)
 
     @property
+    def is_local(self) -> bool:
+        """Whether workers are processes of this machine."""
+        return self.backend not in ("ray", "dask")
+
+    @property
     def is_forked(self) -> bool:
         """Whether workers are processes of this machine, each with a pipe of its own."""
         return self.backend == "forked"
@@ -197,7 +217,7 @@ class Outcome(NamedTuple):
         redone: How many attempts there were beyond the first.
         waiting_results: The most results that came before their turn.
         driver_nbytes: Memory of the driver.
-        choosing_nbytes: Memory of whoever chooses between two passes.
+        choosing_nbytes: Memory of a process that chooses between two passes.
         first_seconds: For the first span of a run that a worker does, in which it imports what it needs.
         operations: On names and files of the shared file system.
         full: What limits the run: the largest share of its time.
@@ -289,6 +309,7 @@ class Round:
         self._plan = plan
         self._costs = costs
         self._first_seconds = first_seconds
+        self._own_seconds = costs.span_seconds + (costs.segment_seconds if plan.output == "shards" else 0.0)
         self._cluster = cluster
         self._driver = driver
         self._events: list[tuple[float, int, str, int, int]] = []
@@ -309,9 +330,9 @@ class Round:
             LostError: A span was lost too often, or no worker is left.
         """
         count, jobs = len(self._seconds), len(self._cluster.workers)
-        self._first = min(count, _AHEAD * jobs)
+        self._first = min(count, _AHEAD * jobs) if self._plan.is_local else 0
         self._last_came = now
-        for _ in range(min(count, self._first + _THEN * jobs)):
+        for _ in range(min(count, self._first + _AT_ONCE * jobs)):
             self._hand_over(now)
         while self._done < count:
             self._lose_silent()
@@ -416,7 +437,7 @@ class Round:
         if task >= self._first:
             self._hand_over(at)
         while self._taken < len(self.accepted) and self.accepted[self._taken]:
-            self._driver.do(at, self._costs.span_seconds)
+            self._driver.do(at, self._own_seconds)
             self._taken += 1
         self.waiting = max(self.waiting, self._done - self._taken)
         if self._plan.is_forked:
@@ -468,7 +489,7 @@ def simulate(plan: Plan, costs: Costs = MEASURED) -> Outcome:
     names = WORKS[plan.work]
     passes = [costs.passes[name] for name in names]
     rows = plan.nbytes * passes[-1].rows
-    problem = ""
+    problem, spans_done = "", 0
 
     def play(what: str, seconds: Sequence[float], first_seconds: float = 0.0) -> None:
         nonlocal now
@@ -477,15 +498,20 @@ def simulate(plan: Plan, costs: Costs = MEASURED) -> Outcome:
         try:
             now = rounds[-1].play(began)
         finally:
-            phases[what] = max(now, driver.free) - began
+            phases[what] = phases.get(what, 0.0) + max(now, driver.free) - began
 
     try:
         for number, name in enumerate(names):
             if number:
-                phases["choose"] = lines * costs.choosing_seconds
+                alone = lines if lines <= _MOST_LINES_IN_MEMORY else 0
+                phases["choose"] = costs.choosing_start_seconds + alone * costs.choosing_seconds
                 now += phases["choose"]
                 driver.free = now  # it waits, or chooses itself
+                for _ in range(0 if alone else _STEPS):
+                    partitions = math.ceil(lines / _LINES_AT_ONCE)
+                    play("choose", [lines / partitions * costs.partition_seconds / _STEPS] * partitions)
             play(name, _span_seconds(costs.passes[name], plan, costs), costs.passes[name].first_seconds)
+            spans_done += sum(rounds[-1].accepted)
         play("build", _build_seconds(rows, plan, costs))
     except LostError as lost:
         problem, now = str(lost), driver.free
@@ -512,11 +538,11 @@ def simulate(plan: Plan, costs: Costs = MEASURED) -> Outcome:
         driver_seconds=driver.busy,
         worker_seconds=cluster.busy,
         wasted_seconds=cluster.wasted,
-        spans_done=sum(sum(one.accepted) for one in rounds[: len(names)]),
+        spans_done=spans_done,
         redone=sum(one.redone for one in rounds),
         waiting_results=max(one.waiting for one in rounds),
         driver_nbytes=costs.driver_nbytes + costs.span_nbytes * len(plan.spans) * len(names),
-        choosing_nbytes=lines * costs.choosing_nbytes if len(names) > 1 else 0.0,
+        choosing_nbytes=_lines_at_once(lines) * costs.choosing_nbytes if len(names) > 1 else 0.0,
         operations=sum(one.operations for one in passes) * len(plan.spans) + a_file * files,
         full=max(shares, key=lambda name: shares[name]),
     )
@@ -538,14 +564,21 @@ def _build_seconds(rows: float, plan: Plan, costs: Costs) -> list[float]:
     gigabytes = rows / GIGABYTE
     if plan.output == "file":
         if plan.workers == 1:
-            return [gigabytes * costs.build_seconds]
+            return [gigabytes * costs.build_seconds + len(plan.spans) * costs.piece_seconds]
         copies = _COPIES * plan.workers
-        return [gigabytes * costs.hash_seconds, *[gigabytes / copies * costs.copy_seconds] * copies]
+        pieces = len(plan.spans) * costs.piece_seconds
+        hashed, copied = gigabytes * costs.hash_seconds + pieces, (gigabytes * costs.copy_seconds + pieces) / copies
+        return [hashed, *[copied] * copies]
     if _is_renamed(rows, plan):
         return []
     files = _files(rows, plan)
     operations = 3 + 2 * len(plan.spans) / files  # each segment is opened and removed
-    return [gigabytes / files * costs.build_seconds + operations * plan.latency] * files
+    pieces = len(plan.spans) / files * costs.piece_seconds
+    return [gigabytes / files * costs.build_seconds + pieces + operations * plan.latency] * files
+
+
+def _lines_at_once(lines: float) -> float:
+    return lines if lines <= _MOST_LINES_IN_MEMORY else _LINES_AT_ONCE
 
 
 def _files(rows: float, plan: Plan) -> int:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = sorted((Path(__file__).parent.parent / "benchmarks").glob("bench_*.py"))
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = sorted(FOLDER.glob("bench_*.py"))
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
@@ -17,3 +18,10 @@ def test_runs(path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "CPython" in done.stdout
+
+
+def test_the_simulation_runs():
+    command = [sys.executable, str(FOLDER / "simulate.py"), "--workers", "2", "50", "--bytes", "1GB", "--span", "8MB"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 3

@@ -75,11 +75,12 @@ def test_one_slow_worker_of_forked_ones_is_waited_for_but_keeps_nobody_else():
 
 
 def test_choosing_and_the_store_limit_what_workers_cannot():
-    two = simulate(plan(workers=1000, work="best-of", line_nbytes=10))
+    two = simulate(plan(workers=1000, work="best-of", line_nbytes=1000))
     store = simulate(plan(workers=90, bandwidth=1e9))
 
     assert two.full == "choosing"
-    assert two.choosing_nbytes == pytest.approx(sum(plan().spans) / 10 * MEASURED.choosing_nbytes)
+    assert two.choosing_nbytes == pytest.approx(sum(plan().spans) / 1000 * MEASURED.choosing_nbytes)
+    assert simulate(plan(work="best-of", line_nbytes=100)).choosing_nbytes == 2e6 * MEASURED.choosing_nbytes
     assert store.full == "store"
     assert store.seconds > sum(plan().spans) / 1e9
 
