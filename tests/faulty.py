@@ -348,7 +348,7 @@ def main() -> int:
     import fastsft.cli.app  # noqa: F401 # so that each child need not
     from fastsft.inputs import shards
 
-    shards._LEAST_SPAN_NBYTES = SPAN_NBYTES
+    shards._MOST_SPAN_NBYTES = SPAN_NBYTES
     runs = wrong = 0
     for plan, before in itertools.product(words.plans, words.before):
         with tempfile.TemporaryDirectory() as folder:

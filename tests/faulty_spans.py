@@ -61,7 +61,7 @@ def do(deeds: Path, span: int) -> bool:
 
 def prepare() -> None:
     """Have this process cut inputs into small spans, and their rows made with deeds."""
-    shards._LEAST_SPAN_NBYTES = int(os.environ["FASTSFT_SPAN_NBYTES"])
+    shards._MOST_SPAN_NBYTES = int(os.environ["FASTSFT_SPAN_NBYTES"])
     if seconds := os.environ.get("FASTSFT_PREFLIGHT_SECONDS"):
         engines.PREFLIGHT_SECONDS = float(seconds)
     if os.environ.get("FASTSFT_DEEDS"):

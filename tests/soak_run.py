@@ -30,7 +30,7 @@ sys.argv[:4] = ["fastsft"]
 from fastsft.inputs import shards
 from fastsft.pipeline import staged
 if span:
-    shards._LEAST_SPAN_NBYTES, staged._BLOCK_NBYTES = span, block
+    shards._MOST_SPAN_NBYTES, staged._BLOCK_NBYTES = span, block
 def slowed(function):
     def slow(*words, **more):
         time.sleep(slow_us / 1e6)

@@ -268,7 +268,7 @@ def test_the_report_is_the_same_whatever_the_jobs(tmp_path, monkeypatch):
     data = lines(*values, values[7], values[3]).replace(b'"699"', b'""') + b"\n"
     (tmp_path / "rows.jsonl").write_bytes(data)
     alone = fastsft.check(tmp_path / "rows.jsonl", jobs=1)
-    monkeypatch.setattr("fastsft.inputs.shards._LEAST_SPAN_NBYTES", 20_000)
+    monkeypatch.setattr("fastsft.inputs.shards._MOST_SPAN_NBYTES", 20_000)
     monkeypatch.setattr("fastsft.checks.run._ROWS_AT_ONCE", 500)
 
     assert fastsft.check([tmp_path / "rows.jsonl"], jobs=2) == alone

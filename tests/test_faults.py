@@ -22,7 +22,7 @@ sys.path.insert(0, "tests")
 from pathlib import Path
 import faulty
 from fastsft.inputs import shards
-shards._LEAST_SPAN_NBYTES = faulty.SPAN_NBYTES
+shards._MOST_SPAN_NBYTES = faulty.SPAN_NBYTES
 for operation in faulty.Case(Path(sys.argv[2]), sys.argv[1], "older").operations():
     print(*operation)
 """

@@ -87,7 +87,7 @@ def test_the_workers_of_the_command_are_forked(tmp_path):
 import fastsft.cli.main
 from fastsft.execution import forked
 from fastsft.inputs import shards
-shards._LEAST_SPAN_NBYTES = 100  # a span each
+shards._MOST_SPAN_NBYTES = 100  # a span each
 may_fork = forked.may_fork
 def told():
     print(may_fork())

@@ -43,7 +43,7 @@ def test_rows_are_those_that_convert_writes(folder, tmp_path, options):
 def test_rows_come_in_parallel_and_as_they_are_asked_for(folder):
     script = """
 import sys, fastsft, fastsft.inputs.shards, multiprocessing
-fastsft.inputs.shards._LEAST_SPAN_NBYTES = 20_000
+fastsft.inputs.shards._MOST_SPAN_NBYTES = 20_000
 rows = fastsft.rows(sys.argv[1], jobs=2, allow="all", reward_threshold=-9)
 first = next(rows)
 print(len(multiprocessing.active_children()))

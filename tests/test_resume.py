@@ -332,7 +332,7 @@ def test_without_a_report_there_is_nothing_to_verify(tmp_path):
 def test_statistics_and_indexes_do_not_depend_on_spans_or_jobs(shards, tmp_path, monkeypatch, jobs):
     plain = fastsft.stats(shards, jobs=1).to_json()
     fastsft.index(shards, tmp_path / "plain.parquet", dedup=True, jobs=1)
-    monkeypatch.setattr("fastsft.inputs.shards._LEAST_SPAN_NBYTES", SPAN_NBYTES)
+    monkeypatch.setattr("fastsft.inputs.shards._MOST_SPAN_NBYTES", SPAN_NBYTES)
     cut = fastsft.stats(shards, jobs=jobs).to_json()
     fastsft.index(shards, tmp_path / "cut.parquet", dedup=True, jobs=jobs)
 

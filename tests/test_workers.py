@@ -48,7 +48,7 @@ def test_only_a_process_with_one_thread_and_no_choice_of_a_backend_is_forked(bef
     assert in_a_new_process(f"{before}\nfrom fastsft.execution.forked import may_fork\nprint(may_fork())") == expected
 
 
-SMALL_SPANS = "import fastsft.inputs.shards; fastsft.inputs.shards._LEAST_SPAN_NBYTES = 100"  # so that a file is one
+SMALL_SPANS = "import fastsft.inputs.shards; fastsft.inputs.shards._MOST_SPAN_NBYTES = 100"  # so that a file is one
 
 
 def rollouts_in(folder):
@@ -554,3 +554,18 @@ def test_a_worker_that_cannot_begin_fails_the_run_by_name(monkeypatch):
         "a worker of Threads was lost (ModuleNotFoundError: No module named 'fastsft'); it was at span 0, which 1 "
         "attempts did not finish (--retries); nothing was published, and the same command goes on from what was done"
     )
+
+
+@pytest.mark.parametrize("backend", [None, "loky"])
+def test_a_file_may_take_longer_than_a_span_may(backend):
+    """To hash one of a terabyte takes longer than any span."""
+    script = f"""
+import os, signal, threading
+from fastsft.execution import workers
+def work(index, item):
+    threading.Event().wait(1.5 if index == 3 else 0)
+    return index
+with workers.Workers(workers.Placement(jobs=2, backend={backend!r}, stall_seconds=1), nbytes=0, tasks=9) as two:
+    print(list(two.in_order(work, range(9))), two.losses)
+"""
+    assert in_a_new_process(script) == "[0, 1, 2, 3, 4, 5, 6, 7, 8] []"

@@ -100,6 +100,7 @@ class EnginePool:
     Attributes:
         jobs: How many tasks are done at once.
         losses: Which attempts were lost, as sentences.
+        may_stall: Whether the tasks at hand have a time limit.
     """
 
     def __init__(self, engine: Engine, jobs: int | None, *, stall_seconds: float, retries: int) -> None:
@@ -109,6 +110,7 @@ class EnginePool:
         self._engine = engine
         self._lost: tuple[type[BaseException], ...] = (Exception, *engine.errors)
         self._stall_seconds = stall_seconds
+        self.may_stall = True
         self._most_tries = 1 + retries
         self._run = by_value(run_pickled)
         self._waiting: deque[_Task] = deque()  # that were not handed over yet
@@ -159,6 +161,9 @@ class EnginePool:
             try:
                 task, attempt = self._came.get(timeout=max(0.0, oldest + self._stall_seconds - time.monotonic()))
             except queue.Empty:
+                if not self.may_stall:
+                    self._last_came = time.monotonic()
+                    continue
                 self._try_again(self._awaited[0], f"took more than {self._stall_seconds:g} s (--stall-seconds)")
                 continue
             self._last_came = time.monotonic()

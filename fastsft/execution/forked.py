@@ -75,6 +75,7 @@ class ForkedPool:
     Attributes:
         jobs: How many there were.
         losses: Which processes were lost, as sentences.
+        may_stall: Whether the tasks at hand have a time limit: spans do, hashing a file of a terabyte does not.
     """
 
     def __init__(self, jobs: int, begin: _Begin, *, stall_seconds: float | None = None, retries: int = 1) -> None:
@@ -82,6 +83,7 @@ class ForkedPool:
         self.losses: list[str] = []
         self._stall_seconds = stall_seconds
         self._most_tries = 1 + retries
+        self.may_stall = True
         self._tasks: deque[_Task] = deque()  # that no process has been sent
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
@@ -119,7 +121,7 @@ class ForkedPool:
             before = time.monotonic()
             for key, _ in self._selector.select(self._stall_seconds):
                 self._receive(key.data)
-            if self._stall_seconds is not None:
+            if self._stall_seconds is not None and self.may_stall:
                 self._lose_stalled(before, self._stall_seconds)
 
     def _lose_stalled(self, before: float, most: float) -> None:

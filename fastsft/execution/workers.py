@@ -155,12 +155,14 @@ class Workers:
             for index, item in enumerate(items):
                 yield work(index, item)
             return
+        may_stall = what == "span"
         named = [(_name_of(what, index, item), partial(work, index, item)) for index, item in enumerate(items)]
         with _killed_told():
             if self._pool is not None:
+                self._pool.may_stall = may_stall
                 yield from self._through_pool(self._pool, named)
             else:
-                yield from self._through_joblib(named)
+                yield from self._through_joblib(named, self._placement.stall_seconds if may_stall else None)
 
     def _through_pool(self, pool: Pool, named: list[tuple[str, partial[R]]]) -> Iterator[R]:
         """Run tasks on workers that run already."""
@@ -189,12 +191,12 @@ class Workers:
                 yield result
                 backend.wait_for_next()
 
-    def _through_joblib(self, named: list[tuple[str, partial[R]]]) -> Iterator[R]:
+    def _through_joblib(self, named: list[tuple[str, partial[R]]], stall_seconds: float | None) -> Iterator[R]:
         """Run tasks on a backend of joblib's; where a worker is lost, what is not done is done once more."""
         done = lost = 0
         while done < len(named):
             try:
-                with _closed(self._results_of_joblib(named[done:])) as results:
+                with _closed(self._results_of_joblib(named[done:], stall_seconds)) as results:
                     for result in results:
                         done += 1
                         yield result
@@ -202,14 +204,16 @@ class Workers:
             except BrokenExecutor:  # which does not say whose task it was
                 what = _KILLED
             except multiprocessing.TimeoutError:
-                what = f"took more than {self._placement.stall_seconds:g} s (--stall-seconds)"
+                what = f"took more than {stall_seconds:g} s (--stall-seconds)"
             lost += 1
             problem = f"a worker process {what}; it was at {named[done][0]} or behind it"
             if lost > self._placement.retries:
                 raise LostWorker(f"{problem}, and {lost} times workers were lost (--retries)")
             self.losses.append(f"{problem}, and what was not done was done once more")
 
-    def _results_of_joblib(self, named: list[tuple[str, partial[R]]]) -> Generator[R, None, None]:
+    def _results_of_joblib(
+        self, named: list[tuple[str, partial[R]]], stall_seconds: float | None
+    ) -> Generator[R, None, None]:
         """Run tasks on loky, or what `joblib.parallel_config` chose."""
         import joblib
 
@@ -220,7 +224,7 @@ class Workers:
         if self._placement.backend == "loky" or is_forked:
             settings["backend"] = "loky"
         if "backend" in settings or isinstance(active, joblib.parallel.BACKENDS["loky"]):
-            settings["timeout"] = self._placement.stall_seconds  # which joblib counts for the next result
+            settings["timeout"] = stall_seconds  # which joblib counts for the next result
         calls = (joblib.delayed(_in_worker)(os.getpid(), task) for _, task in named)
         try:
             parallel = joblib.Parallel(return_as="generator", **settings)

@@ -6,6 +6,7 @@ is cut as freely as many small ones, and every worker finds its own lines.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Iterable, Sequence
@@ -30,7 +31,9 @@ _MOST_DEEPER = 1000  # folders that are looked into for a hint
 
 _LEAST_SPAN_NBYTES = 16 * 1024**2
 _MOST_SPAN_NBYTES = 1024**3
-_SPANS = 1024  # of an input that is neither small nor huge
+# A span more costs the driver a millisecond, a larger one keeps the last worker longer: the time is least near the root
+# of the input times this (benchmarks/scale.md).
+_NBYTES_PER_SPAN = 100_000
 _EXPANSION = 5  # how many times larger compressed rollouts are taken to be
 _MOST_LEFT_OUT = 8  # files that are noted one by one
 _MOST_NOTES = 3  # of files that are named again
@@ -257,10 +260,10 @@ def _compression_of(path: str, nbytes: int) -> str | None:
 def spans_of(shards: Sequence[Shard], nbytes: int | None = None) -> list[Span]:
     """Cut shards into spans of about `nbytes`, in order; None for a size that follows from the input's alone.
 
-    That is between 16 MiB and 1 GiB, so that there are some hundred spans, for 16 workers and for 1,000.
+    That is between 16 MiB and 1 GiB: 95 MiB of 100 GB, 302 MiB of 1 TB.
     """
     total = expanded_nbytes(shards)
-    most = min(max(total // _SPANS, _LEAST_SPAN_NBYTES), _MOST_SPAN_NBYTES) if nbytes is None else nbytes
+    most = nbytes or min(max(math.isqrt(total * _NBYTES_PER_SPAN), _LEAST_SPAN_NBYTES), _MOST_SPAN_NBYTES)
     spans: list[tuple[ByteRange, ...]] = []
     small: list[ByteRange] = []
     small_nbytes = 0
