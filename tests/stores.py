@@ -178,6 +178,19 @@ def test_objects_are_found_as_files_are(store, rollouts, tmp_path):
     assert names("s3://rollouts/**/m*.jsonl")[0] == ["more.jsonl", *(name for name in all_of_it if name[0] == "m")]
 
 
+def test_an_index_of_objects_is_used_until_one_is_written_over(store, tmp_path):
+    url = "s3://rollouts/run 1/mixed-00000.jsonl"
+    fastsft.index(url, tmp_path / "a.index", jobs=1)
+    first = fastsft.convert(url, tmp_path / "a.jsonl", index=tmp_path / "a.index", best_of=1, jobs=1)
+    body = store.client.get_object(Bucket="rollouts", Key="run 1/mixed-00000.jsonl")["Body"].read()
+
+    store.client.put_object(Bucket="rollouts", Key="run 1/mixed-00000.jsonl", Body=body.replace(b"1.0", b"0.0"))
+
+    assert first.rows > 10
+    with pytest.raises(UsageError, match=r"a\.index"):
+        fastsft.convert(url, tmp_path / "a.jsonl", index=tmp_path / "a.index", best_of=1, jobs=1)
+
+
 @pytest.mark.parametrize("url", ["s3://rollouts/none/", "s3://rollouts/none.jsonl", "s3://rollouts/*.csv"])
 def test_where_no_object_is_that_is_said(store, tmp_path, url):
     with pytest.raises(UsageError, match="no object of rollouts is at s3://rollouts/"):

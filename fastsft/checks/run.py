@@ -65,7 +65,7 @@ def check_rows(
         check_template(template, render_seconds, counting=max_tokens is not None)
     elif max_tokens is not None:
         raise UsageError("--max-tokens needs a tokenizer: name its folder with --template")
-    check_nothing_is_pending(sorted({os.path.dirname(shard.location) for shard in shards if not shard.etag}))
+    check_nothing_is_pending(sorted({os.path.dirname(shard.location) for shard in shards if not shard.is_stored}))
     spans = spans_of(shards)
     nbytes, done = sum(shard.nbytes for shard in shards), 0
     with contextlib.ExitStack() as stack:

@@ -158,7 +158,7 @@ def _opened(shard: Shard) -> Iterator[BufferedReader]:
 def _unreadable(shard: Shard, error: OSError) -> FailedRun:
     """Return what is raised where a shard cannot be read; what a store failed to give, it may give later."""
     problem = f"cannot read {shard.path}: {error.strerror}"
-    if shard.etag:
+    if shard.is_stored:
         return KeepsReceipts(f"{problem}; nothing was published, and the same command goes on from what was done")
     return FailedRun(problem)
 

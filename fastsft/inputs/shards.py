@@ -6,6 +6,7 @@ is cut as freely as many small ones, and every worker finds its own lines.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import stat
@@ -45,7 +46,7 @@ class Shard(msgspec.Struct, frozen=True):
     Attributes:
         path: Where it is, as it was named.
         nbytes: Its size on disk.
-        modified_ns: When it was modified last, in nanoseconds.
+        modified_ns: When it was modified last, in nanoseconds; of an object in a store, a number that its ETag gives.
         compression: `gz`, `zst` or None, by its first bytes.
         index: Which of the run's shards it is, from 0.
         problem: Why it is surely no file of rollouts, as a sentence; None where it may be one.
@@ -66,6 +67,11 @@ class Shard(msgspec.Struct, frozen=True):
         """Fill in where it is."""
         if not self.location:
             msgspec.structs.force_setattr(self, "location", self.path)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is an object in a store, and no file."""
+        return is_remote(self.location)
 
 
 class ByteRange(msgspec.Struct, frozen=True):
@@ -169,7 +175,9 @@ def _objects(url: str, left_out: list[str]) -> list[StoredObject]:
 
 
 def _stored_shard(one: StoredObject, index: int) -> Shard:
-    shard = Shard(shown(one.url), one.nbytes, 0, None, index, location=one.url, etag=one.etag)
+    # An index knows its shards by size and time: an object's ETag stands for both.
+    version = int.from_bytes(hashlib.sha256(one.etag.encode()).digest()[:7], "little")
+    shard = Shard(shown(one.url), one.nbytes, version, None, index, location=one.url, etag=one.etag)
     with open_shard(shard) as file:
         compression = compression_of(file.read(4))
         if compression:
@@ -184,7 +192,7 @@ def open_shard(shard: Shard) -> BufferedReader:
     Raises:
         OSError: It cannot be opened.
     """
-    if shard.etag or is_remote(shard.location):
+    if shard.is_stored:
         return BufferedReader(open_object(shard.location, shard.nbytes, shard.etag))
     return open_file(shard.location)
 
@@ -290,7 +298,7 @@ def expanded_nbytes(shards: Iterable[Shard]) -> int:
 
 def local_paths(shards: Iterable[Shard]) -> list[str]:
     """Return where shards are that are files, and no objects in a store."""
-    return [shard.location for shard in shards if not shard.etag]
+    return [shard.location for shard in shards if not shard.is_stored]
 
 
 def whole_of(shards: Sequence[Shard]) -> Span:

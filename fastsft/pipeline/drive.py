@@ -221,8 +221,7 @@ def _made_from(
         "template": _versions_of(options.template),
         "index": _versions_of(index),
         "inputs": [
-            [printable(shard.location), printable(shard.path), shard.nbytes, shard.etag or shard.modified_ns]
-            for shard in shards
+            [printable(shard.location), printable(shard.path), shard.nbytes, shard.modified_ns] for shard in shards
         ],
         "spans": [len(spans), options.span_nbytes],
         "output": [str(target.folder / (target.file or target.stem)) for target in targets],
