@@ -22,7 +22,7 @@ from fastsft.execution.spans import ReportProgress
 from fastsft.inputs import shards
 from fastsft.inputs.shards import Span
 from fastsft.outputs.receipts import Receipt
-from fastsft.pipeline import drive
+from fastsft.pipeline import job
 from fastsft.pipeline.one_pass import Rows
 
 
@@ -65,7 +65,7 @@ def prepare() -> None:
     if seconds := os.environ.get("FASTSFT_PREFLIGHT_SECONDS"):
         engines.PREFLIGHT_SECONDS = float(seconds)
     if os.environ.get("FASTSFT_DEEDS"):
-        drive.Rows = FaultyRows  # type: ignore[misc]
+        job.Rows = FaultyRows  # type: ignore[misc]
 
 
 def main() -> None:
