@@ -16,8 +16,11 @@ import pytest
 
 import fastsft
 from fastsft import FailedRun, Options, UsageError
+from fastsft.errors import Busy
 from fastsft.options import Split
 from fastsft.outputs import staging
+from fastsft.outputs.lock import Lock
+from fastsft.outputs.target import Target
 from fastsft.pipeline import run
 from fastsft.pipeline.parts import publish_parts, run_part
 
@@ -311,3 +314,18 @@ def test_a_script_of_wrong_words_is_not_printed(tmp_path, words, problem):
 
     assert (told.returncode, told.stdout) == (2, "")
     assert re.match(rf"fastsft: {re.escape(problem)}", told.stderr)
+
+
+def test_a_part_that_ends_leaves_the_lock_to_the_others(tmp_path):
+    target = Target(tmp_path, "train", None)
+    one, other = Lock(target, shared=True), Lock(target, shared=True)
+    one.take([])
+    other.take([])
+
+    one.release()
+    with pytest.raises(Busy, match="another run is writing to"):
+        Lock(target).take([])
+    assert target.lock.exists()
+
+    other.release()
+    assert not target.lock.exists()
