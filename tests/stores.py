@@ -178,9 +178,10 @@ def test_objects_are_found_as_files_are(store, rollouts, tmp_path):
     assert names("s3://rollouts/**/m*.jsonl")[0] == ["more.jsonl", *(name for name in all_of_it if name[0] == "m")]
 
 
-def test_an_index_of_objects_is_used_until_one_is_written_over(store, tmp_path):
+def test_an_index_of_objects_is_used_until_one_is_written_over(store, tmp_path, monkeypatch):
     url = "s3://rollouts/run 1/mixed-00000.jsonl"
     fastsft.index(url, tmp_path / "a.index", jobs=1)
+    monkeypatch.chdir(tmp_path.parent)  # an index of objects serves from any folder
     first = fastsft.convert(url, tmp_path / "a.jsonl", index=tmp_path / "a.index", best_of=1, jobs=1)
     body = store.client.get_object(Bucket="rollouts", Key="run 1/mixed-00000.jsonl")["Body"].read()
 

@@ -70,6 +70,12 @@ def test_where_nothing_is_that_is_said(hub, tmp_path):
         fastsft.convert("hf://datasets/me/other.jsonl", tmp_path / "rows.jsonl")
 
 
+def test_an_address_with_a_key_is_refused_without_it(tmp_path):
+    with pytest.raises(UsageError, match=r"an address holds no key: s3://bucket/a\.jsonl") as refused:
+        fastsft.convert("s3://name:secret@bucket/a.jsonl", tmp_path / "rows.jsonl")
+    assert "secret" not in str(refused.value)
+
+
 def test_a_missing_library_is_told_with_its_pip_line(tmp_path, monkeypatch):
     stores._store.cache_clear()
     monkeypatch.setitem(sys.modules, "obstore", None)

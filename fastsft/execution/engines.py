@@ -27,6 +27,7 @@ from fastsft.execution.forked import LostWorker, result_of
 from fastsft.version import __version__
 
 PREFLIGHT_SECONDS = 60.0
+_NO_STALL_SECONDS = 7 * 86400.0
 
 
 class Answer(NamedTuple):
@@ -94,23 +95,21 @@ class EnginePool:
         engine: The cluster.
         jobs: How many tasks it is handed at once; None for two for each that it does at once, so that none of its
             workers waits for this process.
-        stall_seconds: A task from which nothing was heard for longer is handed over once more.
         retries: How often a task is handed over once more.
 
     Attributes:
         jobs: How many tasks are done at once.
         losses: Which attempts were lost, as sentences.
-        may_stall: Whether the tasks at hand have a time limit.
+        stall_seconds: From how long a silence on a task that is at hand is handed over once more; None for no limit.
     """
 
-    def __init__(self, engine: Engine, jobs: int | None, *, stall_seconds: float, retries: int) -> None:
+    def __init__(self, engine: Engine, jobs: int | None, *, retries: int) -> None:
         self.jobs = jobs or engine.slots()
         self._most_at_once = jobs or 2 * self.jobs
         self.losses: list[str] = []
         self._engine = engine
         self._lost: tuple[type[BaseException], ...] = (Exception, *engine.errors)
-        self._stall_seconds = stall_seconds
-        self.may_stall = True
+        self.stall_seconds: float | None = None
         self._most_tries = 1 + retries
         self._run = by_value(run_pickled)
         self._waiting: deque[_Task] = deque()  # that were not handed over yet
@@ -159,12 +158,10 @@ class EnginePool:
                 self._awaited.popleft()
             oldest = max(self._awaited[0].since, self._last_came) if self._awaited else time.monotonic()
             try:
-                task, attempt = self._came.get(timeout=max(0.0, oldest + self._stall_seconds - time.monotonic()))
+                seconds = self.stall_seconds or _NO_STALL_SECONDS
+                task, attempt = self._came.get(timeout=max(0.0, oldest + seconds - time.monotonic()))
             except queue.Empty:
-                if not self.may_stall:
-                    self._last_came = time.monotonic()
-                    continue
-                self._try_again(self._awaited[0], f"took more than {self._stall_seconds:g} s (--stall-seconds)")
+                self._try_again(self._awaited[0], f"took more than {seconds:g} s (--stall-seconds)")
                 continue
             self._last_came = time.monotonic()
             if not task.future.done():  # else another attempt was faster

@@ -75,15 +75,14 @@ class ForkedPool:
     Attributes:
         jobs: How many there were.
         losses: Which processes were lost, as sentences.
-        may_stall: Whether the tasks at hand have a time limit: spans do, hashing a file of a terabyte does not.
+        stall_seconds: How long a task may take that is at hand; None for no limit.
     """
 
-    def __init__(self, jobs: int, begin: _Begin, *, stall_seconds: float | None = None, retries: int = 1) -> None:
+    def __init__(self, jobs: int, begin: _Begin, *, retries: int = 1) -> None:
         self.jobs = jobs
         self.losses: list[str] = []
-        self._stall_seconds = stall_seconds
+        self.stall_seconds: float | None = None
         self._most_tries = 1 + retries
-        self.may_stall = True
         self._tasks: deque[_Task] = deque()  # that no process has been sent
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
@@ -119,10 +118,10 @@ class ForkedPool:
         """
         while not future.done():
             before = time.monotonic()
-            for key, _ in self._selector.select(self._stall_seconds):
+            for key, _ in self._selector.select(self.stall_seconds):
                 self._receive(key.data)
-            if self._stall_seconds is not None and self.may_stall:
-                self._lose_stalled(before, self._stall_seconds)
+            if self.stall_seconds is not None:
+                self._lose_stalled(before, self.stall_seconds)
 
     def _lose_stalled(self, before: float, most: float) -> None:
         now = time.monotonic()
@@ -222,14 +221,14 @@ def result_of(task: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
             return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
 
 
-def start_pool(jobs: int, begin: _Begin, *, stall_seconds: float | None = None, retries: int = 1) -> ForkedPool:
+def start_pool(jobs: int, begin: _Begin, *, retries: int = 1) -> ForkedPool:
     """Fork so many processes, where that is known to be safe.
 
     Raises:
         FailedRun: The system would not start them.
     """
     try:
-        return ForkedPool(jobs, begin, stall_seconds=stall_seconds, retries=retries)
+        return ForkedPool(jobs, begin, retries=retries)
     except OSError as error:
         problem = f"cannot start {jobs} worker processes: {error.strerror or error}"
         raise FailedRun(f"{problem} (fewer --jobs need less); nothing was published") from None

@@ -18,12 +18,12 @@ class Pool(Protocol):
     Attributes:
         jobs: How many tasks are done at once.
         losses: Which workers or attempts were lost, as sentences.
-        may_stall: Whether the tasks at hand have a time limit.
+        stall_seconds: How long a task may take that is at hand; None for no limit.
     """
 
     jobs: int
     losses: list[str]
-    may_stall: bool
+    stall_seconds: float | None
 
     def submit(self, name: str, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Have a task, named for a person, done; `wait_for` gets the result."""

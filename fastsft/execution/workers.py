@@ -41,7 +41,7 @@ R = TypeVar("R")
 WORKERS_PAY_FROM_NBYTES = 96 * 1024 * 1024
 _WAVE_TASKS_PER_JOB = 16
 _CGROUP_LIMIT = "/sys/fs/cgroup/cpu.max"
-_NO_STALL_SECONDS = 7 * 86400.0
+_SLOWEST_NBYTES_A_SECOND = 5_000_000  # that a file is read, compressed and written at where nothing hangs
 _SECONDS_BETWEEN_LOOKS = 0.5  # at whether the parent still lives
 
 
@@ -82,10 +82,7 @@ class Workers:
         if engine := _engine_for(placement):
             from fastsft.execution.engines import EnginePool
 
-            seconds = placement.stall_seconds or _NO_STALL_SECONDS
-            self._pool = self._cluster = EnginePool(
-                engine, placement.jobs, stall_seconds=seconds, retries=placement.retries
-            )
+            self._pool = self._cluster = EnginePool(engine, placement.jobs, retries=placement.retries)
             self.jobs = max(1, min(self._cluster.jobs, tasks))
             self.losses = self._cluster.losses
             return
@@ -93,9 +90,7 @@ class Workers:
         is_daemon = multiprocessing.current_process().daemon
         self.jobs = 1 if is_daemon else jobs_for(placement.jobs, nbytes=nbytes, tasks=tasks)
         if self.jobs > 1 and placement.backend is None and may_fork():
-            self._pool = forked = start_pool(
-                self.jobs, _init_worker, stall_seconds=placement.stall_seconds, retries=placement.retries
-            )
+            self._pool = forked = start_pool(self.jobs, _init_worker, retries=placement.retries)
             self.losses = forked.losses
             if selects:
                 try:
@@ -143,10 +138,13 @@ class Workers:
             self._selector.wait_for(future)
             return future.result()  # type: ignore[no-any-return] # what the task returns
 
-    def in_order(self, work: Callable[[int, T], R], items: Iterable[T], *, what: str = "file") -> Iterator[R]:
+    def in_order(
+        self, work: Callable[[int, T], R], items: Iterable[T], *, what: str = "file", nbytes: int = 0
+    ) -> Iterator[R]:
         """Do work on items, each with its index, and give the results in the order of the items.
 
-        `what` an item is is said of one whose worker was lost.
+        `what` an item is is said of one whose worker was lost. Where one takes reading or writing `nbytes`, it may take
+        that much longer than a span.
 
         Raises:
             KeepsReceipts: A worker was killed.
@@ -155,14 +153,15 @@ class Workers:
             for index, item in enumerate(items):
                 yield work(index, item)
             return
-        may_stall = what == "span"
+        limit = self._placement.stall_seconds
+        limit = None if limit is None else limit + nbytes / _SLOWEST_NBYTES_A_SECOND
         named = [(_name_of(what, index, item), partial(work, index, item)) for index, item in enumerate(items)]
         with _killed_told():
             if self._pool is not None:
-                self._pool.may_stall = may_stall
+                self._pool.stall_seconds = limit
                 yield from self._through_pool(self._pool, named)
             else:
-                yield from self._through_joblib(named, self._placement.stall_seconds if may_stall else None)
+                yield from self._through_joblib(named, limit)
 
     def _through_pool(self, pool: Pool, named: list[tuple[str, partial[R]]]) -> Iterator[R]:
         """Run tasks on workers that run already."""

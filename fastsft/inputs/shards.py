@@ -130,14 +130,16 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
     shards: list[Shard] = []
     notes: list[str] = []
     seen: dict[tuple[int, int], str] = {}
+    objects: set[str] = set()
     again: list[str] = []
     left_out: list[str] = []
     for argument in inputs:
         if is_remote(os.fspath(argument)):
             for one in _objects(os.fspath(argument), left_out):
-                if any(shard.location == one.url for shard in shards):
+                if one.url in objects:
                     again.append(f"{shown(one.url)} counts once")
                 else:
+                    objects.add(one.url)
                     shards.append(_stored_shard(one, len(shards)))
             continue
         for path in _paths(os.fspath(argument), left_out):
@@ -167,10 +169,12 @@ def _objects(url: str, left_out: list[str]) -> list[StoredObject]:
         found = objects_at(url, _ROLLOUT_SUFFIXES)
     except OSError as error:
         raise UsageError(f"cannot read {shown(url)}: {error.strerror or error}") from None
-    kept = [one for one in found if one.url == url or _is_rollouts(one.url, url)]
-    left_out += [
-        f"{shown(one.url)} is left out: NeMo Gym writes it beside rollouts" for one in found if one not in kept
-    ]
+    kept = []
+    for one in found:
+        if one.url == url or _is_rollouts(one.url, url):
+            kept.append(one)
+        else:
+            left_out.append(f"{shown(one.url)} is left out: NeMo Gym writes it beside rollouts")
     return kept
 
 

@@ -140,7 +140,9 @@ class Outputs:
             files.append(_built(plans, target, self._staging[number].path, self.folder, workers, self._options))
         most = self._options.max_refused_recorded
         if refused and most != 0:
-            list(workers.in_order(partial(build_refused, folder=str(self.folder), most=most), [list(refused)]))
+            nbytes = sum(part.segment.nbytes for part in refused)
+            building = partial(build_refused, folder=str(self.folder), most=most)
+            list(workers.in_order(building, [list(refused)], nbytes=nbytes))
         return files
 
     def _plans(self, target: Target, segments: Sequence[Segment]) -> list[FilePlan]:
@@ -205,7 +207,9 @@ def _built(
             build.append((number, plan))
     threads = options.jobs or cores()
     work = partial(_build, staging=str(staging), folder=str(folder), compression=target.compression, threads=threads)
-    for (number, _), output in zip(build, workers.in_order(work, [plan for _, plan in build]), strict=True):
+    nbytes = max((sum(piece.segment.nbytes for piece in plan.pieces) for _, plan in build), default=0)
+    built = workers.in_order(work, [plan for _, plan in build], nbytes=nbytes)
+    for (number, _), output in zip(build, built, strict=True):
         done[number] = output
     return [done[number] for number in range(len(plans))]
 
@@ -216,7 +220,7 @@ def _copied(plan: FilePlan, path: Path, folder: Path, workers: Workers) -> Outpu
     make_sparse(path, nbytes)
     names = [piece.segment.name for piece in plan.pieces]
     tasks: list[Any] = [names, *assembly.copies_of(plan, str(path), workers.jobs)]
-    digest, *_ = list(workers.in_order(partial(_copy_or_digest, folder=str(folder)), tasks))
+    digest, *_ = list(workers.in_order(partial(_copy_or_digest, folder=str(folder)), tasks, nbytes=nbytes))
     flush(path)
     return OutputShard(plan.name, plan.rows, nbytes, digest)
 

@@ -243,7 +243,9 @@ class Job:
         if not left:
             return {}
         verify = partial(_holds, folder=str(self._outputs.folder), verify_inputs=self._options.verify_inputs)
-        held = self._workers.in_order(verify, [(self._spans[index], receipt) for index, receipt in left.items()])
+        items = [(self._spans[index], receipt) for index, receipt in left.items()]
+        nbytes = max(span.nbytes + sum(file.nbytes for file in receipt.files) for span, receipt in items)
+        held = self._workers.in_order(verify, items, nbytes=nbytes)
         known = {index: receipt for (index, receipt), holds in zip(left.items(), held, strict=True) if holds}
         notes, done = self._ledger.report.notes, "scanned" if product.phase == "scan" else "converted"
         if not self._parts:  # of which all were

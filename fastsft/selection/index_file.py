@@ -178,7 +178,7 @@ def _fitting(path: str, shards: Sequence[Shard], options: Options) -> Index:
 
 
 def _identity(shard: Shard) -> str:
-    return printable(os.path.realpath(shard.path))
+    return printable(shard.location if shard.is_stored else os.path.realpath(shard.path))
 
 
 def refused_lines(parts: Iterable[tuple[Path, str, int]]) -> pl.DataFrame:

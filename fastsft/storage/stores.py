@@ -61,6 +61,8 @@ def objects_at(url: str, suffixes: tuple[str, ...]) -> list[StoredObject]:
         UsageError: There is none, or it cannot be looked at.
     """
     scheme, bucket, key = _parts(url)
+    if re.search(r":[^@]*@", bucket):  # which the record of a run would hold
+        raise UsageError(f"an address holds no key: {shown(url)}; say it in the environment")
     store = _store(scheme, bucket)
     if glob := re.search(r"[*?]", key):
         before = key[: glob.start()].rpartition("/")[0]
