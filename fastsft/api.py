@@ -22,6 +22,7 @@ from fastsft.options import (
 from fastsft.pipeline import run
 from fastsft.quantities import share_of
 from fastsft.report import Progress, Report
+from fastsft.storage.urls import is_remote
 
 if TYPE_CHECKING:
     import polars
@@ -75,6 +76,7 @@ def convert(
     part: tuple[int, int] | str | None = None,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     render_seconds: float = DEFAULT_RENDER_SECONDS,
+    work: str | os.PathLike[str] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Convert NeMo Gym rollouts into training rows.
@@ -83,9 +85,9 @@ def convert(
     where it does and what is done instead.
 
     Args:
-        inputs: Files, folders or globs of rollouts, one or several.
+        inputs: Files, folders or globs of rollouts, one or several; URLs of objects name them in the same ways.
         output: A file for all rows, or a folder for shards: it exists, or is a text that ends in `/` (which a Path
-            loses).
+            loses); or the URL of one.
         format: The layout of the rows, a name in `fastsft.FORMATS`.
         arguments: For `chat`: arguments of calls as an `object` (if None) or a JSON `string`.
         reasoning: For `chat`: reasoning in a `field` of its own (if None), in `think` tags, or `drop`.
@@ -127,6 +129,7 @@ def convert(
         part: Which part of how many is done, from 1, or as in `"3/16"`; `publish` or the last of them publishes.
         stall_seconds: A worker that does one span for longer is taken for lost.
         render_seconds: How long the template may take for a row, in a process of its own; then the run fails.
+        work: Where rows for a store are made first; None for `TMPDIR`.
         on_progress: Called in this process after each span of input.
 
     Returns:
@@ -142,6 +145,12 @@ def convert(
     options = options_of(keywords)
     shares = {path: share_of(share) if isinstance(share, str) else share for path, share in (splits or {}).items()}
     several = [Split(os.fspath(path), share) for path, share in shares.items()]
+    if any(map(is_remote, [output, *shares])):
+        from fastsft.pipeline.to_store import run_to_store
+
+        return run_to_store(
+            _paths(inputs), os.fspath(output), options, splits=several, index=index, on_progress=on_progress
+        )
     if options.part is not None:
         from fastsft.pipeline.parts import run_part
 
@@ -415,7 +424,7 @@ def verify(output: str | os.PathLike[str], *, jobs: int | None = None) -> Verifi
     What an interrupted run had begun to publish is finished first.
 
     Args:
-        output: The file or the folder that `convert` wrote to.
+        output: The file or the folder that `convert` wrote to, or its URL.
         jobs: Worker processes; None for all cores.
 
     Returns:
@@ -425,6 +434,10 @@ def verify(output: str | os.PathLike[str], *, jobs: int | None = None) -> Verifi
         UsageError: No report is there, or another run is writing there.
         FailedRun: A report cannot be read.
     """
+    if is_remote(output):
+        from fastsft.outputs.verify_objects import verify_url
+
+        return verify_url(os.fspath(output), jobs=jobs)
     from fastsft.outputs.verify import verify_output
 
     return verify_output(output, jobs=jobs)
@@ -441,4 +454,6 @@ def _paths(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
     paths: list[Any] = [inputs] if one else list(inputs)  # type: ignore[arg-type] # as just asked
     if wrong := [path for path in paths if not isinstance(path, (str, os.PathLike))]:
         raise UsageError(f"an input is a path, as text or a pathlib.Path, not {wrong[0]!r}")
+    for path in paths:
+        is_remote(path)  # which knows a URL that was made a Path
     return paths

@@ -420,6 +420,17 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             changes_bytes=False,
         ),
     ] = DEFAULT_RENDER_SECONDS
+    work: Annotated[
+        str | None,
+        Setting(
+            help="Make rows for a store in FOLDER first; on a cluster, one that all machines see.",
+            more="It needs room for them; [more](scale.md#from-and-to-a-store).",
+            metavar="FOLDER",
+            unset="`TMPDIR`",
+            read=os.fspath,
+            changes_bytes=False,
+        ),
+    ] = None
     # For tests and benchmarks: no option. Shards of a run hold whole spans; otherwise it never changes a byte.
     span_nbytes: Annotated[
         int | None,

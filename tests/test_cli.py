@@ -351,8 +351,8 @@ def test_a_pipe_that_nobody_reads_is_no_error(folder, closed):
         ("rows.JSON", ".json promises"),
         ("rows.json.gz", ".json promises"),
         ("rows.jsonl.bz2", ".bz2 promises"),
-        ("s3://bucket/rows.jsonl", "it is an address, and files are written"),
-        ("s3://bucket/folder/", "it is an address, and files are written"),
+        ("https://host/rows.jsonl", "it is an address, and files are written"),
+        ("ftp://host/folder/", "it is an address, and files are written"),
     ],
 )
 def test_an_output_that_promises_what_is_not_written_is_refused(tmp_path, output, problem):

@@ -143,7 +143,7 @@ def test_the_five_minute_way_prints_what_readme_shows(tmp_path):
     assert shown > 15
 
 
-ELSEWHERE = re.compile("--backend|s3://")  # which `tests/clusters.py` and `tests/stores.py` have
+ELSEWHERE = re.compile("--backend|://")  # which `tests/clusters.py` and `tests/remote.py` have
 
 
 @pytest.mark.parametrize(

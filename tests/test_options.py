@@ -174,6 +174,7 @@ WORDS = {
     "address": ("tcp://a:1", "tcp://a:1"),
     "retries": ("5", 5),
     "part": ("2/3", (2, 3)),
+    "work": ("w", "w"),
 }
 EXCLUSIVE = ({"shards", "fresh"}, {"shard_nbytes", "part"})
 

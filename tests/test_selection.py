@@ -203,6 +203,7 @@ CHOSEN = {
     "address": "head:6379",
     "retries": 3,
     "part": (1, 2),
+    "work": "folder",
 }
 
 

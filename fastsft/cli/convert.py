@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ from fastsft.cli.settings import with_settings
 from fastsft.cli.words import Inputs, Quiet, print_all, published_whatever_happens, require_inputs
 from fastsft.errors import UsageError
 from fastsft.quantities import share_of
-from fastsft.views.terminal import ProgressBar, damaged_of, example_of, few_rows_warning, summary_of
+from fastsft.views.terminal import ProgressBar, damaged_of, example_of, few_rows_warning, path_in, summary_of
 
 
 @with_settings("convert")
@@ -74,7 +73,7 @@ def convert(
             if sys.stderr and (warning := few_rows_warning(report)):
                 print(warning, file=sys.stderr)
             if report.rows:
-                print(example_of(Path(report.folder, report.outputs[0].name)))
+                print(example_of(path_in(report.folder, report.outputs[0].name)))
 
 
 def _splits(val: str | None, val_fraction: str | None, several: list[str]) -> dict[str, float]:

@@ -5,15 +5,18 @@ A file is told only for what it surely is: one in whose beginning a single rollo
 
 from __future__ import annotations
 
+import io
 import os
 import re
-from typing import IO
 
 import msgspec
 
 from fastsft.storage.compression import open_compressed
+from fastsft.storage.files import open_file
+from fastsft.storage.urls import Entry
 
 _START_NBYTES = 64 * 1024
+_END_NBYTES = 64
 _MOST_LINES = 20  # that are looked at
 _MAGIC = {
     b"PAR1": ("Parquet", 'python -c \'import polars; polars.read_parquet("{name}").write_ndjson("{stem}.jsonl")\''),
@@ -29,13 +32,15 @@ _PRETTY = re.compile(rb'\{\s*\r?\n\s*"(?:[^"\\]|\\.)*"\s*:')
 _any = msgspec.json.Decoder()
 
 
-def why_not_rollouts(file: IO[bytes], path: str, nbytes: int, compression: str | None) -> str | None:
-    """Say in a sentence what an open file is instead of rollouts, and what to do; None where it may be rollouts.
+def why_not_rollouts(path: str, compression: str | None, entry: Entry | None = None) -> str | None:
+    """Say in a sentence what a file is instead of rollouts, and what to do; None where it may be rollouts.
+
+    An object is known by its entry.
 
     Raises:
         OSError: It cannot be read.
     """
-    start, end = _ends_of(file, nbytes, compression)
+    start, end = _ends_of(path, compression) if entry is None else _ends_of_object(entry, compression)
     name = os.path.basename(path)
     for magic, (kind, way) in _MAGIC.items():
         if start.startswith(magic):
@@ -57,13 +62,25 @@ def why_not_rollouts(file: IO[bytes], path: str, nbytes: int, compression: str |
     return None
 
 
-def _ends_of(file: IO[bytes], nbytes: int, compression: str | None) -> tuple[bytes, bytes]:
+def _ends_of(path: str, compression: str | None) -> tuple[bytes, bytes]:
     if compression is not None:
-        with open_compressed(file, compression) as stream:
+        with open_compressed(path, compression) as stream:
             return _begun(stream), b""
-    start = file.read(_START_NBYTES)
-    file.seek(max(nbytes - 64, 0))
-    return start, file.read().rstrip()
+    with open_file(path) as file:
+        start = file.read(_START_NBYTES)
+        file.seek(max(os.fstat(file.fileno()).st_size - _END_NBYTES, 0))
+        return start, file.read().rstrip()
+
+
+def _ends_of_object(entry: Entry, compression: str | None) -> tuple[bytes, bytes]:
+    from fastsft.inputs.objects import first_of, last_of
+
+    start = first_of(entry, _START_NBYTES)
+    if compression is None:
+        may_be_array = start.removeprefix(_BOM).lstrip().startswith(b"[")
+        return start, last_of(entry, _END_NBYTES).rstrip() if may_be_array else b""
+    with open_compressed(io.BytesIO(start), compression) as stream:
+        return _begun(stream), b""
 
 
 def _begun(stream: object) -> bytes:

@@ -61,6 +61,16 @@ def names_file(pattern: str, path: str) -> bool:
     return _names(os.path.abspath(path).split("/"), absolute.split("/"))
 
 
+def matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Tell whether a glob names a path, both cut at slashes, as it would a file: what is hidden is named by its dot.
+
+    >>> matches(["a", ".b.jsonl"], ["a", "*.jsonl"]), matches(["a", ".b.jsonl"], ["**", ".*"])
+    (False, True)
+    """
+    hidden = sum(part.startswith(".") for part in path)
+    return hidden <= sum(part.startswith(".") for part in pattern) and _names(path, pattern)
+
+
 def _names(path: Sequence[str], pattern: Sequence[str]) -> bool:
     if not pattern:
         return not path

@@ -9,22 +9,26 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
-from io import BufferedReader
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import pairwise
-from typing import IO, Protocol, TypeAlias
+from typing import IO, TypeAlias
 
 import msgspec
 
-from fastsft.errors import DamagedShard, FailedRun, KeepsReceipts
+from fastsft.errors import DamagedShard, FailedRun
 from fastsft.inputs.encoding import is_utf8
-from fastsft.inputs.shards import ByteRange, Shard, open_shard
+from fastsft.inputs.shards import ByteRange, Shard
 from fastsft.storage.compression import corruption_errors, open_compressed
-from fastsft.storage.stores import ObjectFile
+from fastsft.storage.files import open_file
 
 BOM = b"\xef\xbb\xbf"
 _SEARCH_NBYTES = 64 * 1024  # read at a time to find the end of a line
 _GAP_NBYTES = 64 * 1024  # unwanted bytes between two chosen lines that are read rather than skipped
+_REMOTE_GAP_NBYTES = 1024 * 1024  # the same of an object, as a request takes as long as a megabyte or two
+_DIGESTED_NBYTES = 1024 * 1024  # read at a time
+
+Read: TypeAlias = Callable[[int, int], bytes]  # a range of a file or an object, whole
 
 
 class ChosenLines(msgspec.Struct, frozen=True):
@@ -66,27 +70,28 @@ def lines_in(part: ByteRange, *, nbytes: int, max_line: int) -> Iterator[LineBlo
     if part.shard.problem is not None:
         raise DamagedShard(part.shard.problem)
     try:
-        with _opened(part.shard) as file:
-            if part.shard.compression is None:
-                yield from _lines_of_file(_source_of(file, part.stop), part, nbytes, max_line)
-                return
-            with open_compressed(file, part.shard.compression) as stream:
-                yield from _lines_of_stream(stream, part.shard, nbytes, max_line)
+        if part.shard.compression is None:
+            with _opened(part.shard, [(max(part.start - 1, 0), part.stop)]) as read:
+                yield from _lines_of_file(read, part, nbytes, max_line)
+            return
+        with _stream_of(part.shard, part.shard.compression) as stream:
+            yield from _lines_of_stream(stream, part.shard, nbytes, max_line)
     except OSError as error:
         if error.strerror is None:  # a damaged stream, told as an OSError without a number
             raise DamagedShard(f"{part.shard.path} is damaged: {error}") from None
-        raise _unreadable(part.shard, error) from None
+        raise FailedRun(f"cannot read {part.shard.path}: {error.strerror}") from None
 
 
-def extent_of(part: ByteRange) -> tuple[int, int]:
-    """Return from where to where the bytes lie that the lines of a range depend on.
+def bytes_of(part: ByteRange) -> Iterator[bytes]:
+    """Read the bytes that the lines of a range depend on.
 
     They begin before it, as the byte there tells whether a line begins in it, and end with the line that it ends in.
     """
-    if part.shard.compression is not None:
-        return part.start, part.stop
-    with _opened(part.shard) as file:
-        return max(part.start - 1, 0), _line_start(_source_of(file, part.stop), part.stop, part.shard.nbytes)
+    start = part.start if part.shard.compression else max(part.start - 1, 0)
+    with _opened(part.shard, [(start, part.stop)]) as read:
+        stop = part.stop if part.shard.compression else _line_start(read, part.stop, part.shard.nbytes)
+        for at in range(start, stop, _DIGESTED_NBYTES):
+            yield read(at, min(at + _DIGESTED_NBYTES, stop))
 
 
 # Lines by their numbers in the shard, from 1.
@@ -102,11 +107,12 @@ def chosen_lines(chosen: ChosenLines, *, nbytes: int, max_line: int) -> Iterator
     extents = zip(chosen.lines, chosen.offsets, chosen.nbytes, strict=True)
     changed = FailedRun(f"{chosen.range.shard.path} is not what was scanned")
     if chosen.range.shard.compression is None:
-        with _opened(chosen.range.shard) as file:
-            source = _source_of(file, chosen.range.stop)
-            for span in _read_together(list(extents), nbytes):
+        gap_nbytes = _REMOTE_GAP_NBYTES if chosen.range.shard.is_stored else _GAP_NBYTES
+        spans = list(_read_together(list(extents), nbytes, gap_nbytes))
+        with _opened(chosen.range.shard, [(span[0][1], span[-1][1] + span[-1][2]) for span in spans]) as read:
+            for span in spans:
                 start, stop = span[0][1], span[-1][1] + span[-1][2]
-                data = _read(source, start, stop)
+                data = read(start, stop)
                 view = memoryview(data)
                 found = [(line, view[offset - start : offset - start + size]) for line, offset, size in span]
                 yield _checked(found, data, changed)
@@ -130,11 +136,13 @@ def _checked(found: NumberedLines, data: bytes, changed: FailedRun) -> NumberedL
     return found
 
 
-def _read_together(extents: list[tuple[int, int, int]], nbytes: int) -> Iterator[list[tuple[int, int, int]]]:
+def _read_together(
+    extents: list[tuple[int, int, int]], nbytes: int, gap_nbytes: int
+) -> Iterator[list[tuple[int, int, int]]]:
     """Group lines that lie so close that they are read at once, about `nbytes`."""
     first = 0
     for index, (before, after) in enumerate(pairwise(extents), 1):
-        if after[1] - (before[1] + before[2]) > _GAP_NBYTES or after[1] - extents[first][1] > nbytes:
+        if after[1] - (before[1] + before[2]) > gap_nbytes or after[1] - extents[first][1] > nbytes:
             yield extents[first:index]
             first = index
     if extents:
@@ -142,75 +150,59 @@ def _read_together(extents: list[tuple[int, int, int]], nbytes: int) -> Iterator
 
 
 @contextlib.contextmanager
-def _opened(shard: Shard) -> Iterator[BufferedReader]:
-    """Open the file of a shard, if it still is the one that was found."""
-    try:
-        with open_shard(shard) as file:
-            if not isinstance(file.raw, ObjectFile):  # each read of which asks for the version that was found
-                found = os.fstat(file.fileno())
-                if (found.st_size, found.st_mtime_ns) != (shard.nbytes, shard.modified_ns):
-                    raise FailedRun(f"{shard.path} changed while it was read")
-            yield file
-    except OSError as error:
-        raise _unreadable(shard, error) from None
-
-
-def _unreadable(shard: Shard, error: OSError) -> FailedRun:
-    """Return what is raised where a shard cannot be read; what a store failed to give, it may give later."""
-    problem = f"cannot read {shard.path}: {error.strerror}"
+def _opened(shard: Shard, ranges: Iterable[tuple[int, int]]) -> Iterator[Read]:
+    """Open a shard, if it still is the one that was found; of an object, some ranges are fetched ahead, in order."""
     if shard.is_stored:
-        return KeepsReceipts(f"{problem}; nothing was published, and the same command goes on from what was done")
-    return FailedRun(problem)
+        from fastsft.storage.read_ahead import ReadAhead, windows_of
+
+        with ReadAhead(shard.entry, (window for start, stop in ranges for window in windows_of(start, stop))) as ahead:
+            yield ahead.read
+        return
+    try:
+        with open_file(shard.location) as file:
+            found = os.fstat(file.fileno())
+            if (found.st_size, found.st_mtime_ns) != (shard.nbytes, shard.modified_ns):
+                raise FailedRun(f"{shard.path} changed while it was read")
+            yield partial(_read, file.fileno())
+    except OSError as error:
+        raise FailedRun(f"cannot read {shard.path}: {error.strerror}") from None
 
 
-class _Source(Protocol):
-    """What ranges of bytes are read from."""
+@contextlib.contextmanager
+def _stream_of(shard: Shard, compression: str) -> Iterator[IO[bytes]]:
+    """Open what a compressed shard holds, if it still is the one that was found."""
+    if shard.is_stored:
+        from fastsft.storage.read_ahead import open_object
 
-    def pread(self, nbytes: int, start: int) -> bytes: ...
-
-
-class _LocalFile:
-    """An open file of this machine."""
-
-    def __init__(self, file: int) -> None:
-        self._file = file
-
-    def pread(self, nbytes: int, start: int) -> bytes:
-        return os.pread(self._file, nbytes, start)
-
-
-def _source_of(file: BufferedReader, stop: int) -> _Source:
-    """Return what ranges of an open shard are read from, mostly up to a place."""
-    if isinstance(file.raw, ObjectFile):
-        file.raw.until = stop + _SEARCH_NBYTES
-        return file.raw
-    return _LocalFile(file.fileno())
+        with open_object(shard.entry) as file, open_compressed(file, compression) as stream:
+            yield stream
+        return
+    with _opened(shard, []):
+        pass
+    with open_compressed(shard.location, compression) as stream:
+        yield stream
 
 
-def _lines_of_file(file: _Source, part: ByteRange, nbytes: int, max_line: int) -> Iterator[LineBlock]:
-    if isinstance(file, ObjectFile):
-        file.pread(1, max(part.start - 1, 0))
-    start = _line_start(file, part.start, part.stop)
+def _lines_of_file(read: Read, part: ByteRange, nbytes: int, max_line: int) -> Iterator[LineBlock]:
+    start = _line_start(read, part.start, part.stop)
     while start < part.stop:  # nothing to read where one line fills the range, or the next begins in the next range
-        if isinstance(file, ObjectFile):
-            file.pread(1, start)  # with what follows, in which the end of the last line is mostly found then
         edge = min(start + nbytes, part.stop)
-        stop = _line_start(file, edge, part.shard.nbytes)
-        yield _without_mark(_lines_between(file, start, edge, stop, max_line))
+        stop = _line_start(read, edge, part.shard.nbytes)
+        yield _without_mark(_lines_between(read, start, edge, stop, max_line))
         if stop - edge > nbytes // 8:
             nbytes *= 2  # lines are long, and what was read to find the end of one is read again
         start = stop
 
 
-def _lines_between(file: _Source, start: int, edge: int, stop: int, max_line: int) -> LineBlock:
+def _lines_between(read: Read, start: int, edge: int, stop: int, max_line: int) -> LineBlock:
     if stop - start > max_line and stop > edge:  # only the last line reaches beyond the edge
-        data = _read(file, start, edge)
+        data = read(start, edge)
         last = data.rfind(b"\n") + 1
         mark = len(BOM) if start == last == 0 and data.startswith(BOM) else 0
-        nbytes = stop - start - last - mark - (_read(file, stop - 1, stop) == b"\n")
+        nbytes = stop - start - last - mark - (read(stop - 1, stop) == b"\n")
         if nbytes > max_line:
             return LineBlock(data[:last], start, nbytes)
-    return LineBlock(_read(file, start, stop), start)
+    return LineBlock(read(start, stop), start)
 
 
 def _lines_of_stream(stream: IO[bytes], shard: Shard, nbytes: int, max_line: int) -> Iterator[LineBlock]:
@@ -254,13 +246,13 @@ def _without_mark(lines: LineBlock) -> LineBlock:
     return lines
 
 
-def _line_start(file: _Source, position: int, limit: int) -> int:
+def _line_start(read: Read, position: int, limit: int) -> int:
     """Find where the first line begins at or after a position; `limit` where none begins before it."""
     if position == 0:
         return 0
     position -= 1  # the byte before tells whether a line begins at the position itself
     while position < limit:
-        block = _read(file, position, min(position + _SEARCH_NBYTES, limit))
+        block = read(position, min(position + _SEARCH_NBYTES, limit))
         found = block.find(b"\n")
         if found >= 0:
             return position + found + 1
@@ -268,11 +260,11 @@ def _line_start(file: _Source, position: int, limit: int) -> int:
     return limit
 
 
-def _read(file: _Source, start: int, stop: int) -> bytes:
+def _read(file: int, start: int, stop: int) -> bytes:
     """Read a range whole: one read gives 2 GiB at most, and a network file system may give less."""
     parts = []
     while start < stop:
-        part = file.pread(stop - start, start)
+        part = os.pread(file, stop - start, start)
         if not part:
             raise OSError(errno.EIO, "it became shorter while it was read")  # its name is said where it was opened
         parts.append(part)

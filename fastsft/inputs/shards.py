@@ -6,14 +6,13 @@ is cut as freely as many small ones, and every worker finds its own lines.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import stat
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from io import BufferedReader
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,9 +21,9 @@ from fastsft.inputs.file_kinds import why_not_rollouts
 from fastsft.inputs.globs import files_matching, is_glob
 from fastsft.storage.compression import compression_of, open_compressed
 from fastsft.storage.files import kind_of, open_file
-from fastsft.storage.stores import StoredObject, is_remote, objects_at, open_object, shown
+from fastsft.storage.urls import Entry, is_remote
 
-_ROLLOUT_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+ROLLOUT_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 # What NeMo Gym writes beside rollouts, by the end of its stem.
 _NOT_ROLLOUTS = ("_materialized_inputs", "_failures", "_reward_profiling", ".capture", ".tokens")
 _NOT_ROLLOUTS_FOLDER = "preprocessed_datasets"  # what `ng_e2e_collect_rollouts` reads
@@ -46,12 +45,12 @@ class Shard(msgspec.Struct, frozen=True):
     Attributes:
         path: Where it is, as it was named.
         nbytes: Its size on disk.
-        modified_ns: When it was modified last, in nanoseconds; of an object in a store, a number that its ETag gives.
+        modified_ns: When it was modified last, in nanoseconds; of an object, a number that its etag alone decides.
         compression: `gz`, `zst` or None, by its first bytes.
         index: Which of the run's shards it is, from 0.
         problem: Why it is surely no file of rollouts, as a sentence; None where it may be one.
         location: Its absolute path, as a worker may have another working directory; `path` if not given.
-        etag: What a store calls this version of it; empty for a file.
+        etag: Of an object, what tells its versions apart; empty for a file.
     """
 
     path: str
@@ -71,7 +70,12 @@ class Shard(msgspec.Struct, frozen=True):
     @property
     def is_stored(self) -> bool:
         """Whether it is an object in a store, and no file."""
-        return is_remote(self.location)
+        return bool(self.etag)
+
+    @property
+    def entry(self) -> Entry:
+        """The object that it is."""
+        return Entry(self.location, self.nbytes, self.etag)
 
 
 class ByteRange(msgspec.Struct, frozen=True):
@@ -99,6 +103,18 @@ class Span(msgspec.Struct, frozen=True):
         return sum(one.nbytes for one in self.ranges)
 
 
+class _Found(NamedTuple):
+    """One file or object that an argument names, as it was found."""
+
+    path: str
+    nbytes: int
+    modified_ns: int
+    compression: str | None
+    identity: object  # the same by whatever name
+    location: str
+    etag: str = ""
+
+
 def find_rollouts(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], list[str]]:
     """Find the same as `find_shards`, and which of the files are surely no rollouts.
 
@@ -106,15 +122,24 @@ def find_rollouts(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard]
         UsageError: As `find_shards` does.
     """
     shards, notes = find_shards(inputs)
-    told = []
-    for shard in shards:
-        try:
-            with open_shard(shard) as file:
-                problem = why_not_rollouts(file, shard.path, shard.nbytes, shard.compression)
-        except OSError as error:
-            raise UsageError(f"cannot read {shard.path}: {error.strerror}") from None
-        told.append(msgspec.structs.replace(shard, problem=problem) if problem else shard)
+    if any(shard.is_stored for shard in shards):
+        from fastsft.inputs.objects import at_once
+
+        problems = at_once(_why_not_rollouts, shards)
+    else:
+        problems = [_why_not_rollouts(shard) for shard in shards]
+    told = [
+        msgspec.structs.replace(shard, problem=problem) if problem else shard
+        for shard, problem in zip(shards, problems, strict=True)
+    ]
     return told, notes
+
+
+def _why_not_rollouts(shard: Shard) -> str | None:
+    try:
+        return why_not_rollouts(shard.path, shard.compression, shard.entry if shard.is_stored else None)
+    except OSError as error:
+        raise UsageError(f"cannot read {shard.path}: {error.strerror}") from None
 
 
 def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], list[str]]:
@@ -122,39 +147,35 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
 
     The order is the arguments', and sorted within one. A folder means its own
     rollout files; a glob with `**` goes deeper. A file is read once, however often
-    and by whatever links it is named.
+    and by whatever links it is named. URLs name objects in the same ways.
 
     Raises:
         UsageError: An argument names nothing, or something that cannot be read.
     """
     shards: list[Shard] = []
     notes: list[str] = []
-    seen: dict[tuple[int, int], str] = {}
-    objects: set[str] = set()
+    seen: dict[object, str] = {}
     again: list[str] = []
     left_out: list[str] = []
     for argument in inputs:
-        if is_remote(os.fspath(argument)):
-            for one in _objects(os.fspath(argument), left_out):
-                if one.url in objects:
-                    again.append(f"{shown(one.url)} counts once")
-                else:
-                    objects.add(one.url)
-                    shards.append(_stored_shard(one, len(shards)))
-            continue
-        for path in _paths(os.fspath(argument), left_out):
-            try:
-                found = os.stat(path)
-            except OSError as error:
-                raise UsageError(f"cannot read {path}: {error.strerror}") from None
-            if not stat.S_ISREG(found.st_mode):
-                raise UsageError(f"cannot read {path}: it is not a regular file")
-            if before := seen.get((found.st_dev, found.st_ino)):
+        text = os.fspath(argument)
+        for found in _objects(text, left_out) if is_remote(text) else map(_file, _paths(text, left_out)):
+            if before := seen.get(found.identity):
+                path = found.path
                 again.append(f"{path} counts once" if path == before else f"{path} is {before} again, and counts once")
                 continue
-            seen[found.st_dev, found.st_ino] = path
-            compression, location = _compression_of(path, found.st_size), os.path.abspath(path)
-            shards.append(Shard(path, found.st_size, found.st_mtime_ns, compression, len(shards), location=location))
+            seen[found.identity] = found.path
+            shards.append(
+                Shard(
+                    found.path,
+                    found.nbytes,
+                    found.modified_ns,
+                    found.compression,
+                    len(shards),
+                    location=found.location,
+                    etag=found.etag,
+                )
+            )
     if len(left_out) > _MOST_LEFT_OUT:
         left_out = [f"{len(left_out):,} files are left out, which NeMo Gym writes beside rollouts, as {left_out[0]}"]
     notes += left_out
@@ -164,41 +185,26 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
     return shards, notes
 
 
-def _objects(url: str, left_out: list[str]) -> list[StoredObject]:
+def _file(path: str) -> _Found:
     try:
-        found = objects_at(url, _ROLLOUT_SUFFIXES)
+        found = os.stat(path)
     except OSError as error:
-        raise UsageError(f"cannot read {shown(url)}: {error.strerror or error}") from None
-    kept = []
-    for one in found:
-        if one.url == url or _is_rollouts(one.url, url):
-            kept.append(one)
-        else:
-            left_out.append(f"{shown(one.url)} is left out: NeMo Gym writes it beside rollouts")
-    return kept
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise UsageError(f"cannot read {path}: it is not a regular file")
+    compression, location = _compression_of(path, found.st_size), os.path.abspath(path)
+    return _Found(path, found.st_size, found.st_mtime_ns, compression, (found.st_dev, found.st_ino), location)
 
 
-def _stored_shard(one: StoredObject, index: int) -> Shard:
-    # An index knows its shards by size and time: an object's ETag stands for both.
-    version = int.from_bytes(hashlib.sha256(one.etag.encode()).digest()[:7], "little")
-    shard = Shard(shown(one.url), one.nbytes, version, None, index, location=one.url, etag=one.etag)
-    with open_shard(shard) as file:
-        compression = compression_of(file.read(4))
-        if compression:
-            file.seek(0)
-            open_compressed(file, compression).close()  # says now which extra is missing
-    return msgspec.structs.replace(shard, compression=compression)
+def _objects(url: str, left_out: list[str]) -> list[_Found]:
+    from fastsft.inputs.objects import compressions_of, number_of, objects_at
 
-
-def open_shard(shard: Shard) -> BufferedReader:
-    """Open a shard for reading, a file or an object; `raw` is what is below the buffer.
-
-    Raises:
-        OSError: It cannot be opened.
-    """
-    if shard.is_stored:
-        return BufferedReader(open_object(shard.location, shard.nbytes, shard.etag))
-    return open_file(shard.location)
+    entries, is_named = objects_at(url, ROLLOUT_SUFFIXES)
+    kept = entries if is_named else _kept(entries, url, left_out)
+    return [
+        _Found(entry.url, entry.nbytes, number_of(entry.etag), compression, entry.url, entry.url, entry.etag)
+        for entry, compression in zip(kept, compressions_of(kept), strict=True)
+    ]
 
 
 def _paths(argument: str, left_out: list[str]) -> list[str]:
@@ -209,7 +215,7 @@ def _paths(argument: str, left_out: list[str]) -> list[str]:
             names = os.listdir(argument)
         except OSError as error:
             raise UsageError(f"cannot read {argument}: {error.strerror}") from None
-        names = [name for name in names if name.endswith(_ROLLOUT_SUFFIXES) and not name.startswith(".")]
+        names = [name for name in names if name.endswith(ROLLOUT_SUFFIXES) and not name.startswith(".")]
         found = [os.path.join(argument, name) for name in sorted(names)]
         what = f"the folder {argument} has no file named *.jsonl, *.jsonl.gz or *.jsonl.zst{_deeper(argument)}"
     elif not is_glob(argument):
@@ -220,10 +226,19 @@ def _paths(argument: str, left_out: list[str]) -> list[str]:
         what = f"{'only folders match' if matching else 'no file matches'} {argument}"
     if not found:
         raise UsageError(what)
+    return _kept(found, argument, left_out)
+
+
+P = TypeVar("P", str, Entry)
+
+
+def _kept(found: Sequence[P], argument: str, left_out: list[str]) -> list[P]:
+    """Return what an argument means of what it names: not what NeMo Gym writes beside rollouts."""
     kept = []
-    for path in found:
+    for one in found:
+        path = one if isinstance(one, str) else one.url
         if _is_rollouts(path, argument):
-            kept.append(path)
+            kept.append(one)
         else:
             left_out.append(f"{path} is left out: NeMo Gym writes it beside rollouts")
     return kept
@@ -239,7 +254,7 @@ def _kind_of(path: str) -> str | None:
 def _deeper(folder: str) -> str:
     """Say how to name files of rollouts that lie deeper in a folder; nothing where none is found soon."""
     for number, (where, _, names) in enumerate(os.walk(folder)):
-        if any(name.endswith(_ROLLOUT_SUFFIXES) for name in names) and where != folder:
+        if any(name.endswith(ROLLOUT_SUFFIXES) for name in names) and where != folder:
             return f"; there are some deeper: '{os.path.join(folder, '**', '*.jsonl')}' finds them (in quotes)"
         if number == _MOST_DEEPER:
             break

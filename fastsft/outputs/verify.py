@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -24,7 +25,7 @@ from fastsft.storage.compression import SUFFIXES, corruption_errors, open_compre
 from fastsft.storage.files import blocks_of, kind_of, read_file
 
 _READ_NBYTES = 1024 * 1024
-_REPORT = ".report.json"
+REPORT = ".report.json"
 
 
 class Verification(msgspec.Struct):
@@ -89,13 +90,13 @@ def _targets_at(output: str | os.PathLike[str]) -> list[Target]:
     path = Path(os.path.realpath(output))
     if path.is_dir():
         names = sorted(os.listdir(path))
-        stems = {name.removesuffix(_REPORT) for name in names if name.endswith(_REPORT)}
+        stems = {name.removesuffix(REPORT) for name in names if name.endswith(REPORT)}
         stems |= {name[1:].removesuffix(".fastsft") for name in names if re.fullmatch(r"\..+\.fastsft", name)}
-        where = path / f"NAME{_REPORT}"
+        where = path / f"NAME{REPORT}"
     else:
-        is_report = path.name.endswith(_REPORT)
-        stems = {path.name.removesuffix(_REPORT) if is_report else target_of(path, Options()).stem}
-        path, where = path.parent, path.parent / f"{min(stems)}{_REPORT}"
+        is_report = path.name.endswith(REPORT)
+        stems = {path.name.removesuffix(REPORT) if is_report else target_of(path, Options()).stem}
+        path, where = path.parent, path.parent / f"{min(stems)}{REPORT}"
     targets = [Target(path, stem, None) for stem in sorted(stems)]
     targets = [target for target in targets if target.report.exists() or is_pending(target.staging)]
     if not targets:
@@ -127,13 +128,8 @@ def _report_of(target: Target) -> Report:
 
 def _differences_in(path: Path, report: Report) -> Iterator[str]:
     """Find what a report says that cannot be, and files beside it that it does not name."""
-    fates = report.fates
-    if fates.lines != fates.kept + fates.all_dropped + fates.all_refused + fates.blank:
-        yield f"{path}: the fates of lines do not add up"
-    rows = sum(split.rows for split in report.splits) if report.splits else report.rows
-    if rows != fates.kept:
-        yield f"{path}: {fates.kept:,} lines were kept, and {rows:,} rows were written"
-    target = Target(path.parent, path.name.removesuffix(_REPORT), None)
+    yield from fates_differ(str(path), report)
+    target = Target(path.parent, path.name.removesuffix(REPORT), None)
     named = {output.name for output in report.outputs}
     for name in sorted(os.listdir(path.parent)):
         if target.is_shard(name) and name not in named:
@@ -141,30 +137,33 @@ def _differences_in(path: Path, report: Report) -> Iterator[str]:
     if report.refused_lines:
         refused = path.parent / report.refused_lines
         lines = sum(data.count(b"\n") for data in blocks_of(refused, 0, None)) if kind_of(refused) == "file" else -1
-        most = report.options.get("max_refused_recorded")
-        if lines != (fates.all_refused if most is None else min(fates.all_refused, most)):
-            yield f"{refused}: {max(lines, 0):,} lines, and {fates.all_refused:,} were refused"
+        yield from refused_differ(str(refused), report, lines)
 
 
 def _differences_of(_: int, item: tuple[Path, OutputShard]) -> list[str]:
     """Compare one file with what its report says."""
     folder, said = item
     path = folder / said.name
-    compression = path.suffix[1:] if path.suffix[1:] in SUFFIXES else None
     try:
         if not path.is_file():
             return [f"{printable(str(path))}: it is missing"]
-        nbytes, digest = 0, hashlib.sha256()
-        rows = 0
-        with path.open("rb", buffering=0) as file:
-            while data := file.read(_READ_NBYTES):
-                nbytes += len(data)
-                digest.update(data)
-                rows += data.count(b"\n")
-        if compression:
-            rows = _rows_in(path, compression)
+        return differences_from(said, str(path), lambda: path.open("rb", buffering=0))
     except OSError as error:
         return [f"{path}: cannot be read: {error.strerror}"]
+
+
+def differences_from(said: OutputShard, path: str, open_it: Callable[[], IO[bytes]]) -> list[str]:
+    """Read a file, and compare it with what its report says."""
+    compression = path.rpartition(".")[2]
+    nbytes, digest = 0, hashlib.sha256()
+    rows = 0
+    with open_it() as file:
+        while data := file.read(_READ_NBYTES):
+            nbytes += len(data)
+            digest.update(data)
+            rows += data.count(b"\n")
+    if compression in SUFFIXES:
+        rows = _rows_in(open_it, compression)
     differences = []
     if nbytes != said.nbytes:
         differences.append(f"{path}: {nbytes:,} bytes, and the report says {said.nbytes:,}")
@@ -175,13 +174,30 @@ def _differences_of(_: int, item: tuple[Path, OutputShard]) -> list[str]:
     return differences
 
 
-def _rows_in(path: Path, compression: str) -> int:
+def _rows_in(open_it: Callable[[], IO[bytes]], compression: str) -> int:
     """Count the lines of a compressed file."""
     rows = 0
     try:
-        with open_compressed(str(path), compression) as file:
+        with open_it() as packed, open_compressed(packed, compression) as file:
             while data := file.read(_READ_NBYTES):
                 rows += data.count(b"\n")
     except corruption_errors(compression):
         return rows  # its digest differs, too
     return rows
+
+
+def fates_differ(where: str, report: Report) -> Iterator[str]:
+    """Find what a report says that cannot be."""
+    fates = report.fates
+    if fates.lines != fates.kept + fates.all_dropped + fates.all_refused + fates.blank:
+        yield f"{where}: the fates of lines do not add up"
+    rows = sum(split.rows for split in report.splits) if report.splits else report.rows
+    if rows != fates.kept:
+        yield f"{where}: {fates.kept:,} lines were kept, and {rows:,} rows were written"
+
+
+def refused_differ(where: str, report: Report, lines: int) -> Iterator[str]:
+    """Compare the number of refused lines that are listed with what the report says."""
+    most, refused = report.options.get("max_refused_recorded"), report.fates.all_refused
+    if lines != (refused if most is None else min(refused, most)):
+        yield f"{where}: {max(lines, 0):,} lines, and {refused:,} were refused"

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Published(Exception):
-    """The run in parts that a part is to join is published; the argument is its report."""
+    """The run in parts that a part is to join is published, or one that is to be uploaded is done: its report."""
 
     def __init__(self, report: Report) -> None:
         super().__init__(report)
@@ -76,18 +76,23 @@ def run(
     splits: Sequence[Split] = (),
     index: str | os.PathLike[str] | None = None,
     call: dict[str, Any] | None = None,
+    is_kept: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Convert the rollouts of `inputs` into rows at `output` and at the splits, whole or not at all.
 
-    With `call`, all is done by parts, and only published here; it says what was asked of them (`parts.py`).
+    With `call`, all is done by parts, and only published here; it says what was asked of them (`parts.py`). With
+    `is_kept`, what the same run published there before is not done again.
 
     Raises:
         UsageError: The arguments are wrong; nothing was read or written.
         FailedRun: The run could not be finished; nothing was published.
+        Published: With `is_kept`: it was done before.
     """
     started = time.perf_counter()
-    begun_run = begin(inputs, output, options, splits=splits, index=index, call=call, on_progress=on_progress)
+    begun_run = begin(
+        inputs, output, options, splits=splits, index=index, call=call, is_kept=is_kept, on_progress=on_progress
+    )
     with contextlib.ExitStack() as at_last, begun_run as begun:  # and at its end, signals come too late still
         receipts = begun.job.do_all()
         report = _judged(begun, options)
@@ -98,7 +103,7 @@ def run(
             split.name = name
         report.notes += begun.workers.losses
         noted = len(begun.workers.losses)
-        report.run = begun.outputs.fingerprint if call else ""
+        report.run = begun.outputs.fingerprint if call or is_kept else ""
         report.seconds = round(time.perf_counter() - started, 3)
         at_last.enter_context(signals_too_late())  # until everything is put away
         begun.outputs.publish(files, report, begun.earlier)
@@ -118,15 +123,19 @@ def begin(
     index: str | os.PathLike[str] | None,
     call: dict[str, Any] | None = None,
     joins: bool = False,
+    is_kept: bool = False,
     on_progress: Callable[[Progress], None] | None,
 ) -> Iterator[Started]:
     """Plan a run, check what can be checked before any work, and have everything that it needs until it ends.
 
-    With `joins`, it is a part of the run of `call`, whose other parts may be at work.
+    With `joins`, it is a part of the run of `call`, whose other parts may be at work; with `is_kept`, it may be done.
 
     Raises:
         UsageError: The arguments are wrong; nothing was read or written.
+        Published: The run is done.
     """
+    if options.work is not None:
+        raise UsageError("--work is for rows that go to a store, and the output is a path")
     arguments = [os.fspath(path) for path in inputs]
     shards, notes = find_rollouts(arguments)
     targets = targets_of(output, splits, options)
@@ -147,7 +156,7 @@ def begin(
         if spans and call is None and _writes_straight(workers, targets):
             spans = [whole_of(shards)]
         made_from = _made_from(shards, spans, splits, options, targets, compares, index)
-        if joins and (report := _published(targets[0], fingerprint_of(made_from))):
+        if (joins or is_kept) and (report := _published(targets[0], fingerprint_of(made_from))):
             raise Published(report)
         stack.enter_context(outputs.staged(made_from, call=call, joins=joins))
         workers.check(outputs.record, local_paths(shards[:1]))

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import msgspec
 
-from fastsft.inputs.lines import LineBlock, extent_of, lines_in
-from fastsft.inputs.shards import ByteRange, Span, open_shard
+from fastsft.inputs.lines import LineBlock, bytes_of, lines_in
+from fastsft.inputs.shards import ByteRange, Span
 from fastsft.options import Options
 from fastsft.outputs.receipts import Receipt
 from fastsft.outputs.segments import SegmentWriter
@@ -79,10 +79,6 @@ def input_digest(span: Span) -> str:
     """Return the SHA-256 of the bytes that the lines of a span's ranges depend on."""
     digest = hashlib.sha256()
     for one in span.ranges:
-        start, stop = extent_of(one)
-        with open_shard(one.shard) as file:
-            file.seek(start)
-            while start < stop and (data := file.read(min(stop - start, _BLOCK_NBYTES))):
-                digest.update(data)
-                start += len(data)
+        for data in bytes_of(one):
+            digest.update(data)
     return digest.hexdigest()

@@ -79,7 +79,7 @@ def compression_of(start: bytes) -> str | None:
 
 
 def open_compressed(file: str | IO[bytes], compression: str) -> IO[bytes]:
-    """Open a compressed file for reading what it holds; an open one stays open.
+    """Open a compressed file, or a stream of its bytes, for reading what it holds.
 
     Raises:
         UsageError: The extra that reads it is not installed.

@@ -196,13 +196,13 @@ def remove(path: str | os.PathLike[str], *, missing_ok: bool = False) -> None:
             raise
 
 
-def make_folder(path: Path, *, exist_ok: bool = False, parents: bool = False) -> None:
-    """Make a folder.
+def make_folder(path: Path, *, exist_ok: bool = False, parents: bool = False, mode: int = 0o777) -> None:
+    """Make a folder, with a mode that is less the umask.
 
     Raises:
         OSError: It cannot be made, or something is there.
     """
-    path.mkdir(exist_ok=exist_ok, parents=parents)
+    path.mkdir(mode=mode, exist_ok=exist_ok, parents=parents)
 
 
 def discard_empty_folder(path: Path) -> bool:

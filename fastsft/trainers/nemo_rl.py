@@ -144,6 +144,8 @@ def _dumper() -> Any:
 def _plain(paths: Sequence[str | os.PathLike[str]]) -> list[Shard]:
     """Find files of rows that NeMo RL can open, by their absolute paths."""
     found, _ = find_shards(paths)
+    if remote := [shard.path for shard in found if shard.is_stored]:
+        raise UsageError(f"{remote[0]} is an object, and NeMo RL reads files; copy it first")
     shards = [msgspec.structs.replace(shard, path=os.path.abspath(shard.path)) for shard in found]
     for shard in shards:
         if shard.compression:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from fastsft.escape import escaped
 from fastsft.storage.compression import SUFFIXES, open_compressed
+from fastsft.storage.urls import is_remote, root_and_key
 
 if TYPE_CHECKING:
     from fastsft.report import Progress, Report
@@ -101,7 +102,7 @@ def summary_of(report: Report) -> str:
         lines.append(f"  {fate:<8} {count:>14,}")
         lines.extend(f"    {reason:<20} {number:>14,}" for reason, number in reasons.items())
     if report.outputs:
-        first = escaped(str(Path(report.folder, report.outputs[0].name)))
+        first = escaped(path_in(report.folder, report.outputs[0].name))
         more = f" and {many(len(report.outputs) - 1, 'more shard')}" if len(report.outputs) > 1 else ""
         if report.splits:
             lines += ["", f"Wrote {many(fates.kept, 'row')} in {report.seconds:.1f} s, no task in two outputs:"]
@@ -109,7 +110,7 @@ def summary_of(report: Report) -> str:
             lines += ["", f"Wrote {many(report.rows, 'row')}, {size_of(report.nbytes)}, in {report.seconds:.1f} s:"]
             lines.append(f"  {first}{more}")
         for split in report.splits:
-            path = escaped(os.path.normpath(os.path.join(report.folder, split.name)))
+            path = escaped(path_in(report.folder, split.name))
             lines.append(f"  {path}: {many(split.rows, 'row')} of {many(split.tasks, 'task')}")
         lines += left_out_of(report)
         if report.refused_lines:
@@ -137,7 +138,7 @@ def damaged_of(report: Report) -> str:
     return "\n".join(f"Skipped file: {escaped(shard.problem or '')}" for shard in report.damaged)
 
 
-def indexed(report: Report, path: Path) -> str:
+def indexed(report: Report, path: object) -> str:
     """Write what an index holds and where it is."""
     fates = report.fates
     rollouts = fates.lines - fates.all_refused - fates.blank
@@ -168,13 +169,41 @@ def few_rows_warning(report: Report) -> str | None:
     return f"{few}{why} Consider collecting more rollouts."
 
 
-def example_of(rows: Path) -> str:
+def path_in(folder: str, name: str) -> str:
+    """Return where a file is that a report names; its folder may be a URL.
+
+    >>> path_in("s3://bucket/sft/", "../val.jsonl"), path_in("sft", "val.jsonl")
+    ('s3://bucket/val.jsonl', 'sft/val.jsonl')
+    """
+    if not is_remote(folder):
+        return os.path.normpath(os.path.join(folder, name))
+    root, key = root_and_key(folder)
+    return f"{root}/{os.path.normpath(os.path.join(key, name))}"
+
+
+def example_of(rows: str | os.PathLike[str]) -> str:
     """Show the first row of a file as indented JSON, long texts and lists cut, everything escaped."""
-    compression = rows.suffix[1:]
-    with open_compressed(str(rows), compression) if compression in SUFFIXES else rows.open("rb") as file:
+    path = os.fspath(rows)
+    compression = os.path.splitext(path)[1][1:]
+    with contextlib.ExitStack() as stack:
+        file: Any = stack.enter_context(_opened(path))
+        if compression in SUFFIXES:
+            file = stack.enter_context(open_compressed(file, compression))
         row = json.loads(file.readline())
     text = json.dumps(_shortened(row), indent=2, ensure_ascii=False)
     return f"\nAn example, the first row, long texts and lists cut:\n{escaped(text, keep=chr(10))}"
+
+
+def _opened(path: str) -> IO[bytes]:
+    if not is_remote(path):
+        return open(path, "rb")
+    from fastsft.storage.read_ahead import open_object
+    from fastsft.storage.stores import entry_at
+
+    entry = entry_at(path)
+    if entry is None:
+        raise FileNotFoundError(path)
+    return open_object(entry)
 
 
 def _shortened(value: Any) -> Any:
