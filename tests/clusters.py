@@ -446,7 +446,8 @@ def test_what_a_stopped_worker_does_not_do_is_done_elsewhere(cluster, engine, sh
     notes = notes_of(tmp_path / "out")
     what = f"a worker of {engine.title()} took more than 3 s (--stall-seconds)"
     assert f"{what}; it was at span 7, which was done once more" in notes
-    assert {note.partition("; ")[0] for note in notes} == {what}  # what waited behind it, too
+    longer = re.escape(what).replace("3", r"3(\.\d)?")  # for files, by their bytes
+    assert all(re.match(longer, note) for note in notes)  # what waited behind it, too
 
 
 def is_alive(pid: int) -> bool:

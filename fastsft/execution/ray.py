@@ -70,20 +70,29 @@ class RayEngine:
         """Call a function on each node that does tasks."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        nodes = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        nodes = self._working_nodes()
         asked = {}
-        for node in nodes:
-            there = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+        for node_id in nodes:
+            there = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
             task = self._ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(ask)
-            asked[task.remote(*words)] = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            asked[task.remote(*words)] = node_id
         done, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=seconds) if asked else ([], [])
-        answers: dict[str, Any] = dict.fromkeys(asked.values())
+        answers: dict[str, Any] = {}
         for reference in done:
             try:
                 answers[asked[reference]] = self._ray.get(reference)
             except self.errors as error:
                 answers[asked[reference]] = error
-        return answers
+        still = self._working_nodes()  # a node that was dying when it was asked does no task
+        return {name: answers.get(node_id) for node_id, name in nodes.items() if node_id in still}
+
+    def _working_nodes(self) -> dict[str, str]:
+        """Return host and address of each node that does tasks, by its id."""
+        return {
+            node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}:{node['NodeManagerPort']})"
+            for node in self._ray.nodes()
+            if node["Alive"] and node["Resources"].get("CPU")
+        }
 
     def close(self) -> None:
         """Stop what is still being done, and leave the cluster if it was joined here."""

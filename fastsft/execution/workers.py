@@ -154,7 +154,7 @@ class Workers:
                 yield work(index, item)
             return
         limit = self._placement.stall_seconds
-        limit = None if limit is None else limit + nbytes / _SLOWEST_NBYTES_A_SECOND
+        limit = None if limit is None else round(limit + nbytes / _SLOWEST_NBYTES_A_SECOND, 1)
         named = [(_name_of(what, index, item), partial(work, index, item)) for index, item in enumerate(items)]
         with _killed_told():
             if self._pool is not None:
