@@ -97,7 +97,7 @@ class RayEngine:
     def close(self) -> None:
         """Stop what is still being done, and leave the cluster if it was joined here."""
         pending, self._pending = self._pending, []
-        if pending and self._ray.is_initialized():
+        if pending and not self._is_ours and self._ray.is_initialized():  # else they end with what has joined
             _, running = self._ray.wait(pending, num_returns=len(pending), timeout=0)
             for reference in running:
                 with contextlib.suppress(Exception):
