@@ -11,7 +11,10 @@ import pytest
 import fastsft
 from fastsft.escape import escaped, excerpt
 from fastsft.report import OutputShard, Progress
-from fastsft.views.terminal import ProgressBar, example_of, few_rows_warning, size_of
+from fastsft.views.example import example_of
+from fastsft.views.progress import ProgressBar
+from fastsft.views.summary import few_rows_warning
+from fastsft.views.terminal import size_of
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,10 @@ from fastsft.cli.settings import with_settings
 from fastsft.cli.words import Inputs, Quiet, print_all, published_whatever_happens, require_inputs
 from fastsft.errors import UsageError
 from fastsft.quantities import share_of
-from fastsft.views.terminal import ProgressBar, damaged_of, example_of, few_rows_warning, path_in, summary_of
+from fastsft.views.example import example_of
+from fastsft.views.progress import ProgressBar
+from fastsft.views.summary import damaged_of, few_rows_warning, summary_of
+from fastsft.views.terminal import path_in
 
 
 @with_settings("convert")

@@ -9,7 +9,8 @@ import typer
 from fastsft.cli.settings import with_settings
 from fastsft.cli.words import Inputs, Quiet, published_whatever_happens, require_inputs
 from fastsft.errors import UsageError
-from fastsft.views.terminal import ProgressBar, indexed
+from fastsft.views.progress import ProgressBar
+from fastsft.views.summary import indexed
 
 
 @with_settings("index", dedup="Hash the rows too, which convert --dedup needs.")

@@ -37,7 +37,7 @@ def main() -> NoReturn:
     except FastsftError as error:
         code = error.exit_code
         if isinstance(error, FailedRun) and error.report is not None and sys.stderr:
-            from fastsft.views.terminal import summary_of
+            from fastsft.views.summary import summary_of
 
             print(summary_of(error.report), file=sys.stderr)
         _complain(error.problem, *error.more)

@@ -9,7 +9,7 @@ import typer
 from fastsft.cli.settings import with_settings
 from fastsft.cli.words import print_all
 from fastsft.errors import UsageError
-from fastsft.views.terminal import ProgressBar
+from fastsft.views.progress import ProgressBar
 
 
 @with_settings("nemo-rl", template="Render rows with the model's template; its tokenizer counts tokens.")

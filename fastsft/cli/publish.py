@@ -8,7 +8,7 @@ import typer
 
 from fastsft.cli.settings import with_settings
 from fastsft.cli.words import print_all
-from fastsft.views.terminal import summary_of
+from fastsft.views.summary import summary_of
 
 
 @with_settings("publish")

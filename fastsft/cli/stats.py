@@ -8,7 +8,7 @@ import typer
 
 from fastsft.cli.settings import with_settings
 from fastsft.cli.words import Inputs, print_all, require_inputs
-from fastsft.views.terminal import ProgressBar
+from fastsft.views.progress import ProgressBar
 
 
 @with_settings("stats", reward_threshold="Count a rollout with reward >= SCORE as solving its task.")
