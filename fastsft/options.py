@@ -33,6 +33,18 @@ INDEX_NAME = "fastsft.index.parquet"  # where an index is found by itself, besid
 # What a line can say of itself that keeps it out; `allow` lets it in. The order is that of asking.
 GATES = ("masked", "failed", "unverified", "incomplete", "no_generation", "no_user_turn")
 UNTRAINABLE = "untrainable:"  # begins the reason of rows in which `check` finds a fault; its name follows
+# The panels of `--help`, in order, by name, with their titles; some have options of commands alone.
+PANELS = {
+    "input": "Input",
+    "output": "Output",
+    "rows": "Rows",
+    "filter": "Filter, line by line",
+    "choose": "Choose, comparing lines",
+    "split": "Split",
+    "check": "Check",
+    "train": "Train",
+    "run": "Run",
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -47,6 +59,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """What is said of a setting beside its name, type and default.
 
     Attributes:
+        panel: The panel of `--help` that it stands in, one of `PANELS`.
         help: What it does, a sentence, for `--help` and README.
         more: What README says beside that.
         metavar: What stands for its value; empty for a switch.
@@ -61,6 +74,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         changes_bytes: Whether what is written depends on it.
     """
 
+    panel: str
     help: str
     more: str = ""
     metavar: str = ""
@@ -85,9 +99,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     format: Annotated[
         str,
         Setting(
-            help=f"Lay rows out as NAME: {', '.join(FORMATS)}.",
+            panel="rows",
+            help="The layout of rows.",
             more="[Which format](formats.md).",
-            metavar="NAME",
+            metavar="|".join(FORMATS),
             choices=tuple(FORMATS),
             commands=_LAID_OUT,
         ),
@@ -95,6 +110,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     arguments: Annotated[
         str | None,
         Setting(
+            panel="rows",
             help="For chat: arguments of calls as an object, or as the JSON string that the model wrote.",
             metavar="object|string",
             unset="`object`",
@@ -105,6 +121,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: Annotated[
         str | None,
         Setting(
+            panel="rows",
             help="For chat: reasoning in a field of its turn, in think tags in front of the text, or left out.",
             more="The field is `reasoning_content`, the tags are written as NeMo Gym writes them.",
             metavar="field|think|drop",
@@ -116,6 +133,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     loss: Annotated[
         str | None,
         Setting(
+            panel="rows",
             help="Mark which assistant turns the model sampled.",
             more="[Loss where it belongs](formats.md#loss-where-it-belongs). Not for `simple`.",
             metavar="own",
@@ -127,6 +145,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     tools: Annotated[
         str | None,
         Setting(
+            panel="rows",
             help="Tools as a list, or as one JSON string, which no loader alters.",
             more="TRL, Axolotl and NeMo Automodel read the string, NeMo RL does not. Not for `simple`.",
             metavar="list|string",
@@ -138,6 +157,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     trainer: Annotated[
         str | None,
         Setting(
+            panel="rows",
             help="Write images and videos in the form that the loader of a trainer reads.",
             more="NeMo RL trains without the picture on chat's `image_url`.",
             metavar="|".join(TRAINERS),
@@ -150,6 +170,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     reward_threshold: Annotated[
         float,
         Setting(
+            panel="filter",
             help="Keep rollouts with reward >= SCORE (no unit, usually 0 to 1).",
             more="A rollout without `reward` counts as 0.0. Also spelled `--reward_threshold`.",
             metavar="SCORE",
@@ -158,13 +179,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 0.95
     max_reward: Annotated[
-        float | None, Setting(help="Keep rollouts with reward <= SCORE.", metavar="SCORE", unset="no limit")
+        float | None,
+        Setting(panel="filter", help="Keep rollouts with reward <= SCORE.", metavar="SCORE", unset="no limit"),
     ] = None
     allow: Annotated[
         tuple[str, ...],
         Setting(
-            help=f"Keep rollouts flagged as {', '.join(GATES[:-1])} or {GATES[-1]} (several with commas), or all.",
-            metavar="GATES",
+            panel="filter",
+            help=f"Keep rollouts flagged as {', '.join(GATES[:-1])} or {GATES[-1]}, or all.",
+            metavar="GATE,...",
             unset="none",
             read=words_of,
             choices=(*GATES, "all"),
@@ -175,6 +198,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     trainable: Annotated[
         bool,
         Setting(
+            panel="filter",
             help="Leave out rows in which `fastsft check` finds a fault; see --template.",
             more="Each counts as `untrainable:` and the name of the [finding](trainers.md#will-it-train). Duplicates "
             "are left to `--dedup`.",
@@ -183,6 +207,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     template: Annotated[
         str | None,
         Setting(
+            panel="filter",
             help="Judge rows as a chat template renders them: a tokenizer's folder, or FILE.jinja.",
             more="For `--trainable`, and for `--max-tokens`, which counts by the tokenizer in the folder.",
             metavar="PATH",
@@ -194,6 +219,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     where: Annotated[
         str | None,
         Setting(
+            panel="filter",
             help="Keep lines of which EXPR is true, SQL as in \"agent = 'math' AND calls > 0\".",
             more="[Choosing](choosing.md) tells of this option and the next eight.",
             metavar="EXPR",
@@ -203,6 +229,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: Annotated[
         int | None,
         Setting(
+            panel="filter",
             help="Keep what has at most N tokens, as recorded; rollouts without a count are kept.",
             metavar="N",
             unset="no limit",
@@ -214,16 +241,20 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     pass_rate: Annotated[
         tuple[float, float] | None,
         Setting(
+            panel="choose",
             help="Keep tasks whose share of rollouts at or above the threshold lies in the band.",
             metavar="LOW:HIGH",
             unset="all",
             read=pass_rate_of,
         ),
     ] = None
-    dedup: Annotated[bool, Setting(help="Keep the first of rows with the same content.", commands=_LAID_OUT)] = False
+    dedup: Annotated[
+        bool, Setting(panel="choose", help="Keep the first of rows with the same content.", commands=_LAID_OUT)
+    ] = False
     best_of: Annotated[
         int | None,
         Setting(
+            panel="choose",
             help="Keep the best N of a task: highest reward, then shortest.",
             metavar="N",
             unset="all",
@@ -233,21 +264,37 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     per_task: Annotated[
         int | None,
-        Setting(help="Keep at most N of a task, at random.", metavar="N", unset="all", noun="most of a task", least=1),
+        Setting(
+            panel="choose",
+            help="Keep at most N of a task, at random.",
+            metavar="N",
+            unset="all",
+            noun="most of a task",
+            least=1,
+        ),
     ] = None
     per_agent: Annotated[
         int | None,
         Setting(
-            help="Keep at most N of an agent, at random.", metavar="N", unset="all", noun="most of an agent", least=1
+            panel="choose",
+            help="Keep at most N of an agent, at random.",
+            metavar="N",
+            unset="all",
+            noun="most of an agent",
+            least=1,
         ),
     ] = None
     sample: Annotated[
-        int | str | None, Setting(help="Keep N lines, or P percent of them, at random.", metavar="N|P%", unset="all")
+        int | str | None,
+        Setting(panel="choose", help="Keep N lines, or P percent of them, at random.", metavar="N|P%", unset="all"),
     ] = None
-    seed: Annotated[int, Setting(help="What random choices depend on, beside the input.", metavar="N")] = 0
+    seed: Annotated[
+        int, Setting(panel="choose", help="What random choices depend on, beside the input.", metavar="N")
+    ] = 0
     allow_empty: Annotated[
         bool,
         Setting(
+            panel="output",
             help="Write no rows where none are kept, instead of failing.",
             more="Without it such a run fails, says why, and leaves what was there.",
         ),
@@ -255,6 +302,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_refused: Annotated[
         int | str | None,
         Setting(
+            panel="output",
             help="Publish nothing if more lines are refused: a count, or a share as in 1%.",
             more="The share is of the lines that are not blank.",
             metavar="LIMIT",
@@ -264,6 +312,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_refused_recorded: Annotated[
         int | None,
         Setting(
+            panel="output",
             help="List the first N refused lines beside the rows; all are counted.",
             metavar="N",
             unset="1,000,000",
@@ -274,6 +323,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     shards: Annotated[
         int | None,
         Setting(
+            panel="output",
             help="Write N shards whose row counts differ by one at most.",
             more="Fewer where rows are fewer. The rows are written twice, as their number must be known first.",
             metavar="N",
@@ -285,6 +335,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     shard_nbytes: Annotated[
         int | None,
         Setting(
+            panel="output",
             help="Write shards of at most SIZE: 500MB, 64MiB.",
             more="As full as whole [spans](scale.md) allow; a span with more rows is cut by itself, and a longer row "
             "has a shard of its own.",
@@ -297,11 +348,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     name: Annotated[
-        str, Setting(help="Begin the names of shards with NAME: NAME-00000-of-00004.jsonl.", metavar="NAME")
+        str,
+        Setting(panel="output", help="Begin the names of shards with NAME: NAME-00000-of-00004.jsonl.", metavar="NAME"),
     ] = "train"
     compress: Annotated[
         str | None,
         Setting(
+            panel="output",
             help="Compress shards; for one file, its suffix .gz or .zst says it.",
             metavar="|".join(SUFFIXES),
             unset="plain",
@@ -312,6 +365,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_line_nbytes: Annotated[
         int,
         Setting(
+            panel="input",
             help="Refuse lines longer than SIZE, without holding them in memory.",
             metavar="SIZE",
             unset="256MB",
@@ -325,6 +379,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     fresh: Annotated[
         bool,
         Setting(
+            panel="run",
             help="Start over, although an interrupted run left something to go on from.",
             more="[Interrupted runs](internals.md#interrupted-runs).",
             changes_bytes=False,
@@ -333,6 +388,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     verify_inputs: Annotated[
         bool,
         Setting(
+            panel="run",
             help="Hash the inputs, and go on only from spans whose bytes are the same.",
             more="Without it, size and time of change decide.",
             changes_bytes=False,
@@ -341,6 +397,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     jobs: Annotated[
         int | None,
         Setting(
+            panel="run",
             help="Run N worker processes; 1 stays in this process.",
             metavar="N",
             unset="all cores from 96 MiB of input on, else 1",
@@ -353,6 +410,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     backend: Annotated[
         str | None,
         Setting(
+            panel="run",
             help="Do the work on joblib's own processes, or on a Ray or a Dask cluster.",
             more="Needs `pip install 'fastsft[ray]'` or `'fastsft[dask]'`; [more](scale.md#on-a-cluster).",
             metavar="loky|ray|dask",
@@ -365,6 +423,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     address: Annotated[
         str | None,
         Setting(
+            panel="run",
             help="Join the cluster at ADDRESS.",
             metavar="ADDRESS",
             unset="the one that the backend finds, or one of this machine",
@@ -375,6 +434,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     retries: Annotated[
         int,
         Setting(
+            panel="run",
             help="Do a span up to N times more whose worker was lost.",
             more="Then the run fails, and names it.",
             metavar="N",
@@ -387,9 +447,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     part: Annotated[
         tuple[int, int] | None,
         Setting(
+            panel="run",
             help="Do the I-th of N parts of the work alone, or the one of this task of a Slurm array.",
             more="The last part that ends publishes; [more](scale.md#in-parts).",
             metavar="I/N|auto",
+            unset="the whole of it",
             read=part_of,
             changes_bytes=False,
         ),
@@ -397,6 +459,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     stall_seconds: Annotated[
         float,
         Setting(
+            panel="run",
             help="Take a worker for lost that does one span for longer than SECONDS.",
             more="Another does the span, once; so it is where a worker is killed.",
             metavar="SECONDS",
@@ -410,6 +473,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     render_seconds: Annotated[
         float,
         Setting(
+            panel="run",
             help="Stop a chat template that takes longer than SECONDS for one row.",
             more="It runs in a process of its own, with 4 GiB of memory. `check` tells the row, `convert` fails.",
             metavar="SECONDS",
@@ -423,6 +487,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     work: Annotated[
         str | None,
         Setting(
+            panel="output",
             help="Make rows for a store in FOLDER first; on a cluster, one that all machines see.",
             more="It needs room for them; [more](scale.md#from-and-to-a-store).",
             metavar="FOLDER",
@@ -434,7 +499,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     # For tests and benchmarks: no option. Shards of a run hold whole spans; otherwise it never changes a byte.
     span_nbytes: Annotated[
         int | None,
-        Setting(help="Bytes of input in a span.", noun="span size", least=1, commands=(), changes_bytes=False),
+        Setting(
+            panel="run", help="Bytes of input in a span.", noun="span size", least=1, commands=(), changes_bytes=False
+        ),
     ] = None
 
     def __post_init__(self) -> None:

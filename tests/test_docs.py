@@ -57,7 +57,9 @@ def test_a_page_tells_of_every_option_where_it_tells_of_the_command(command):
     done = subprocess.run(
         [sys.executable, "-m", "fastsft", command, "--help"], capture_output=True, text=True, check=True
     )
-    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*(?![\w-])", done.stdout.partition("Options:")[2])) - {"--help"}
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*(?![\w-])", done.stdout.partition("\nExamples:")[0])) - {
+        "--help"
+    }
     page, begin, end = SECTIONS[command]
     section = PAGES[page].partition(begin)[2].partition(end)[0]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fastsft.cli.check import check
 from fastsft.cli.convert import convert
 from fastsft.cli.docs import docs
+from fastsft.cli.help import HelpCommand, HelpGroup
 from fastsft.cli.index import index
 from fastsft.cli.nemo_rl import nemo_rl
 from fastsft.cli.publish import publish
@@ -35,7 +36,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
-_PASSES_WORDS_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
+_PASSES_WORDS_ON: dict[str, Any] = {
+    "context_settings": {"ignore_unknown_options": True, "allow_extra_args": True},
+    "options_metavar": "[OPTIONS] INPUT... --output OUT [OPTIONS OF CONVERT]",
+}
 
 
 def run() -> int:
@@ -44,17 +48,8 @@ def run() -> int:
     Raises:
         FastsftError: It could not be done, or the words are wrong.
     """
-    # Plain help and errors: the boxes of rich pass on escape characters from what the user typed.
-    app = typer.Typer(
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    )
-    app.callback(invoke_without_command=True)(_fastsft)
     named = sys.argv[1:2]
-    for name in named if named and named[0] in COMMANDS else COMMANDS:  # reading all six takes typer 0.02 s
-        app.command(name, context_settings=_PASSES_WORDS_ON if name == "slurm" else None)(COMMANDS[name])
+    app = app_of(named if named and named[0] in COMMANDS else list(COMMANDS))  # reading all ten takes typer 0.02 s
     try:
         return app(standalone_mode=False, prog_name="fastsft") or 0
     except typer.TyperException as error:
@@ -63,6 +58,21 @@ def run() -> int:
         if isinstance(ended.__context__, BrokenPipeError):  # `--help | true`: typer takes it for a failure
             return 0
         raise
+
+
+def app_of(names: list[str]) -> typer.Typer:
+    """Return the app of some commands."""
+    # Help is our own (`help.py`), and errors are plain: the boxes of rich pass on escape characters of what was typed.
+    app = typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(cls=HelpGroup, invoke_without_command=True)(_fastsft)
+    for name in names:
+        app.command(name, cls=HelpCommand, **(_PASSES_WORDS_ON if name == "slurm" else {}))(COMMANDS[name])
+    return app
 
 
 def _fastsft(

@@ -7,22 +7,21 @@ from typing import Annotated, Any
 import typer
 
 from fastsft.cli.settings import with_settings
-from fastsft.cli.words import print_all
+from fastsft.cli.words import Json, Quiet, argument, print_all
 from fastsft.errors import UsageError
 from fastsft.views.progress import ProgressBar
 
 
 @with_settings(
     "check",
+    panel="check",
     template="Render rows with a chat template: the folder of a tokenizer, or FILE.jinja.",
     max_tokens="Find rows of more than N tokens, by the tokenizer in --template.",
 )
 def check(
-    files: Annotated[
-        list[str] | None, typer.Argument(metavar="FILE...", help="Files, folders or globs of rows.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Draw no progress bar.")] = False,
+    files: Annotated[list[str] | None, argument("FILE...", help="Files, folders or globs of rows.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
     **settings: Any,
 ) -> None:
     """Tell whether rows will train, and if not, why and what to do.

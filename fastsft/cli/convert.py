@@ -5,10 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any
 
-import typer
-
 from fastsft.cli.settings import with_settings
-from fastsft.cli.words import Inputs, Quiet, print_all, published_whatever_happens, require_inputs
+from fastsft.cli.words import Inputs, Quiet, in_panel, print_all, published_whatever_happens, require_inputs
 from fastsft.errors import UsageError
 from fastsft.quantities import share_of
 from fastsft.views.example import example_of
@@ -21,25 +19,33 @@ from fastsft.views.terminal import path_in
 def convert(
     inputs: Inputs = None,
     more_inputs: Annotated[
-        list[str] | None, typer.Option("--input", metavar="INPUT", help="The same as an argument; repeatable.")
+        list[str] | None,
+        in_panel("input", "--input", metavar="INPUT", help="The same as an argument; repeatable."),
     ] = None,
     output: Annotated[
         str,
-        typer.Option(metavar="OUT", help="Write one file OUT, or, where OUT is a folder or ends in /, shards in it."),
+        in_panel(
+            "output",
+            *("--output", "-o"),
+            metavar="OUT",
+            help="Write one file OUT, or, where OUT is a folder or ends in /, shards in it.",
+        ),
     ] = "",
     val: Annotated[
-        str | None, typer.Option(metavar="OUT", help="Send some whole tasks to OUT instead: rows for validation.")
+        str | None,
+        in_panel("split", metavar="OUT", help="Send some whole tasks to OUT instead: rows for validation."),
     ] = None,
     val_fraction: Annotated[
-        str | None, typer.Option(metavar="SHARE", help="The share of the tasks that goes to --val; 0.05 if not given.")
+        str | None,
+        in_panel("split", metavar="SHARE", help="The share of the tasks that goes to --val. [default: 0.05]"),
     ] = None,
     split: Annotated[
         list[str] | None,
-        typer.Option(metavar="OUT=SHARE", help="Send a share of the tasks to OUT, as --val does; repeatable."),
+        in_panel("split", metavar="OUT=SHARE", help="Send a share of the tasks to OUT, as --val does; repeatable."),
     ] = None,
     index: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Choose from an index that `fastsft index` wrote, instead of a scan."),
+        in_panel("choose", metavar="FILE", help="Choose from an index that `fastsft index` wrote, instead of a scan."),
     ] = None,
     quiet: Quiet = False,
     **settings: Any,

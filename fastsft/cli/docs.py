@@ -5,16 +5,14 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Annotated
 
-import typer
-
-from fastsft.cli.words import print_all
+from fastsft.cli.words import argument, print_all
 from fastsft.errors import UsageError
 
 TOPICS = ("options", "reasons", "choosing", "formats", "trainers", "scale", "internals", "changes")
 
 
 def docs(
-    topic: Annotated[str | None, typer.Argument(metavar="[TOPIC]", help="The page to show; none lists them.")] = None,
+    topic: Annotated[str | None, argument("[TOPIC]", help="The page to show; none lists them.")] = None,
 ) -> None:
     """Show the reference, a page for each topic."""
     if topic is None:

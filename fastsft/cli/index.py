@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from fastsft.cli.settings import with_settings
-from fastsft.cli.words import Inputs, Quiet, published_whatever_happens, require_inputs
+from fastsft.cli.words import Inputs, Quiet, in_panel, published_whatever_happens, require_inputs
 from fastsft.errors import UsageError
 from fastsft.views.progress import ProgressBar
 from fastsft.views.summary import indexed
@@ -18,14 +16,20 @@ def index(
     inputs: Inputs = None,
     output: Annotated[
         str,
-        typer.Option(
-            metavar="OUT", help="Write the table to OUT, or into the folder OUT under a name that convert finds."
+        in_panel(
+            "output",
+            *("--output", "-o"),
+            metavar="OUT",
+            help="Write the table to OUT, or into the folder OUT under a name that convert finds.",
         ),
     ] = "",
     quiet: Quiet = False,
     **settings: Any,
 ) -> None:
-    """Write the table of lines, so that choosing again reads the chosen lines alone."""
+    """Write the table of lines, which convert chooses from.
+
+    Choosing again then needs no scan: it reads the chosen lines alone.
+    """
     from fastsft.api import index as run
     from fastsft.pipeline.index import index_path
 

@@ -4,50 +4,57 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from fastsft.cli.settings import with_settings
-from fastsft.cli.words import print_all
+from fastsft.cli.words import Quiet, argument, in_panel, print_all
 from fastsft.errors import UsageError
 from fastsft.views.progress import ProgressBar
 
 
-@with_settings("nemo-rl", template="Render rows with the model's template; its tokenizer counts tokens.")
+@with_settings("nemo-rl", panel="train", template="Render rows with the model's template; its tokenizer counts tokens.")
 def nemo_rl(
-    train: Annotated[
-        list[str] | None, typer.Argument(metavar="TRAIN...", help="Files or folders of rows to learn from.")
+    train: Annotated[list[str] | None, argument("TRAIN...", help="Files or folders of rows to learn from.")] = None,
+    val: Annotated[
+        list[str] | None, in_panel("input", metavar="VAL", help="Validate with these rows; repeatable.")
     ] = None,
-    val: Annotated[list[str] | None, typer.Option(metavar="VAL", help="Validate with these rows; repeatable.")] = None,
-    output: Annotated[str, typer.Option(metavar="FILE", help="Write the config to FILE.")] = "sft_gym_data.yaml",
+    output: Annotated[
+        str, in_panel("output", "--output", "-o", metavar="FILE", help="Write the config to FILE.")
+    ] = "sft_gym_data.yaml",
     checkout: Annotated[
         str | None,
-        typer.Option("--nemo-rl", metavar="FOLDER", help="Extend the base config of this NeMo RL."),
+        in_panel("train", "--nemo-rl", metavar="FOLDER", help="Extend the base config of this NeMo RL."),
     ] = None,
-    model: Annotated[str, typer.Option(metavar="NAME", help="The model: a name on the hub, or a folder.")] = (
+    model: Annotated[str, in_panel("train", metavar="NAME", help="The model: a name on the hub, or a folder.")] = (
         "Qwen/Qwen2.5-1.5B"
     ),
     sequence_length: Annotated[
-        int | None, typer.Option(metavar="N", help="Tokens of a row; what 99 % of the rows need if not given.")
+        int | None, in_panel("train", metavar="N", help="Tokens of a row; what 99 % of the rows need if not given.")
     ] = None,
     global_batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Rows a step; 128, or what there are rows for, if not given.")
+        int | None, in_panel("train", metavar="N", help="Rows a step; 128, or what there are rows for, if not given.")
     ] = None,
-    micro_batch: Annotated[int, typer.Option(metavar="N", help="Rows at once on a GPU.")] = 4,
-    epochs: Annotated[int, typer.Option(metavar="N", help="How often each row is seen.")] = 3,
-    val_period: Annotated[int, typer.Option(metavar="N", help="Steps between two validations and checkpoints.")] = 100,
-    checkpoint_dir: Annotated[str, typer.Option(metavar="FOLDER", help="Where checkpoints go.")] = "results/gym_sft",
+    micro_batch: Annotated[int, in_panel("train", metavar="N", help="Rows at once on a GPU.")] = 4,
+    epochs: Annotated[int, in_panel("train", metavar="N", help="How often each row is seen.")] = 3,
+    val_period: Annotated[
+        int, in_panel("train", metavar="N", help="Steps between two validations and checkpoints.")
+    ] = 100,
+    checkpoint_dir: Annotated[
+        str, in_panel("train", metavar="FOLDER", help="Where checkpoints go.")
+    ] = "results/gym_sft",
     images: Annotated[
-        bool, typer.Option("--images", help="The model reads images, though its name does not say so.")
+        bool, in_panel("train", "--images", help="The model reads images, though its name does not say so.")
     ] = False,
-    wandb: Annotated[bool, typer.Option(help="Log to Weights & Biases.")] = True,
-    project: Annotated[str, typer.Option(metavar="NAME", help="The project there.")] = "nemo-gym-sft",
-    run: Annotated[str, typer.Option(metavar="NAME", help="The name of the run.")] = "gym-sft-run-1",
-    gpus: Annotated[int, typer.Option(metavar="N", help="GPUs of a node.")] = 1,
-    nodes: Annotated[int, typer.Option(metavar="N", help="How many nodes.")] = 1,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Draw no progress bar.")] = False,
+    wandb: Annotated[bool, in_panel("train", help="Log to Weights & Biases. [default: --wandb]")] = True,
+    project: Annotated[str, in_panel("train", metavar="NAME", help="The project there.")] = "nemo-gym-sft",
+    run: Annotated[str, in_panel("train", metavar="NAME", help="The name of the run.")] = "gym-sft-run-1",
+    gpus: Annotated[int, in_panel("train", metavar="N", help="GPUs of a node.")] = 1,
+    nodes: Annotated[int, in_panel("train", metavar="N", help="How many nodes.")] = 1,
+    quiet: Quiet = False,
     **settings: Any,
 ) -> None:
-    """Write the config with which NeMo RL trains on these rows, and print the commands that do it."""
+    """Write the config with which NeMo RL trains on rows.
+
+    It prints the commands that do it, and what was found in the rows.
+    """
     from fastsft.trainers.nemo_rl import write_config
     from fastsft.trainers.nemo_rl_config import Training
     from fastsft.views.findings import config_told

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from fastsft.cli.settings import with_settings
-from fastsft.cli.words import print_all
+from fastsft.cli.words import Quiet, argument, print_all
 from fastsft.views.summary import summary_of
 
 
 @with_settings("publish")
 def publish(
-    output: Annotated[str, typer.Argument(metavar="OUT", help="The output of `convert --part`.")],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    output: Annotated[str, argument("OUT", help="The output of `convert --part`.")],
+    quiet: Quiet = False,
     **settings: Any,
 ) -> None:
     """Publish what the parts of a run have done, with one report.

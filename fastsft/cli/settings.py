@@ -14,10 +14,13 @@ from fastsft.quantities import words_of
 _LAST = ("json", "quiet")  # of the options that a command has of its own
 
 
-def with_settings(command: str, **helps: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(
+    command: str, *, panel: str = "", **helps: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a function, which takes `**settings`, an option for each setting of a command.
 
-    It gets those that were given, as the library's keywords. `helps` says what some do in this command.
+    It gets those that were given, as the library's keywords. `helps` says what some do in this command, and `panel` in
+    which they stand there.
     """
 
     def decorated(function: Callable[..., None]) -> Callable[..., None]:
@@ -28,7 +31,7 @@ def with_settings(command: str, **helps: str) -> Callable[[Callable[..., None]],
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD
         ]
         names = [parameter.name for parameter in parameters]
-        settings = [_parameter(name, helps) for name, one in declared().items() if command in one.commands]
+        settings = [_parameter(name, helps, panel) for name, one in declared().items() if command in one.commands]
         first = [parameter for parameter in parameters if parameter.name not in _LAST]
         last = [parameter for parameter in parameters if parameter.name in _LAST]
 
@@ -45,7 +48,7 @@ def with_settings(command: str, **helps: str) -> Callable[[Callable[..., None]],
     return decorated
 
 
-def _parameter(name: str, helps: dict[str, str]) -> inspect.Parameter:
+def _parameter(name: str, helps: dict[str, str], panel: str) -> inspect.Parameter:
     """Return the option of a setting; without a value that says nothing, as the library has the defaults."""
     setting, keyword = declared()[name], keyword_of(name)
     kind, default = _word_type(name), getattr(_DEFAULT, name)
@@ -53,7 +56,8 @@ def _parameter(name: str, helps: dict[str, str]) -> inspect.Parameter:
     if kind is not bool:
         said += f" [default: {setting.unset.replace('`', '') or default}]"
     flags = setting.flags or (flag_of(name),)  # named, so that a switch has no negative one
-    option = typer.Option(*flags, metavar=setting.metavar or None, help=said)
+    where = panel if panel and keyword in helps else setting.panel
+    option = typer.Option(*flags, metavar=setting.metavar or None, help=said, rich_help_panel=where)
     word: Any = kind if kind is bool else kind | None
     annotation, unset = Annotated[word, option], False if kind is bool else None
     return inspect.Parameter(keyword, inspect.Parameter.KEYWORD_ONLY, default=unset, annotation=annotation)

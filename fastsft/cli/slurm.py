@@ -10,22 +10,22 @@ from typing import Annotated
 import typer
 
 from fastsft.cli.convert import convert
-from fastsft.cli.words import print_all, require_inputs
+from fastsft.cli.words import in_panel, print_all, require_inputs
 from fastsft.errors import UsageError
 from fastsft.options import declared, keyword_of, options_of
 
 
 def slurm(
     context: typer.Context,
-    parts: Annotated[int, typer.Option(metavar="N", help="Tasks of the job array.", min=1)] = 16,
-    cpus: Annotated[int, typer.Option(metavar="N", help="Cores of each task.", min=1)] = 8,
+    parts: Annotated[int, in_panel("run", metavar="N", help="Tasks of the job array.", least=1)] = 16,
+    cpus: Annotated[int, in_panel("run", metavar="N", help="Cores of each task.", least=1)] = 8,
     sbatch: Annotated[
-        str, typer.Option(metavar="WORDS", help="More words for each sbatch, as '-p cpu -t 2:00:00'.")
+        str, in_panel("run", metavar="WORDS", help="More words for each sbatch, as '-p cpu -t 2:00:00'.")
     ] = "",
 ) -> None:
-    """Print a script that converts in a job array of Slurm: the words of `fastsft convert` stand behind it.
+    """Print a script that converts in a job array of Slurm.
 
-    Run it where sbatch is: fastsft slurm --parts 64 INPUT --output OUT [options of convert] | bash
+    What stands behind its own options are the words of `fastsft convert`.
     """
     words = context.args
     output, compares = _read(words)

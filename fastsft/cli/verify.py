@@ -7,18 +7,20 @@ from typing import Annotated, Any
 import typer
 
 from fastsft.cli.settings import with_settings
-from fastsft.cli.words import print_all
+from fastsft.cli.words import Quiet, argument, print_all
 from fastsft.escape import escaped
 from fastsft.views.terminal import many, size_of
 
 
 @with_settings("verify")
 def verify(
-    output: Annotated[str, typer.Argument(metavar="OUT", help="The file or the folder that convert wrote to.")],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but differences.")] = False,
+    output: Annotated[str, argument("OUT", help="The file or the folder that convert wrote to.")],
+    quiet: Quiet = False,
     **settings: Any,
 ) -> None:
-    """Check files of rows against the report beside them: which, and their rows, bytes and sha256.
+    """Check files of rows against the report beside them.
+
+    It compares which files there are, and the rows, the bytes and the SHA-256 of each.
 
     Exit codes: 0 all is as the report says; 1 something differs; 2 there is no report.
     """

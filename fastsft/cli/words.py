@@ -6,17 +6,32 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from fastsft.errors import FailedRun, Stopped, UsageError
 
-Inputs = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="INPUT...", help="Files, folders or globs of rollouts, mixed, in any number."),
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Draw no progress, print no summary.", rich_help_panel="run"),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.", rich_help_panel="run")]
+
+
+def argument(metavar: str, *, help: str) -> Any:
+    """Return an argument, which stands in the first panel of `--help`."""
+    return typer.Argument(metavar=metavar, help=help, rich_help_panel="input")
+
+
+def in_panel(panel: str, *flags: str, metavar: str | None = None, help: str, least: int | None = None) -> Any:
+    """Return an option that a command has beside its settings, in a panel of `--help`."""
+    return typer.Option(*flags, metavar=metavar, help=help, min=least, rich_help_panel=panel)
+
+
+Inputs = Annotated[
+    list[str] | None, argument("INPUT...", help="Files, folders or globs of rollouts, mixed, in any number.")
+]
 
 
 def require_inputs(inputs: list[str] | None) -> list[str]:
