@@ -320,17 +320,46 @@ def test_quiet_hides_the_progress_of_every_command_that_has_some(command, words,
     assert seen.mock_calls == [mock.call(hidden=bool(words))]
 
 
+ALL_WELL = {
+    "convert": "in.jsonl -o o.jsonl",
+    "index": "in.jsonl -o i.index",
+    "stats": "in.jsonl",
+    "check": "o.jsonl",
+    "nemo-rl": "o.jsonl -o config.yaml",
+    "publish": "parts.jsonl",
+    "verify": "o.jsonl",
+}
+
+
 def test_quiet_commands_print_nothing_where_all_is_well(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("in.jsonl").write_bytes(lines(rollout("?", said("4"))))
+    fastsft.convert("in.jsonl", "parts.jsonl", part="1/1")
+    assert set(ALL_WELL) == {name for name, one in app.COMMANDS.items() if "quiet" in inspect.signature(one).parameters}
 
-    for words in ("convert in.jsonl --output o.jsonl", "index in.jsonl --output i.index", "verify o.jsonl"):
+    for words in map(" ".join, ALL_WELL.items()):
+        if words == "verify o.jsonl":  # what it finishes is a note
+            Path(".o.fastsft").mkdir()
+            Path(".o.fastsft/publish.json").write_text('{"renames":[],"away":[],"reports":[]}')
         monkeypatch.setattr("sys.argv", ["fastsft", *words.split(), "--quiet"])
         assert app.run() == 0
-        Path(".o.fastsft").mkdir(exist_ok=True)  # what verify finishes is a note
-        Path(".o.fastsft/publish.json").write_text('{"renames":[],"away":[],"reports":[]}')
 
     assert capsys.readouterr() == ("", "")
+
+
+def test_quiet_commands_print_what_is_wrong_and_json_that_was_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_bytes(lines(rollout("?", said("4"))))
+    fastsft.convert("in.jsonl", "o.jsonl")
+    Path("o.jsonl").write_text("[1]\n")
+
+    for words, code, printed in (
+        ("check o.jsonl", 1, "not_a_row: 1 row"),
+        ("verify o.jsonl", 1, "Differs: "),
+        ("stats in.jsonl --json", 0, '"rollouts":'),
+    ):
+        monkeypatch.setattr("sys.argv", ["fastsft", *words.split(), "--quiet"])
+        assert (app.run(), printed in capsys.readouterr().out) == (code, True)
 
 
 def test_quiet_convert_names_the_files_whose_rows_are_missing(tmp_path, monkeypatch, capsys):

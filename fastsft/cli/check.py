@@ -35,6 +35,7 @@ def check(
         raise UsageError("no input: name files, folders or globs of rows")
     with ProgressBar(hidden=quiet or json) as bar:
         report = run(files, on_progress=bar.show, **settings)
-    print_all([report.to_json().decode() if json else findings_told(report)])
+    if json or report.findings or not quiet:
+        print_all([report.to_json().decode() if json else findings_told(report)])
     if report.findings:
         raise typer.Exit(1)

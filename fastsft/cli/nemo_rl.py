@@ -78,4 +78,5 @@ def nemo_rl(
     )
     with ProgressBar(hidden=quiet) as bar:
         written = write_config(train, val or [], output, training, checkout=checkout, on_progress=bar.show, **settings)
-    print_all([config_told(written)])
+    if not quiet:
+        print_all([config_told(written)])

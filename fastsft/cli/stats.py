@@ -32,4 +32,5 @@ def stats(
         found = run(paths, on_progress=bar.show, **settings)
     if plot:
         draw_plot(found, plot)
-    print_all([found.to_json().decode() if json else tables_of(found)])
+    if json or not quiet:
+        print_all([found.to_json().decode() if json else tables_of(found)])

@@ -14,7 +14,7 @@ from fastsft.errors import FailedRun, Stopped, UsageError
 
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", "-q", help="Draw no progress, print no summary.", rich_help_panel="run"),
+    typer.Option("--quiet", "-q", help="Print only what is wrong: no progress, no summary.", rich_help_panel="run"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.", rich_help_panel="run")]
 
