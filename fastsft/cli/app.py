@@ -49,7 +49,7 @@ def run() -> int:
         FastsftError: It could not be done, or the words are wrong.
     """
     named = sys.argv[1:2]
-    app = app_of(named if named and named[0] in COMMANDS else list(COMMANDS))  # reading all ten takes typer 0.02 s
+    app = app_of(named if named and named[0] in COMMANDS else list(COMMANDS))  # reading all takes typer 0.02 s
     try:
         return app(standalone_mode=False, prog_name="fastsft") or 0
     except typer.TyperException as error:
@@ -61,10 +61,10 @@ def run() -> int:
 
 
 def app_of(names: list[str]) -> typer.Typer:
-    """Return the app of some commands."""
+    """Return the app of some commands; that of all has the options for shell completion."""
     # Help is our own (`help.py`), and errors are plain: the boxes of rich pass on escape characters of what was typed.
     app = typer.Typer(
-        add_completion=False,
+        add_completion=len(names) == len(COMMANDS),
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

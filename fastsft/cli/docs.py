@@ -12,7 +12,7 @@ TOPICS = ("options", "reasons", "choosing", "formats", "trainers", "scale", "int
 
 
 def docs(
-    topic: Annotated[str | None, argument("[TOPIC]", help="The page to show; none lists them.")] = None,
+    topic: Annotated[str | None, argument("[TOPIC]", help="The page to show; none lists them.", choices=TOPICS)] = None,
 ) -> None:
     """Show the reference, a page for each topic."""
     if topic is None:

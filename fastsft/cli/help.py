@@ -45,9 +45,9 @@ def _help_of(command: TyperCommand | TyperGroup, context: Any) -> str:
     lines = [*_wrapped(f"Usage: {_usage(command, context)}", columns, "  ", ""), ""]
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         lines += [*_wrapped(paragraph, columns), ""]
-    names = [name for entries in panels.values() for name, _ in entries]
-    width = max((len(name) for name in names if len(name) <= _NAME_COLUMNS), default=0)
+    widths = {title: max(_width_of(name) for name, _ in entries) for title, entries in panels.items()}
     for title, entries in panels.items():
+        width = widths[title] if isinstance(command, TyperGroup) else max(widths.values())
         lines.append(f"{title}:")
         for name, text in entries:
             lines += _entry(name, text, columns, width)
@@ -56,6 +56,10 @@ def _help_of(command: TyperCommand | TyperGroup, context: Any) -> str:
     for what, words in EXAMPLES["" if isinstance(command, TyperGroup) else command.name or ""]:
         lines += [*_wrapped(f"# {what}", columns, "  # ", "  "), f"  {words}"]
     return "\n".join(lines)
+
+
+def _width_of(name: str) -> int:
+    return len(name) if len(name) <= _NAME_COLUMNS else 0
 
 
 def _usage(command: TyperCommand | TyperGroup, context: Any) -> str:

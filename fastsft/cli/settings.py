@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
+from fastsft.cli.words import completer_of
 from fastsft.options import Options, declared, flag_of, keyword_of
 from fastsft.quantities import words_of
 
@@ -57,7 +58,9 @@ def _parameter(name: str, helps: dict[str, str], panel: str) -> inspect.Paramete
         said += f" [default: {setting.unset.replace('`', '') or default}]"
     flags = setting.flags or (flag_of(name),)  # named, so that a switch has no negative one
     where = panel if panel and keyword in helps else setting.panel
-    option = typer.Option(*flags, metavar=setting.metavar or None, help=said, rich_help_panel=where)
+    completer = completer_of(setting.choices, listed=setting.read is words_of) if setting.choices else None
+    metavar = setting.metavar or None
+    option = typer.Option(*flags, metavar=metavar, help=said, rich_help_panel=where, autocompletion=completer)
     word: Any = kind if kind is bool else kind | None
     annotation, unset = Annotated[word, option], False if kind is bool else None
     return inspect.Parameter(keyword, inspect.Parameter.KEYWORD_ONLY, default=unset, annotation=annotation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -19,9 +19,20 @@ Quiet = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.", rich_help_panel="run")]
 
 
-def argument(metavar: str, *, help: str) -> Any:
+def argument(metavar: str, *, help: str, choices: Sequence[str] = ()) -> Any:
     """Return an argument, which stands in the first panel of `--help`."""
-    return typer.Argument(metavar=metavar, help=help, rich_help_panel="input")
+    completer = completer_of(choices) if choices else None
+    return typer.Argument(metavar=metavar, help=help, rich_help_panel="input", autocompletion=completer)
+
+
+def completer_of(choices: Sequence[str], *, listed: bool = False) -> Callable[[str], list[str]]:
+    """Return what completes a word to the choices that there are; `listed`, to several with commas between them."""
+
+    def completed(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",") if listed else ("", "", incomplete)
+        return [f"{before}{comma}{choice}" for choice in choices if choice.startswith(last)]
+
+    return completed
 
 
 def in_panel(panel: str, *flags: str, metavar: str | None = None, help: str, least: int | None = None) -> Any:
