@@ -84,7 +84,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         there = http.client.HTTPConnection(urlsplit(self.proxy.server).netloc, timeout=60)
         with contextlib.closing(there):
-            there.request(self.command, self.path, body, dict(self.headers))
+            headers = dict(self.headers)
+            if headers.pop("x-goog-if-generation-match", None) == "0":  # as Google's store has it
+                headers["If-None-Match"] = "*"
+            if headers.get("Authorization", "").startswith("Bearer"):  # which moto takes for another account's
+                del headers["Authorization"]
+            there.request(self.command, self.path, body, headers)
             answer = there.getresponse()
             data = answer.read()
         kept = {name: value for name, value in answer.getheaders() if name not in ("Transfer-Encoding", "Connection")}

@@ -213,12 +213,14 @@ def test_an_object_that_changes_between_scan_and_convert_stops_the_run(shards, b
     assert os.listdir(tmp_path) == ["work"]
 
 
-def test_other_commands_read_objects_too(shards, bucket, tmp_path):
+def test_other_commands_read_objects_too(shards, bucket, tmp_path, monkeypatch):
     url = bucket.put("in.jsonl", shards[0].read_bytes())
     rows = fastsft.convert(url, tmp_path / "rows.jsonl", index=None)
     bucket.put("rows.jsonl", (tmp_path / "rows.jsonl").read_bytes())
 
     fastsft.index(url, tmp_path / "i.index")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # an index is of URLs, wherever it is used
     report = fastsft.convert(url, tmp_path / "best.jsonl", best_of=1, index=tmp_path / "i.index")
     shown = subprocess.run([sys.executable, "-m", "fastsft", "show", url, "-n", "1"], capture_output=True, text=True)
 
@@ -505,6 +507,13 @@ def test_of_two_runs_to_one_url_the_second_is_told(shards, bucket, proxy, tmp_pa
     run_to_store(shards, f"{bucket.url}/out/", Options(jobs=1))
     run(shards, f"{tmp_path}/out/", Options(jobs=1))
     assert same_in_bucket(bucket, tmp_path / "out")
+
+
+def test_an_object_is_created_only_where_none_is(bucket):
+    store, _ = stores.open_store(bucket.url)
+
+    assert [store.create("report", data) for data in (b"first", b"second")] == [True, False]
+    assert bucket.objects() == {"report": b"first"}
 
 
 def test_a_second_run_on_this_machine_is_busy(shards, bucket, monkeypatch):

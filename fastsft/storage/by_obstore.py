@@ -11,6 +11,14 @@ from fastsft.storage.attempts import CONNECT_SECONDS, REQUEST_SECONDS, RETRIES, 
 from fastsft.storage.urls import Entry
 
 _PARTS_AT_ONCE = 4
+_ADDRESSES = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT",
+    "AZURE_STORAGE_ENDPOINT",
+    "AZURE_ENDPOINT",
+    "GOOGLE_BASE_URL",
+)
 _BY_TIME = "modified "  # begins the etag of an object that has none
 
 
@@ -112,5 +120,4 @@ def _etag_of(meta: Any) -> str:
 
 
 def _is_plain_http() -> bool:
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
-    return any(os.environ.get(name, "").startswith("http://") for name in names)
+    return any(os.environ.get(name, "").startswith("http://") for name in _ADDRESSES)
