@@ -53,7 +53,7 @@ FOLDERS = (
         "quantities",
         "options",
     ),
-    *("selection", "statistics", "outputs", "checks", "pipeline", "trainers", "views", "api", "cli", "__main__"),
+    *("selection", "statistics", "outputs", "checks", "pipeline", "configs", "views", "api", "cli", "__main__"),
 )
 
 

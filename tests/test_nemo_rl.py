@@ -13,9 +13,9 @@ import yaml
 from builders import assistant, lines, rollout, said, turn, user
 
 import fastsft
+from fastsft.configs.nemo_rl import write_config
+from fastsft.configs.nemo_rl_config import Training, batches_of
 from fastsft.errors import UsageError
-from fastsft.trainers.nemo_rl import write_config
-from fastsft.trainers.nemo_rl_config import Training, batches_of
 
 # What `examples/configs/sft.yaml` of NeMo RL (main, August 2026) has where it matters here.
 BASE = {

@@ -18,9 +18,9 @@ import fastsft
 from fastsft import Options, UsageError
 from fastsft.cli import app
 from fastsft.cli.settings import options_table
+from fastsft.configs.nemo_rl_config import Training
 from fastsft.options import Split, declared, flag_of, keyword_of
 from fastsft.quantities import nbytes_of
-from fastsft.trainers.nemo_rl_config import Training
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ WORK = {
     "check": "fastsft.checks.run.check_rows",
     "verify": "fastsft.outputs.verify.verify_output",
     "publish": "fastsft.pipeline.parts.publish_parts",
-    "nemo-rl": "fastsft.trainers.nemo_rl.write_config",
+    "nemo-rl": "fastsft.configs.nemo_rl.write_config",
 }
 PRINTED = {"json", "plot", "quiet"}  # how the command says what was found, of which the tests of its output tell
 

@@ -55,8 +55,8 @@ def nemo_rl(
 
     It prints the commands that do it, and what was found in the rows.
     """
-    from fastsft.trainers.nemo_rl import write_config
-    from fastsft.trainers.nemo_rl_config import Training
+    from fastsft.configs.nemo_rl import write_config
+    from fastsft.configs.nemo_rl_config import Training
     from fastsft.views.findings import config_told
 
     if not train:

@@ -11,7 +11,7 @@ from fastsft.views.terminal import many, size_of
 
 if TYPE_CHECKING:
     from fastsft.checks.report import CheckReport, Finding
-    from fastsft.trainers.nemo_rl import Written
+    from fastsft.configs.nemo_rl import Written
 
 
 def findings_told(report: CheckReport) -> str:

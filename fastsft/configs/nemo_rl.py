@@ -16,15 +16,7 @@ from fastsft.checks.renderer import check_template, renderer_at
 from fastsft.checks.report import CheckReport
 from fastsft.checks.rules import row_kind
 from fastsft.checks.run import check_rows
-from fastsft.errors import UsageError
-from fastsft.execution.placement import Placement
-from fastsft.inputs.lines import lines_in
-from fastsft.inputs.shards import ByteRange, Shard, find_shards, is_same_file
-from fastsft.options import DEFAULT_RENDER_SECONDS
-from fastsft.report import Progress, Report
-from fastsft.storage.files import read_file, rewrite
-from fastsft.storage.whole import written_whole
-from fastsft.trainers.nemo_rl_config import (
+from fastsft.configs.nemo_rl_config import (
     DEFAULT_BATCH,
     Training,
     batches_of,
@@ -33,6 +25,14 @@ from fastsft.trainers.nemo_rl_config import (
     config_of,
     reads_images,
 )
+from fastsft.errors import UsageError
+from fastsft.execution.placement import Placement
+from fastsft.inputs.lines import lines_in
+from fastsft.inputs.shards import ByteRange, Shard, find_shards, is_same_file
+from fastsft.options import DEFAULT_RENDER_SECONDS
+from fastsft.report import Progress, Report
+from fastsft.storage.files import read_file, rewrite
+from fastsft.storage.whole import written_whole
 
 BASE = "examples/configs/sft.yaml"  # in a checkout of NeMo RL
 _BASE_BESIDE = "configs/sft.yaml"  # the same, from a file in `examples/`

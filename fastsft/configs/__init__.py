@@ -1,0 +1,1 @@
+"""The files with which trainers are configured, one module for each kind."""

@@ -1,1 +1,0 @@
-"""What trainers need beside rows: a file for each."""
