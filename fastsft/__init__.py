@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fastsft.version import __version__
 
 if TYPE_CHECKING:
-    from fastsft.api import check, convert, index, publish, rows, scan, stats, to_row, verify
+    from fastsft.api import check, convert, index, publish, rows, scan, stats, tasks, to_row, verify
     from fastsft.checks.report import CheckReport
     from fastsft.errors import FailedRun, FastsftError, Refused, TooManyRefused, UsageError
     from fastsft.formats import FORMATS
@@ -45,13 +45,16 @@ __all__ = [
     "rows",
     "scan",
     "stats",
+    "tasks",
     "to_row",
     "verify",
 ]
 
 # Imported when they are asked for, so that the command can look after signals before it imports anything.
 _HOMES = {
-    **dict.fromkeys(("check", "convert", "index", "publish", "rows", "scan", "stats", "to_row", "verify"), "api"),
+    **dict.fromkeys(
+        ("check", "convert", "index", "publish", "rows", "scan", "stats", "tasks", "to_row", "verify"), "api"
+    ),
     **dict.fromkeys(("FailedRun", "FastsftError", "Refused", "TooManyRefused", "UsageError"), "errors"),
     **dict.fromkeys(("Fates", "Progress", "Report"), "report"),
     "FORMATS": "formats",

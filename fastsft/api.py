@@ -14,6 +14,7 @@ from fastsft.options import (
     DEFAULT_RENDER_SECONDS,
     DEFAULT_RETRIES,
     DEFAULT_STALL_SECONDS,
+    Options,
     Split,
     declared,
     keyword_of,
@@ -141,8 +142,18 @@ def convert(
         TooManyRefused: More lines were refused than `max_refused` allows; nothing was published.
         FailedRun: The run could not be finished, every line was refused, or nothing was kept; nothing was published.
     """
-    keywords = dict(locals())
-    options = options_of(keywords)
+    return _run(inputs, output, options_of(dict(locals())), splits, index, on_progress)
+
+
+def _run(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    options: Options,
+    splits: Mapping[str, float | str] | None,
+    index: str | os.PathLike[str] | None,
+    on_progress: Callable[[Progress], None] | None,
+) -> Report:
+    """Do a run, to wherever its output is."""
     shares = {path: share_of(share) if isinstance(share, str) else share for path, share in (splits or {}).items()}
     several = [Split(os.fspath(path), share) for path, share in shares.items()]
     if any(map(is_remote, [output, *shares])):
@@ -336,6 +347,85 @@ def stats(
 
     options = options_of(keywords)
     return stats_of(_paths(inputs), options, on_progress=on_progress)
+
+
+@failures_told()
+def tasks(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    pass_rate: tuple[float, float] | str | None = None,
+    reward_threshold: float = 0.95,
+    allow: str | Iterable[str] = (),
+    where: str | None = None,
+    per_agent: int | None = None,
+    sample: int | str | None = None,
+    seed: int = 0,
+    splits: Mapping[str, float | str] | None = None,
+    allow_empty: bool = False,
+    max_refused: int | str | None = None,
+    max_refused_recorded: int | None = DEFAULT_MAX_REFUSED_RECORDED,
+    shards: int | None = None,
+    shard_size: int | str | None = None,
+    name: str = "train",
+    max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
+    fresh: bool = False,
+    verify_inputs: bool = False,
+    jobs: int | None = None,
+    backend: str | None = None,
+    address: str | None = None,
+    retries: int = DEFAULT_RETRIES,
+    stall_seconds: float = DEFAULT_STALL_SECONDS,
+    work: str | os.PathLike[str] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Write the tasks of a band of pass rates as NeMo Gym task rows, for GRPO and on-policy distillation.
+
+    A row is the first line with the rollout's `_ng_task_index` in the `*_materialized_inputs.jsonl` beside its shard,
+    else the rollout without what the attempt added, which its line does not tell for sure: `notes` say so.
+
+    Args:
+        inputs: Files, folders or globs of rollouts, one or several; URLs of objects name them in the same ways.
+        output: A file for all rows, or a folder for shards, as in `convert`.
+        pass_rate: Take tasks whose share of rollouts at or above the threshold lies in this band: required.
+        reward_threshold: What counts as solving a task.
+        allow: Gates to lift, as in `convert`: what they drop counts neither as solved nor as tried.
+        where: Take tasks of which a line makes this SQL expression true; asked once the pass rates are known.
+        per_agent: Take at most this many tasks of an agent, at random.
+        sample: Take so many tasks, or a share as in `"10%"`, at random.
+        seed: As in `convert`; so are the others.
+        splits: As in `convert`.
+        allow_empty: As in `convert`.
+        max_refused: As in `convert`.
+        max_refused_recorded: As in `convert`.
+        shards: As in `convert`.
+        shard_size: As in `convert`.
+        name: As in `convert`.
+        max_line: As in `convert`.
+        fresh: As in `convert`.
+        verify_inputs: As in `convert`.
+        jobs: As in `convert`.
+        backend: As in `convert`.
+        address: As in `convert`.
+        retries: As in `convert`.
+        stall_seconds: As in `convert`.
+        work: As in `convert`.
+        on_progress: Called in this process after each span of input.
+
+    Returns:
+        What became of every line, and what was written; `tasks` says where the rows come from.
+
+    Raises:
+        UsageError: The arguments are wrong; nothing was read or written.
+        FailedRun: The run could not be finished, or no task was in the band; nothing was published.
+    """
+    keywords = dict(locals())
+    if pass_rate is None:
+        raise UsageError("which tasks? name a band with --pass-rate, as 0.1:0.9; 0:1 takes all")
+    paths = [os.fspath(output), *(os.fspath(path) for path in splits or {})]
+    if packed := [path for path in paths if path.endswith((".gz", ".zst"))]:
+        raise UsageError(f"NeMo RL reads task rows from plain files, and {packed[0]} would be compressed")
+    return _run(inputs, output, options_of({**keywords, "makes": "tasks"}), splits, None, on_progress)
 
 
 @failures_told()

@@ -90,6 +90,11 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _LAID_OUT = ("convert", "index")
+# The settings that `tasks` shares with `convert`.
+_OF_TASKS = frozenset(
+    "reward_threshold allow where pass_rate per_agent sample seed allow_empty max_refused max_refused_recorded shards "
+    "shard_nbytes name max_line_nbytes fresh verify_inputs jobs backend address retries stall_seconds work".split()
+)
 _ALL = ("convert", "index", "stats")
 
 
@@ -496,6 +501,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             changes_bytes=False,
         ),
     ] = None
+    # No option, as each has a command: what is made of the rollouts that are chosen.
+    makes: Annotated[
+        str,
+        Setting(
+            panel="rows", help="Make rows to imitate, or NeMo Gym task rows.", choices=("rows", "tasks"), commands=()
+        ),
+    ] = "rows"
     # For tests and benchmarks: no option. Shards of a run hold whole spans; otherwise it never changes a byte.
     span_nbytes: Annotated[
         int | None,
@@ -545,6 +557,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """Return the settings that what is written depends on, by name, for the report."""
         settings = msgspec.to_builtins(self)
         settings = {name: settings[name] for name, setting in declared().items() if setting.changes_bytes}
+        if self.makes == "rows":
+            del settings["makes"]
         chosen = {
             name: getattr(self.layout, name) if name in CHOICES[self.format] else None
             for name in ("arguments", "reasoning", "tools")
@@ -583,7 +597,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     def may_compare(self) -> bool:
         """Tell whether a criterion is asked for that may compare lines; which do, `selection/criteria.py` says."""
         asked = (self.where, self.pass_rate, self.best_of, self.per_task, self.per_agent, self.sample)
-        return self.dedup or any(value is not None for value in asked)
+        return self.makes != "rows" or self.dedup or any(value is not None for value in asked)
 
     def refuses_too_many(self, refused: int, lines: int | None) -> bool:
         """Tell whether so many refused among so many lines that are not blank exceed `max_refused`.
@@ -603,7 +617,11 @@ LAYOUT_CHOICES = ("arguments", "reasoning", "loss", "tools", "trainer")  # what 
 def declared() -> dict[str, Setting]:
     """Return what is declared of each field of `Options`, in order."""
     hints = get_type_hints(Options, include_extras=True)
-    return {name: hints[name].__metadata__[0] for name in Options.__struct_fields__}
+    settings = {name: hints[name].__metadata__[0] for name in Options.__struct_fields__}
+    return {
+        name: msgspec.structs.replace(one, commands=(*one.commands, "tasks")) if name in _OF_TASKS else one
+        for name, one in settings.items()
+    }
 
 
 def keyword_of(name: str) -> str:

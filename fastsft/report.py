@@ -121,6 +121,43 @@ class SplitRows(msgspec.Struct):
     tasks_elsewhere: int = 0
 
 
+class TaskCounts(msgspec.Struct):
+    """Of task rows: where they come from, and what a person should know of them.
+
+    Attributes:
+        materialized: Rows that are lines of materialized inputs.
+        rollouts: Rows that are rollouts without what the attempt added.
+        unmatched: Those among them whose materialized inputs have no line with their index.
+        differing: Rows whose materialized prompt is not what the rollout's begins with.
+        agentless: Rows that name no agent.
+        seeded: Rows that fix a seed, with which all attempts are the same.
+        dropped: How many rollouts had which key that verification adds.
+        kept: How many have which other key.
+    """
+
+    materialized: int = 0
+    rollouts: int = 0
+    unmatched: int = 0
+    differing: int = 0
+    agentless: int = 0
+    seeded: int = 0
+    dropped: dict[str, int] = {}
+    kept: dict[str, int] = {}
+
+    def __add__(self, other: TaskCounts) -> TaskCounts:
+        """Add up the rows of two spans."""
+        return TaskCounts(
+            self.materialized + other.materialized,
+            self.rollouts + other.rollouts,
+            self.unmatched + other.unmatched,
+            self.differing + other.differing,
+            self.agentless + other.agentless,
+            self.seeded + other.seeded,
+            added(self.dropped, other.dropped),
+            added(self.kept, other.kept),
+        )
+
+
 class OutputShard(msgspec.Struct):
     """One file that was written, by its name beside the report; `sha256` is of its bytes, in hexadecimal."""
 
@@ -142,6 +179,7 @@ class Report(msgspec.Struct, kw_only=True):
         splits: What went where, in a run with several outputs.
         left_out: How many rows lack something that their rollouts have: `reasoning`, `calls`, `images`, `sounds`,
             `videos`.
+        tasks: Of a run that makes task rows, where they come from; None for others.
         outputs: The files of rows, in order; empty where nothing was published.
         refused_lines: The name of the file beside them that lists the refused lines; None without any.
         run: Which run in parts it is of: a fingerprint of inputs, options and version; empty for others.
@@ -157,6 +195,7 @@ class Report(msgspec.Struct, kw_only=True):
     notes: list[str] = []
     splits: list[SplitRows] = []
     left_out: dict[str, int] = {}
+    tasks: TaskCounts | None = None
     outputs: list[OutputShard] = []
     refused_lines: str | None = None
     run: str = ""
@@ -211,6 +250,7 @@ class Report(msgspec.Struct, kw_only=True):
         """Encode the report as it is written beside the output; where that is, it need not say."""
         fields = msgspec.to_builtins(self)
         del fields["folder"], fields["part"]
-        if not self.run:
-            del fields["run"]
+        for name in ("run", "tasks"):
+            if not fields[name]:
+                del fields[name]
         return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"

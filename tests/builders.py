@@ -113,4 +113,6 @@ def messages_of(value: Json | bytes, format: str = "openai", **layout: Any) -> l
 def in_a_new_process(script: str, *words: object) -> str:
     """What a script prints in a process in which nothing has been imported yet."""
     command = [sys.executable, "-c", script, *map(str, words)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

@@ -106,7 +106,7 @@ PAGE = (Path(__file__).parent.parent / "fastsft/docs/options.md").read_text()
 BESIDE = {"inputs", "output", "splits", "index", "on_progress"}  # what the library takes beside settings
 
 
-@pytest.mark.parametrize("command", ["convert", "index", "stats", "check", "verify"])
+@pytest.mark.parametrize("command", ["convert", "index", "stats", "tasks", "check", "verify"])
 def test_the_library_has_the_settings_of_the_command_with_their_defaults(command):
     function = getattr(fastsft, command)
     parameters = {
@@ -120,7 +120,7 @@ def test_the_library_has_the_settings_of_the_command_with_their_defaults(command
     assert {name for name in parameters if f"        {name}: " not in function.__doc__} == set()
 
 
-@pytest.mark.parametrize("command", ["convert", "index", "stats", "show", "check", "verify", "nemo-rl"])
+@pytest.mark.parametrize("command", ["convert", "index", "stats", "show", "tasks", "check", "verify", "nemo-rl"])
 def test_the_command_has_an_option_for_each_of_its_settings(command):
     done = subprocess.run(
         [sys.executable, "-m", "fastsft", command, "--help"],
@@ -229,6 +229,13 @@ def words_of(flag: str, word: str | None) -> list[str]:
 OWN = {
     "index": {"inputs": ["a"], "output": ["--output", "i"]},
     "stats": {"inputs": ["a"]},
+    "tasks": {
+        "inputs": ["a"],
+        "output": ["--output", "o/"],
+        "val": ["--val", "v"],
+        "val_fraction": ["--val-fraction", "20%"],
+        "shards": [],  # which exclude a shard size
+    },
     "show": {"file": ["a"], "count": ["-n", "7"], "line": ["--line", "8"], "full": ["--full"]},
     "check": {"files": ["a"]},
     "verify": {"output": ["a"]},
@@ -245,6 +252,7 @@ OWN = {
 WORK = {
     "index": "fastsft.pipeline.index.write_index",
     "stats": "fastsft.pipeline.statistics.stats_of",
+    "tasks": "fastsft.api.run",
     "show": "fastsft.views.preview.shown",
     "check": "fastsft.checks.run.check_rows",
     "verify": "fastsft.outputs.verify.verify_output",
@@ -266,6 +274,9 @@ def call_of(command: str, settings: list[str]) -> Any:
             return mock.call(["a"], "i", Options(**values), on_progress=mock.ANY)
         case "stats":
             return mock.call(["a"], Options(**values), on_progress=mock.ANY)
+        case "tasks":
+            options = Options(makes="tasks", **values)
+            return mock.call(["a"], "o/", options, splits=[Split("v", 0.2)], index=None, on_progress=mock.ANY)
         case "show":
             return mock.call("a", count=7, first=8, full=True, **keywords)
         case "check":
@@ -281,7 +292,7 @@ def call_of(command: str, settings: list[str]) -> Any:
 
 @pytest.mark.parametrize("command", OWN)
 def test_every_word_of_the_other_commands_reaches_what_does_their_work(command, monkeypatch):
-    settings = [name for name in WORDS if command in declared()[name].commands]
+    settings = [name for name in WORDS if command in declared()[name].commands and name not in OWN[command]]
     words = [word for several in OWN[command].values() for word in several]
     words += [word for name in settings for word in words_of(flag_of(name), WORDS[name][0])]
     work = mock.Mock(side_effect=UsageError("seen"))
@@ -311,7 +322,7 @@ WITH_PROGRESS = [command for command in app.COMMANDS if command not in ("show", 
 def test_quiet_hides_the_progress_of_every_command_that_has_some(command, words, monkeypatch):
     seen = mock.Mock(side_effect=UsageError("seen"))
     monkeypatch.setattr(f"fastsft.cli.{command.replace('-', '_')}.ProgressBar", seen)
-    output = ["--output", "o"] if command in ("convert", "index") else []
+    output = ["--output", "o"] if command in ("convert", "index", "tasks") else []
     monkeypatch.setattr("sys.argv", ["fastsft", command, "a", *output, *words])
 
     with pytest.raises(UsageError, match="seen"):
@@ -327,6 +338,7 @@ ALL_WELL = {
     "check": "o.jsonl",
     "nemo-rl": "o.jsonl -o config.yaml",
     "publish": "parts.jsonl",
+    "tasks": "in.jsonl -o tasks.jsonl --pass-rate 0:1",
     "verify": "o.jsonl",
 }
 

@@ -18,6 +18,7 @@ from fastsft.cli.publish import publish
 from fastsft.cli.show import show
 from fastsft.cli.slurm import slurm
 from fastsft.cli.stats import stats
+from fastsft.cli.tasks import tasks
 from fastsft.cli.verify import verify
 from fastsft.errors import UsageError
 from fastsft.version import __version__
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "index": index,
     "stats": stats,
     "show": show,
+    "tasks": tasks,
     "check": check,
     "verify": verify,
     "publish": publish,

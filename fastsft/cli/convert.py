@@ -65,7 +65,7 @@ def convert(
         report = run(
             paths,
             output,
-            splits=_splits(val, val_fraction, split or []),
+            splits=splits_of(val, val_fraction, split or []),
             index=index,
             on_progress=bar.show,
             **settings,
@@ -85,7 +85,12 @@ def convert(
                 print(example_of(path_in(report.folder, report.outputs[0].name)))
 
 
-def _splits(val: str | None, val_fraction: str | None, several: list[str]) -> dict[str, float]:
+def splits_of(val: str | None, val_fraction: str | None, several: list[str]) -> dict[str, float]:
+    """Read the words for splits: the share of the tasks that goes to each path.
+
+    Raises:
+        UsageError: They are none, or contradict each other.
+    """
     if val_fraction is not None and not val:
         raise UsageError("--val-fraction says how much goes to --val, which is not given")
     splits = {val: share_of(val_fraction or "0.05")} if val else {}

@@ -23,6 +23,13 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         ("rewards, tasks, lengths, agents", "fastsft stats rollouts/"),
         ("the same for a program, and as a picture", "fastsft stats rollouts/ --json --plot rewards.png"),
     ),
+    "tasks": (
+        ("tasks that the model solves at times", "fastsft tasks rollouts/ -o tasks.jsonl --pass-rate 0.1:0.9"),
+        (
+            "those it never solves, some for validation",
+            "fastsft tasks rollouts/ -o hard.jsonl --val val.jsonl --pass-rate 0:0",
+        ),
+    ),
     "show": (
         ("the first three lines, and what becomes of each", "fastsft show rollouts/mixed-00000.jsonl"),
         ("line 7 of some rows, long texts whole", "fastsft show train.jsonl --line 7 -n 1 --full"),

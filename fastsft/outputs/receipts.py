@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from fastsft.report import Fates, RefusedLine
+from fastsft.report import Fates, RefusedLine, TaskCounts
 from fastsft.selection.seen import Seen
 
 
@@ -51,6 +51,7 @@ class Receipt(msgspec.Struct, frozen=True):
             shard if `is_numbered`.
         first_refused: The first of them.
         left_out: How many rows lack something that their rollouts have, by what.
+        tasks: Of task rows, where they come from; None for other rows.
         seen: What its rollouts hold, where none of them was kept.
         is_numbered: Whether somebody knew how many lines stand before a range.
         table: Its part of the table of lines, with so many rows as it has rollouts; None without any.
@@ -71,6 +72,7 @@ class Receipt(msgspec.Struct, frozen=True):
     choice: str = ""
     input_sha256: str | None = None
     fingerprint: str = ""
+    tasks: TaskCounts | None = None
 
     @property
     def files(self) -> list[Segment]:

@@ -14,6 +14,7 @@ from fastsft.errors import UsageError
 from fastsft.execution.polars_after_fork import check_polars
 from fastsft.execution.signals import signals_too_late
 from fastsft.execution.workers import Workers
+from fastsft.inputs.materialized import materialized_inputs
 from fastsft.inputs.shards import (
     Shard,
     Span,
@@ -30,6 +31,7 @@ from fastsft.outputs.record import fingerprint_of
 from fastsft.outputs.target import Target, check_target, report_before, splits_left, targets_of
 from fastsft.pipeline.job import Job
 from fastsft.pipeline.ledger import Ledger
+from fastsft.pipeline.task_rows import notes_of
 from fastsft.report import Progress, Report
 from fastsft.storage.files import kind_of
 from fastsft.version import __version__
@@ -138,6 +140,7 @@ def begin(
         raise UsageError("--work is for rows that go to a store, and the output is a path")
     arguments = [os.fspath(path) for path in inputs]
     shards, notes = find_rollouts(arguments)
+    materialized = materialized_inputs(shards) if options.makes == "tasks" else []
     targets = targets_of(output, splits, options)
     spans = spans_of(shards, options.span_nbytes)
     outputs = Outputs(targets, options)
@@ -149,13 +152,15 @@ def begin(
         stack.callback(_end_renderer)
         stack.callback(workers.end)
         stack.enter_context(outputs.locked(shards, shared=joins))
-        earlier = [check_target(target, shards, arguments, index) for target in targets]
+        earlier = [check_target(target, [*shards, *materialized], arguments, index) for target in targets]
         notes += splits_left(targets)
         found = _index_for(shards, splits, options, index, notes)
         compares = _compares(splits, options) or found is not None
         if spans and call is None and _writes_straight(workers, targets):
             spans = [whole_of(shards)]
         made_from = _made_from(shards, spans, splits, options, targets, compares, index)
+        if materialized:
+            made_from["materialized"] = _inputs_of(materialized)
         if (joins or is_kept) and (report := _published(targets[0], fingerprint_of(made_from))):
             raise Published(report)
         stack.enter_context(outputs.staged(made_from, call=call, joins=joins))
@@ -177,6 +182,7 @@ def begin(
             index=found,
             compares=compares,
             parts=parts,
+            materialized=materialized,
         )
         yield Started(job, ledger, outputs, targets, earlier, workers, shares)
 
@@ -194,6 +200,8 @@ def _judged(begun: Started, options: Options) -> Report:
     """Return the report of what was done, if enough lines are usable and kept."""
     begun.ledger.judge()
     report = begun.ledger.report
+    if report.tasks is not None:
+        report.notes += notes_of(report.tasks)
     most, refused = options.max_refused_recorded, report.fates.all_refused
     if most is not None and refused > most:
         report.notes.append(f"the first {most:,} of {refused:,} refused lines are listed (--max-refused-recorded)")
@@ -229,12 +237,14 @@ def _made_from(
         "options": [options.shown(), [[split.output, split.share] for split in splits], compares],
         "template": _versions_of(options.template),
         "index": _versions_of(index),
-        "inputs": [
-            [printable(shard.location), printable(shard.path), shard.nbytes, shard.modified_ns] for shard in shards
-        ],
+        "inputs": _inputs_of(shards),
         "spans": [len(spans), options.span_nbytes],
         "output": [str(target.folder / (target.file or target.stem)) for target in targets],
     }
+
+
+def _inputs_of(shards: Sequence[Shard]) -> list[list[Any]]:
+    return [[printable(shard.location), printable(shard.path), shard.nbytes, shard.modified_ns] for shard in shards]
 
 
 def _versions_of(path: str | os.PathLike[str] | None) -> list[tuple[str, int, int]]:
@@ -269,6 +279,9 @@ def _index_for(
     if options.judges_rows and index is not None:
         raise UsageError("an index does not know what --template and --trainable say of rows; leave one of them out")
     if not (options.may_compare or splits or index is not None):
+        return None
+    if options.makes == "tasks":  # an index says which lines have rows to imitate
+        check_polars()
         return None
     check_polars()
     from fastsft.selection.index_file import index_for

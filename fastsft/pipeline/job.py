@@ -19,8 +19,10 @@ from fastsft.outputs.assembly import digest_of
 from fastsft.outputs.outputs import Outputs
 from fastsft.outputs.receipts import Receipt
 from fastsft.pipeline.ledger import Ledger
+from fastsft.pipeline.materialized import SourceRows, make_sources
 from fastsft.pipeline.one_pass import Rows
 from fastsft.pipeline.staged import input_digest
+from fastsft.pipeline.task_rows import TaskRows, TaskTable
 from fastsft.pipeline.two_passes import CHOICE, CHOSEN, ChosenRows, ChosenSpan, LineTable
 from fastsft.report import Progress
 from fastsft.storage.files import kind_of, read_file, write_new
@@ -62,6 +64,7 @@ class Job:
         index: Index | None,
         compares: bool,
         parts: int | None,
+        materialized: Sequence[Shard] = (),
     ) -> None:
         self._shards = shards
         self._spans = spans
@@ -74,6 +77,8 @@ class Job:
         self._index = index
         self._compares = compares
         self._parts = parts
+        self._materialized = materialized
+        self._sources = ""  # what they left, once the lines are chosen
         self._passes = 2 if compares and index is None else 1
         self._total_nbytes = sum(span.nbytes for span in spans)
         self._rows = 0
@@ -107,12 +112,16 @@ class Job:
 
     def _rows_of_chosen(self, digest: str) -> ChosenRows:
         chosen = str(self._outputs.folder / CHOSEN)
+        if self._options.makes == "tasks":
+            most = self._outputs.most_nbytes
+            return TaskRows(**self._staged(), most_nbytes=most, chosen=chosen, choice=digest, sources=self._sources)
         return ChosenRows(**self._staged(), most_nbytes=self._outputs.most_nbytes, chosen=chosen, choice=digest)
 
     def _table(self) -> LineTable:
         from fastsft.selection.criteria import columns_of
 
-        return LineTable(**self._staged(), columns=tuple(columns_of(self._options, splits=bool(self._shares))))
+        product = TaskTable if self._options.makes == "tasks" else LineTable
+        return product(**self._staged(), columns=tuple(columns_of(self._options, splits=bool(self._shares))))
 
     def _in_two_passes(self) -> list[Receipt]:
         """Choose from the table of all lines, then convert the chosen ones, in input order within each split."""
@@ -137,7 +146,21 @@ class Job:
             write_new(folder / CHOICE, msgspec.json.encode([found.digest, slices]))
         if not found.spans:
             return []
+        self._read_materialized(found.spans)
         return self._make(self._rows_of_chosen(found.digest), found.spans, (1 - 1 / self._passes, 1.0))
+
+    def _read_materialized(self, chosen: Sequence[ChosenSpan]) -> None:
+        """Read the materialized inputs of shards of which lines were chosen."""
+        wanted = {
+            one.shard.index
+            for span in chosen
+            for one, (start, stop) in zip(span.span.ranges, span.slices, strict=True)
+            if start < stop
+        }
+        if inputs := [shard for shard in self._materialized if shard.index in wanted]:
+            product = SourceRows(**self._staged())
+            self._sources, problems = make_sources(inputs, product, self._workers, self._options.span_nbytes)
+            self._ledger.report.notes += problems
 
     def _choose_in_parts(self) -> Choice:
         from fastsft.pipeline.choosing_in_parts import choose_in_parts

@@ -62,6 +62,8 @@ class Ledger:
             report.fates += one.fates
         if receipt.left_out:
             report.left_out = added(report.left_out, receipt.left_out)
+        if receipt.tasks is not None:
+            report.tasks = receipt.tasks if report.tasks is None else report.tasks + receipt.tasks
         self.seen = merged(self.seen, receipt.seen)
         if self._options.refuses_too_many(self.report.fates.all_refused, None):
             raise TooManyRefused(*self._refusals(self._options))

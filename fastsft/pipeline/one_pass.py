@@ -17,7 +17,7 @@ from fastsft.options import Options
 from fastsft.outputs.receipts import RangeFates, Receipt
 from fastsft.pipeline.judging import JudgedBlock, drop_reasons, judge_lines, row_maker
 from fastsft.pipeline.staged import StagedProduct
-from fastsft.report import Fates, RefusedLine, added
+from fastsft.report import Fates, RefusedLine, TaskCounts, added
 from fastsft.selection.seen import Seen, merged, seen_in
 
 _encoder = msgspec.json.Encoder()  # built once per process; cannot be pickled, so never passed around
@@ -25,6 +25,8 @@ _encoder = msgspec.json.Encoder()  # built once per process; cannot be pickled, 
 
 class EncodedRows:
     """Rows as lines of JSON, and what is counted of them."""
+
+    tasks: TaskCounts | None = None
 
     def __init__(self) -> None:
         self._bodies: list[msgspec.Struct] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -14,15 +14,14 @@ from fastsft.execution.memory import no_garbage_collection
 from fastsft.execution.spans import ReportProgress
 from fastsft.formats.row import content_hash
 from fastsft.inputs.lines import NumberedLines, chosen_lines
-from fastsft.inputs.shards import Span, printable
-from fastsft.options import Options
+from fastsft.inputs.shards import Shard, Span, printable
 from fastsft.outputs.assembly import digest_of
 from fastsft.outputs.receipts import RangeFates, Receipt, Segment
 from fastsft.outputs.staging import CHOICE_FILES
 from fastsft.pipeline.judging import JudgedBlock, RowMaker, drop_reasons, judge_lines, row_maker, row_of
 from fastsft.pipeline.one_pass import EncodedRows
 from fastsft.pipeline.staged import StagedProduct
-from fastsft.report import Fates, RefusedLine, added
+from fastsft.report import Fates, RefusedLine, TaskCounts, added
 from fastsft.rollouts.line import rollout_of
 from fastsft.rollouts.rollout import Rollout
 from fastsft.selection import gates
@@ -102,10 +101,11 @@ class LineTable(StagedProduct, frozen=True, kw_only=True):
             numbers=[number + judged.before for number in judged.numbers],
         )
         if set(FROM_ROWS) & set(self.columns):
-            known = with_rows(known, self._known_of_rows(judged))
+            known = with_rows(known, self.known_of_rows(judged))
         return [known.select(self.columns)]
 
-    def _known_of_rows(self, judged: JudgedBlock) -> list[tuple[str | None, str | None, bytes | None]]:
+    def known_of_rows(self, judged: JudgedBlock) -> list[tuple[str | None, str | None, bytes | None]]:
+        """Return why each rollout has no row, in a word and in a sentence, and the hash of the row it has."""
         reasons: list[str | None] = [None] * len(judged.rollouts)
         if not self.every_line:
             try:
@@ -152,6 +152,23 @@ class ChosenSpan(msgspec.Struct, frozen=True):
         return self.span.nbytes
 
 
+class MadeRows(Protocol):
+    """Rows of chosen lines, and what is counted of them."""
+
+    trimmed: int
+    left_out: dict[str, int]
+
+    @property
+    def tasks(self) -> TaskCounts | None:
+        """Where task rows come from; None for other rows."""
+        ...
+
+    def __len__(self) -> int: ...
+    def encode(self, *, by_polars: bool) -> bytes:
+        """Return them as lines of JSON, each one line to every loader."""
+        ...
+
+
 class ChosenRows(StagedProduct, frozen=True, kw_only=True):
     """The rows of the lines of each span that were chosen, one split after the other.
 
@@ -174,6 +191,7 @@ class ChosenRows(StagedProduct, frozen=True, kw_only=True):
         parts, max_line = span.span.ranges, self.options.max_line_nbytes
         ranges = [RangeFates(one.shard.index, Fates()) for one in parts]
         left_out: dict[str, int] = {}
+        tasks: TaskCounts | None = None
         done = 0
         total = sum(stop - start for start, stop in span.slices) or 1
         with self.writer(span.index) as writer:
@@ -184,23 +202,29 @@ class ChosenRows(StagedProduct, frozen=True, kw_only=True):
                         if lines.split != split:
                             continue
                         for numbered in chosen_lines(lines, nbytes=self.block_nbytes, max_line=max_line):
-                            rows = _convert_chosen(numbered, lines.range.shard.path, self.options)
+                            rows = self.convert(numbered, lines.range.shard)
                             writer.write_rows(rows.encode(by_polars=True), len(rows), split)
                             fates.kept += len(rows)
                             fates.trimmed += rows.trimmed
                             left_out = added(left_out, rows.left_out) if rows.left_out else left_out
+                            tasks = rows.tasks if tasks is None or rows.tasks is None else tasks + rows.tasks
                             done += len(numbered)
                             if report_progress:
                                 report_progress(span.nbytes * done // total, done)
             segments = writer.finish()[0]
-        return self.leave(Receipt(span.index, ranges, segments, left_out=left_out, choice=self.choice), span.span)
+        receipt = Receipt(span.index, ranges, segments, left_out=left_out, choice=self.choice, tasks=tasks)
+        return self.leave(receipt, span.span)
 
+    def convert(self, lines: NumberedLines, shard: Shard) -> MadeRows:
+        """Make the rows of chosen lines.
 
-def _convert_chosen(lines: NumberedLines, path: str, options: Options) -> EncodedRows:
-    rows, make = EncodedRows(), row_maker(options, judging=False)  # the scan did
-    for number, line in lines:
-        try:
-            rows.add(row_of(rollout_of(line), line, make))
-        except Refused:
-            raise FailedRun(f"{path}:{number}: not the rollout that was scanned") from None
-    return rows
+        Raises:
+            FailedRun: A line is not the rollout that was scanned.
+        """
+        rows, make = EncodedRows(), row_maker(self.options, judging=False)  # the scan did
+        for number, line in lines:
+            try:
+                rows.add(row_of(rollout_of(line), line, make))
+            except Refused:
+                raise FailedRun(f"{shard.path}:{number}: not the rollout that was scanned") from None
+        return rows

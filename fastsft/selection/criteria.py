@@ -71,6 +71,8 @@ def _criteria(options: Options) -> Iterator[Criterion]:
         yield Criterion("where", expression.fill_null(False).not_(), compares)
     if options.max_tokens is not None and options.template is None:
         yield Criterion("too_long", (pl.col("tokens") > options.max_tokens).fill_null(False))
+    if options.makes == "tasks":
+        yield Criterion("same_task", rank(["order"], of="task") >= 1, True, of_rows=True)
     if options.dedup:
         content = pl.col("content")
         again = content.is_not_null() & content.is_first_distinct().not_()

@@ -41,7 +41,9 @@ def gate_criteria(options: Options) -> list[ValueCriterion]:
 
 
 def reward_criteria(options: Options) -> list[ValueCriterion]:
-    """List what is asked of the rewards that there are."""
+    """List what is asked of the rewards that there are; of a task, failures tell as much as successes."""
+    if options.makes == "tasks":
+        return []
     least = float(options.reward_threshold)
     bounds = [ValueCriterion("below_threshold", "reward", facts.reward, lambda reward: reward < least)]
     if options.max_reward is not None:

@@ -1,0 +1,61 @@
+"""`fastsft tasks`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+from fastsft.cli.convert import splits_of
+from fastsft.cli.settings import with_settings
+from fastsft.cli.words import Inputs, Quiet, in_panel, published_whatever_happens, require_inputs
+from fastsft.errors import UsageError
+from fastsft.escape import escaped
+from fastsft.views.progress import ProgressBar
+from fastsft.views.summary import damaged_of, summary_of
+
+
+@with_settings("tasks", reward_threshold="Count a rollout with reward >= SCORE as solving its task.")
+def tasks(
+    inputs: Inputs = None,
+    output: Annotated[
+        str,
+        in_panel(
+            "output",
+            *("--output", "-o"),
+            metavar="OUT",
+            help="Write one file OUT, or, where OUT is a folder or ends in /, shards in it.",
+        ),
+    ] = "",
+    val: Annotated[
+        str | None,
+        in_panel("split", metavar="OUT", help="Send some of the tasks to OUT instead, for validation."),
+    ] = None,
+    val_fraction: Annotated[
+        str | None,
+        in_panel("split", metavar="SHARE", help="The share of the tasks that goes to --val. [default: 0.05]"),
+    ] = None,
+    quiet: Quiet = False,
+    **settings: Any,
+) -> None:
+    """Write the tasks of a band of pass rates as task rows.
+
+    They are for GRPO and on-policy distillation.
+
+    Rows come from *_materialized_inputs.jsonl beside the rollouts, else from the rollouts. Exit codes as of convert.
+    """
+    from fastsft.api import tasks as run
+    from fastsft.configs.nemo_gym import data_block_of
+
+    paths = require_inputs(inputs)
+    if not output:
+        raise UsageError("no output: name a file or a folder with --output")
+    with ProgressBar(hidden=quiet) as bar:
+        report = run(paths, output, splits=splits_of(val, val_fraction, []), on_progress=bar.show, **settings)
+    if quiet and report.damaged and sys.stderr:
+        with published_whatever_happens():
+            print(damaged_of(report), file=sys.stderr)
+    if not quiet:
+        with published_whatever_happens():
+            print(summary_of(report))
+            if block := data_block_of(report):
+                print(f"\nNeMo RL reads them with this in its config:\n\n{escaped(block, keep=chr(10))}")
