@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fastsft.errors import FailedRun
 from fastsft.storage.attempts import Changed, tried
 from fastsft.storage.urls import Entry
 
@@ -59,6 +60,8 @@ class FsspecStore:
                 if not self._is_version(key, etag) or len(data) != stop - start:
                     raise Changed
             except FileNotFoundError:
+                if self._root == "memory://":
+                    raise FailedRun(f"{self._root}{key} is not in this process's memory; jobs=1 reads it") from None
                 raise Changed from None
             return memoryview(data)
 
