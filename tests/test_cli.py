@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -192,12 +193,26 @@ def test_nothing_untrusted_reaches_the_terminal_raw(folder):
         assert not {character for character in printed if not (character.isprintable() or character == "\n")}
 
 
-def on_a_terminal(words: list[str], folder: Path, *, columns: int = 80) -> str:
+# Begins when the terminal has its size.
+_ON_A_TERMINAL = """
+import os, sys
+while not os.get_terminal_size(2).columns:
+    pass
+from fastsft.cli.entry import begin
+sys.argv[0] = "fastsft"
+begin()
+"""
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def on_a_terminal(words: list[str], folder: Path, *, columns: int = 80, **environment: str) -> str:
     """Run the command on a terminal of its own, and give all that it drew."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(folder)
-        os.execv(sys.executable, [sys.executable, "-m", "fastsft", *words])
+        kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
+        words = [sys.executable, "-c", _ON_A_TERMINAL, *words]
+        os.execve(sys.executable, words, {**kept, "TERM": "xterm", **environment})
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     drawn = b""
     while True:
@@ -211,6 +226,26 @@ def on_a_terminal(words: list[str], folder: Path, *, columns: int = 80) -> str:
     os.waitpid(pid, 0)
     os.close(terminal)
     return drawn.decode()
+
+
+def test_help_has_colour_on_a_terminal_that_shows_it(folder):
+    plain = fastsft("convert", "--help", folder=folder).stdout
+    drawn = on_a_terminal(["convert", "--help"], folder).replace("\r\n", "\n")
+
+    assert "\x1b[1mInput:\x1b[0m\n  \x1b[36mINPUT...\x1b[0m" in drawn
+    assert _STYLE.sub("", drawn) == plain
+    for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        assert on_a_terminal(["convert", "--help"], folder, **environment).replace("\r\n", "\n") == plain
+
+
+def test_an_error_has_colour_and_what_is_untrusted_in_it_is_escaped(folder):
+    drawn = on_a_terminal(["convert", f"missing {HOSTILE}", "--output", "o.jsonl"], folder)
+
+    assert drawn.startswith("\x1b[1;31mfastsft:\x1b[0m no file matches missing \\x1b[31mred")
+    assert "\x1b" not in _STYLE.sub("", drawn)
+    assert not {
+        character for character in _STYLE.sub("", drawn) if not (character.isprintable() or character in "\r\n")
+    }
 
 
 def test_a_progress_bar_on_a_terminal_alone(folder):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -16,10 +17,12 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from fastsft.cli.examples import EXAMPLES
 from fastsft.options import PANELS
+from fastsft.views.colour import Paint, paint_for
 
 _MOST_COLUMNS = 100  # lines that are longer are hard to read
 _NAME_COLUMNS = 25  # of an option and its value, beyond which its words begin on the next line
 _LEAST_COLUMNS = 24
+_NAME = "cyan"
 _NARROW = 60  # columns, below which words stand under their option
 
 
@@ -41,20 +44,21 @@ class HelpGroup(TyperGroup):
 
 def _help_of(command: TyperCommand | TyperGroup, context: Any) -> str:
     columns = min(shutil.get_terminal_size().columns, _MOST_COLUMNS)
-    panels = _panels(command, context)
+    panels, paint = _panels(command, context), paint_for(sys.stdout)
     lines = [*_wrapped(f"Usage: {_usage(command, context)}", columns, "  ", ""), ""]
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         lines += [*_wrapped(paragraph, columns), ""]
     widths = {title: max(_width_of(name) for name, _ in entries) for title, entries in panels.items()}
     for title, entries in panels.items():
         width = widths[title] if isinstance(command, TyperGroup) else max(widths.values())
-        lines.append(f"{title}:")
+        lines.append(paint(f"{title}:", "bold"))
         for name, text in entries:
-            lines += _entry(name, text, columns, width)
+            lines += _entry(name, text, columns, width, paint)
         lines.append("")
-    lines.append("Examples:")
+    lines.append(paint("Examples:", "bold"))
     for what, words in EXAMPLES["" if isinstance(command, TyperGroup) else command.name or ""]:
-        lines += [*_wrapped(f"# {what}", columns, "  # ", "  "), f"  {words}"]
+        lines += [paint(line, "dim") for line in _wrapped(f"# {what}", columns, "  # ", "  ")]
+        lines.append(f"  {words}")
     return "\n".join(lines)
 
 
@@ -95,17 +99,17 @@ def _words_of(one: Any) -> str:
     return f"{one.help} [default: {default}]" if default not in ("", None) else str(one.help)
 
 
-def _entry(name: str, text: str, columns: int, width: int) -> Iterator[str]:
+def _entry(name: str, text: str, columns: int, width: int, paint: Paint) -> Iterator[str]:
     if columns < _NARROW:
-        yield f"  {name}"
+        yield f"  {paint(name, _NAME)}"
         yield from _wrapped(text, columns, "      ")
         return
     first, *more = _wrapped(text, columns - width - 4)
     if len(name) > width:
-        yield f"  {name}"
+        yield f"  {paint(name, _NAME)}"
         more.insert(0, first)
     else:
-        yield f"  {name:<{width}}  {first}"
+        yield f"  {paint(name, _NAME)}{'':{width - len(name)}}  {first}"
     yield from (f"{'':{width + 4}}{line}" for line in more)
 
 

@@ -14,6 +14,7 @@ from fastsft.errors import FailedRun, FastsftError, Stopped, failures_told
 from fastsft.escape import escaped
 from fastsft.execution.memory import keep_freed_memory
 from fastsft.execution.signals import ASKING_TO_STOP
+from fastsft.views.colour import paint_for
 
 _SECONDS_UNTIL_AGAIN = 0.001  # to be out of the callback
 
@@ -76,7 +77,8 @@ def _leave(code: int) -> NoReturn:
 
 def _complain(*lines: str) -> None:
     if sys.stderr:
-        print("\n  ".join([f"fastsft: {escaped(lines[0])}", *map(escaped, lines[1:])]), file=sys.stderr)
+        named = paint_for(sys.stderr)("fastsft:", "bold red")
+        print("\n  ".join([f"{named} {escaped(lines[0])}", *map(escaped, lines[1:])]), file=sys.stderr)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
