@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,7 @@ def convert(
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     render_seconds: float = DEFAULT_RENDER_SECONDS,
     work: str | os.PathLike[str] | None = None,
+    log: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Convert NeMo Gym rollouts into training rows.
@@ -131,7 +133,8 @@ def convert(
         stall_seconds: A worker that does one span for longer is taken for lost.
         render_seconds: How long the template may take for a row, in a process of its own; then the run fails.
         work: Where rows for a store are made first; None for `TMPDIR`.
-        on_progress: Called in this process after each span of input.
+        log: Log to stderr how far the run is: a line a minute, and one for each phase.
+        on_progress: Called in this process where a phase begins, and after each span of input.
 
     Returns:
         What became of every line, and what was written; the same as the report file. Of a part that did not publish,
@@ -156,17 +159,18 @@ def _run(
     """Do a run, to wherever its output is."""
     shares = {path: share_of(share) if isinstance(share, str) else share for path, share in (splits or {}).items()}
     several = [Split(os.fspath(path), share) for path, share in shares.items()]
-    if any(map(is_remote, [output, *shares])):
-        from fastsft.pipeline.to_store import run_to_store
+    with _logged(options.log, on_progress) as watch:
+        if any(map(is_remote, [output, *shares])):
+            from fastsft.pipeline.to_store import run_to_store
 
-        return run_to_store(
-            _paths(inputs), os.fspath(output), options, splits=several, index=index, on_progress=on_progress
-        )
-    if options.part is not None:
-        from fastsft.pipeline.parts import run_part
+            return run_to_store(
+                _paths(inputs), os.fspath(output), options, splits=several, index=index, on_progress=watch
+            )
+        if options.part is not None:
+            from fastsft.pipeline.parts import run_part
 
-        return run_part(_paths(inputs), output, options, splits=several, index=index, on_progress=on_progress)
-    return run(_paths(inputs), output, options, splits=several, index=index, on_progress=on_progress)
+            return run_part(_paths(inputs), output, options, splits=several, index=index, on_progress=watch)
+        return run(_paths(inputs), output, options, splits=several, index=index, on_progress=watch)
 
 
 def rows(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **options: Any) -> Iterator[dict[str, Any]]:
@@ -238,7 +242,7 @@ def scan(
         inputs: Files, folders or globs of rollouts, one or several.
         max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
-        on_progress: Called in this process after each span of input.
+        on_progress: Called in this process where a phase begins, and after each span of input.
 
     Raises:
         UsageError: The arguments are wrong; nothing was read.
@@ -269,6 +273,7 @@ def index(
     address: str | None = None,
     retries: int = DEFAULT_RETRIES,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
+    log: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Write the table of lines of NeMo Gym rollouts, so that choosing again reads only the chosen lines.
@@ -289,7 +294,8 @@ def index(
         address: Of the cluster; None for the one that the backend finds, or starts here.
         retries: How often a span is done once more, whose worker was lost.
         stall_seconds: A worker that does one span for longer is taken for lost.
-        on_progress: Called in this process after each span of input.
+        log: Log to stderr how far the run is: a line a minute, and one for each phase.
+        on_progress: Called in this process where a phase begins, and after each span of input.
 
     Returns:
         What is known of every line: the refused and blank ones; rollouts have no fate yet.
@@ -303,7 +309,8 @@ def index(
     from fastsft.pipeline.index import write_index
 
     options = options_of(keywords)
-    return write_index(_paths(inputs), output, options, on_progress=on_progress)
+    with _logged(log, on_progress) as watch:
+        return write_index(_paths(inputs), output, options, on_progress=watch)
 
 
 @failures_told()
@@ -318,6 +325,7 @@ def stats(
     address: str | None = None,
     retries: int = DEFAULT_RETRIES,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
+    log: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Stats:
     """Tell how NeMo Gym rollouts are distributed: rewards, tasks, lengths.
@@ -332,7 +340,8 @@ def stats(
         address: Of the cluster; None for the one that the backend finds, or starts here.
         retries: How often a span is done once more, whose worker was lost.
         stall_seconds: A worker that does one span for longer is taken for lost.
-        on_progress: Called in this process after each span of input.
+        log: Log to stderr how far the run is: a line a minute, and one for each phase.
+        on_progress: Called in this process where a phase begins, and after each span of input.
 
     Returns:
         `rewards`, `tasks`, `agents`, `lengths` and more; `help` of its type lists them.
@@ -346,7 +355,8 @@ def stats(
     from fastsft.pipeline.statistics import stats_of
 
     options = options_of(keywords)
-    return stats_of(_paths(inputs), options, on_progress=on_progress)
+    with _logged(log, on_progress) as watch:
+        return stats_of(_paths(inputs), options, on_progress=watch)
 
 
 @failures_told()
@@ -377,6 +387,7 @@ def tasks(
     retries: int = DEFAULT_RETRIES,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     work: str | os.PathLike[str] | None = None,
+    log: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Write the tasks of a band of pass rates as NeMo Gym task rows, for GRPO and on-policy distillation.
@@ -410,7 +421,8 @@ def tasks(
         retries: As in `convert`.
         stall_seconds: As in `convert`.
         work: As in `convert`.
-        on_progress: Called in this process after each span of input.
+        log: As in `convert`.
+        on_progress: Called in this process where a phase begins, and after each span of input.
 
     Returns:
         What became of every line, and what was written; `tasks` says where the rows come from.
@@ -440,6 +452,7 @@ def check(
     retries: int = DEFAULT_RETRIES,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     render_seconds: float = DEFAULT_RENDER_SECONDS,
+    log: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> CheckReport:
     """Tell whether rows will train, and if not, why and what to do.
@@ -454,7 +467,8 @@ def check(
         retries: As in `convert`.
         stall_seconds: As in `convert`.
         render_seconds: How long the template may take for a row.
-        on_progress: Called in this process after each span of input.
+        log: Log to stderr how far the run is: a line a minute, and one for each phase.
+        on_progress: Called in this process where a phase begins, and after each span of input.
 
     Returns:
         `findings`, each with rows and examples, `notes`, and `lengths`: quantiles, by name ("nbytes", "turns" and
@@ -477,14 +491,15 @@ def check(
     from fastsft.checks.run import check_rows
 
     path = None if template is None else os.fspath(template)
-    return check_rows(
-        _paths(inputs),
-        template=path,
-        max_tokens=max_tokens,
-        render_seconds=render_seconds,
-        placement=placement,
-        on_progress=on_progress,
-    )
+    with _logged(log, on_progress) as watch:
+        return check_rows(
+            _paths(inputs),
+            template=path,
+            max_tokens=max_tokens,
+            render_seconds=render_seconds,
+            placement=placement,
+            on_progress=watch,
+        )
 
 
 @failures_told()
@@ -531,6 +546,24 @@ def verify(output: str | os.PathLike[str], *, jobs: int | None = None) -> Verifi
     from fastsft.outputs.verify import verify_output
 
     return verify_output(output, jobs=jobs)
+
+
+@contextlib.contextmanager
+def _logged(log: bool, on_progress: Callable[[Progress], None] | None) -> Iterator[Callable[[Progress], None] | None]:
+    """Return what is called with how far a run is, for the log and for whoever asked."""
+    if not log:
+        yield on_progress
+        return
+    from fastsft.views.progress import ProgressLog
+
+    with ProgressLog() as lines:
+
+        def both(progress: Progress) -> None:
+            lines.show(progress)
+            if on_progress:
+                on_progress(progress)
+
+        yield both
 
 
 def _check_keywords(options: Mapping[str, Any]) -> None:

@@ -93,7 +93,7 @@ _LAID_OUT = ("convert", "index")
 # The settings that `tasks` shares with `convert`.
 _OF_TASKS = frozenset(
     "reward_threshold allow where pass_rate per_agent sample seed allow_empty max_refused max_refused_recorded shards "
-    "shard_nbytes name max_line_nbytes fresh verify_inputs jobs backend address retries stall_seconds work".split()
+    "shard_nbytes name max_line_nbytes fresh verify_inputs jobs backend address retries stall_seconds work log".split()
 )
 _ALL = ("convert", "index", "stats")
 
@@ -508,6 +508,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             panel="rows", help="Make rows to imitate, or NeMo Gym task rows.", choices=("rows", "tasks"), commands=()
         ),
     ] = "rows"
+    log: Annotated[
+        bool,
+        Setting(
+            panel="run",
+            help="Log to stderr how far the run is: a line a minute, and one for each phase.",
+            more="For runs that go to a file; it takes the place of the progress line.",
+            commands=(*_ALL, "check"),
+            changes_bytes=False,
+        ),
+    ] = False
     # For tests and benchmarks: no option. Shards of a run hold whole spans; otherwise it never changes a byte.
     span_nbytes: Annotated[
         int | None,

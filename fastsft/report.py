@@ -90,11 +90,29 @@ class RefusedLine(msgspec.Struct, gc=False):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far a run is: input bytes done and in all, rows written."""
+    """How far a run is.
+
+    Attributes:
+        nbytes: Input bytes done, of the whole run: each of two passes counts for half.
+        total_nbytes: Input bytes in all.
+        rows: Rows made; 0 in phases that make none.
+        phase: What is done now: `scan`, `choose`, `convert`, `check`, `publish` or `upload`.
+        phases: The passes over the input, in order, `phase` among them unless it reads no input.
+        phase_nbytes: Bytes done in this pass, of what it reads.
+        phase_total_nbytes: All that it reads; 0 for phases that are no pass.
+    """
 
     nbytes: int
     total_nbytes: int
     rows: int
+    phase: str = ""
+    phases: tuple[str, ...] = ()
+    phase_nbytes: int = 0
+    phase_total_nbytes: int = 0
+
+    def in_phase(self, phase: str, phases: tuple[str, ...], nbytes: int, total_nbytes: int) -> Progress:
+        """Return the same of a phase."""
+        return Progress(self.nbytes, self.total_nbytes, self.rows, phase, phases, nbytes, total_nbytes)
 
 
 class InputShard(msgspec.Struct):

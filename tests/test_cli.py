@@ -248,12 +248,48 @@ def test_an_error_has_colour_and_what_is_untrusted_in_it_is_escaped(folder):
     }
 
 
-def test_a_progress_bar_on_a_terminal_alone(folder):
-    drawn = on_a_terminal(["convert", "rollouts.jsonl", "--output", "o.jsonl"], folder)
-    assert "2 rows  [################]  100%" in drawn
-    assert "[####" not in on_a_terminal(["convert", "rollouts.jsonl", "--output", "o.jsonl", "--quiet"], folder)
-    assert "[####" not in on_a_terminal(["convert", "rollouts.jsonl", "--output", "o.jsonl"], folder, columns=40)
-    assert "[####" not in fastsft("convert", "rollouts.jsonl", "--output", "o.jsonl", folder=folder).stderr
+PHASES = re.compile(r"\r\x1b\[K(\w+(?: \d/\d)?)")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_progress_on_a_terminal_is_one_line_that_fits_and_is_gone_at_the_end(folder, columns):
+    words = ["convert", "rollouts.jsonl", "--output", "o.jsonl", "--best-of", "1", "--jobs", "1"]
+    drawn = on_a_terminal(words, folder, columns=columns)
+    lines = [_STYLE.sub("", line) for line in drawn.split("\r\x1b[K")[1:]]
+
+    assert list(dict.fromkeys(PHASES.findall(drawn)))[:-1] == ["scan 1/2", "choose", "convert 2/2", "publish"]
+    assert max(map(len, lines[:-1])) < columns
+    assert "rows" not in "".join(line for line in lines if line.startswith("scan"))
+    assert any(re.match(r"convert 2/2 100% \[#+\].* rows", line) for line in lines)
+    assert not lines[-1].startswith("publish")
+
+
+def test_progress_is_drawn_on_a_terminal_alone_and_not_where_it_is_logged(folder):
+    words = ["convert", "rollouts.jsonl", "--output", "o.jsonl"]
+    assert not PHASES.search(on_a_terminal([*words, "--quiet"], folder))
+    assert not PHASES.search(on_a_terminal(words, folder, TERM="dumb"))
+    assert not PHASES.search(on_a_terminal([*words, "--log"], folder))
+    assert "convert" not in fastsft(*words, folder=folder).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "phases"),
+    [
+        ("convert rollouts.jsonl -o o.jsonl", ["convert", "publish", "done"]),
+        ("convert rollouts.jsonl -o o/ --best-of 1 --jobs 2", ["scan 1/2", "choose", "convert 2/2", "publish", "done"]),
+        ("convert rollouts.jsonl -o o.jsonl --part 1/1", ["convert", "done"]),
+        ("index rollouts.jsonl -o o.index", ["scan", "done"]),
+        ("stats rollouts.jsonl", ["scan", "done"]),
+        ("check rows.jsonl", ["check", "done"]),
+    ],
+)
+def test_the_log_goes_to_stderr_and_names_the_phases(folder, words, phases):
+    (folder / "rows.jsonl").write_bytes(lines({"input": "2+2?", "output": "4"}))
+    done = fastsft(*words.split(), "--log", "--quiet", folder=folder)
+
+    told = re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d fastsft: (\w+(?: \d/\d)?)\b.*\n", done.stderr, re.MULTILINE)
+    assert (done.returncode, told, done.stdout) == (0, phases, "")
+    assert len(done.stderr.splitlines()) == len(phases)
 
 
 @pytest.mark.parametrize("where", [">&-", "2>&-", ">/dev/full", ">&- 2>&-"])

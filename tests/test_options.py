@@ -175,6 +175,7 @@ WORDS = {
     "retries": ("5", 5),
     "part": ("2/3", (2, 3)),
     "work": ("w", "w"),
+    "log": (None, True),
 }
 EXCLUSIVE = ({"shards", "fresh"}, {"shard_nbytes", "part"})
 
@@ -281,6 +282,7 @@ def call_of(command: str, settings: list[str]) -> Any:
             return mock.call("a", count=7, first=8, full=True, **keywords)
         case "check":
             placement = Options(**{name: values.pop(name) for name in PLACEMENT}).placement
+            del values["log"]  # which `on_progress` stands for
             keywords = {keyword_of(name): value for name, value in values.items()}
             return mock.call(["a"], on_progress=mock.ANY, placement=placement, **keywords)
         case "verify" | "publish":
@@ -321,7 +323,7 @@ WITH_PROGRESS = [command for command in app.COMMANDS if command not in ("show", 
 )
 def test_quiet_hides_the_progress_of_every_command_that_has_some(command, words, monkeypatch):
     seen = mock.Mock(side_effect=UsageError("seen"))
-    monkeypatch.setattr(f"fastsft.cli.{command.replace('-', '_')}.ProgressBar", seen)
+    monkeypatch.setattr(f"fastsft.cli.{command.replace('-', '_')}.ProgressLine", seen)
     output = ["--output", "o"] if command in ("convert", "index", "tasks") else []
     monkeypatch.setattr("sys.argv", ["fastsft", command, "a", *output, *words])
 

@@ -860,6 +860,24 @@ def test_progress_of_two_passes_goes_on_from_the_first_to_the_second(ten, tmp_pa
     assert (told[-1].nbytes, told[-1].rows) == (total, 10)
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_progress_says_which_phase_and_how_far_that_is(ten, tmp_path, jobs):
+    told: list[fastsft.Progress] = []
+    total = ten.stat().st_size
+    options = Options(jobs=jobs, span_nbytes=total // 2, sample=5)
+    run([ten], tmp_path / "rows.jsonl", options, on_progress=told.append)
+
+    steps = [(one.phase, one.phases, one.phase_nbytes, one.phase_total_nbytes, one.rows) for one in told]
+    both = ("scan", "convert")
+    assert steps[0] == ("scan", both, 0, total, 0)
+    assert ("scan", both, total, total, 0) in steps
+    assert ("choose", both, 0, 0, 0) in steps
+    assert ("convert", both, 0, total, 0) in steps
+    assert steps[-2:] == [("convert", both, total, total, 5), ("publish", both, 0, 0, 5)]
+    assert list(dict.fromkeys(one.phase for one in told)) == ["scan", "choose", "convert", "publish"]
+    assert {rows for phase, _, _, _, rows in steps if phase in ("scan", "choose")} == {0}
+
+
 def test_progress_begins_at_nothing_where_an_index_stands_for_the_first_pass(ten, tmp_path):
     told: list[fastsft.Progress] = []
     fastsft.index(ten, tmp_path / "index.parquet")
@@ -867,7 +885,12 @@ def test_progress_begins_at_nothing_where_an_index_stands_for_the_first_pass(ten
     run([ten], tmp_path / "rows.jsonl", options, index=tmp_path / "index.parquet", on_progress=told.append)
 
     total = ten.stat().st_size
-    assert [(step.nbytes, step.rows) for step in told if step.rows < 5] == [(total // 5, 2), (2 * total // 5, 4)]
+    begun = [(0, 0), (0, 0)]  # choosing, converting
+    assert [(step.nbytes, step.rows) for step in told if step.rows < 5] == [
+        *begun,
+        (total // 5, 2),
+        (2 * total // 5, 4),
+    ]
 
 
 def test_options_and_reports_cross_processes():

@@ -78,7 +78,8 @@ def check_rows(
 
         def report_progress(span_nbytes: int, rows: int) -> None:
             if on_progress:
-                on_progress(Progress(done + span_nbytes, nbytes, total.rows + rows))
+                so_far = Progress(done + span_nbytes, nbytes, total.rows + rows)
+                on_progress(so_far.in_phase("check", ("check",), done + span_nbytes, nbytes))
 
         for span, checked in zip(spans, make_all(findings_of_spans, spans, workers, report_progress), strict=True):
             if checked.problem:

@@ -9,7 +9,7 @@ import typer
 from fastsft.cli.settings import with_settings
 from fastsft.cli.words import Json, Quiet, argument, print_all
 from fastsft.errors import UsageError
-from fastsft.views.progress import ProgressBar
+from fastsft.views.progress import ProgressLine
 
 
 @with_settings(
@@ -33,8 +33,8 @@ def check(
 
     if not files:
         raise UsageError("no input: name files, folders or globs of rows")
-    with ProgressBar(hidden=quiet or json) as bar:
-        report = run(files, on_progress=bar.show, **settings)
+    with ProgressLine(hidden=quiet or json or settings["log"]) as line:
+        report = run(files, on_progress=line.show, **settings)
     if json or report.findings or not quiet:
         print_all([report.to_json().decode() if json else findings_told(report)])
     if report.findings:

@@ -10,7 +10,7 @@ from fastsft.cli.words import Inputs, Quiet, in_panel, print_all, published_what
 from fastsft.errors import UsageError
 from fastsft.quantities import share_of
 from fastsft.views.example import example_of
-from fastsft.views.progress import ProgressBar
+from fastsft.views.progress import ProgressLine
 from fastsft.views.summary import damaged_of, few_rows_warning, summary_of
 from fastsft.views.terminal import path_in
 
@@ -61,13 +61,13 @@ def convert(
     paths = require_inputs([*(inputs or []), *(more_inputs or [])])
     if not output:
         raise UsageError("no output: name a file or a folder with --output")
-    with ProgressBar(hidden=quiet) as bar:
+    with ProgressLine(hidden=quiet or settings["log"]) as line:
         report = run(
             paths,
             output,
             splits=splits_of(val, val_fraction, split or []),
             index=index,
-            on_progress=bar.show,
+            on_progress=line.show,
             **settings,
         )
     if quiet and report.damaged and sys.stderr:

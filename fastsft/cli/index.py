@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastsft.cli.settings import with_settings
 from fastsft.cli.words import Inputs, Quiet, in_panel, published_whatever_happens, require_inputs
 from fastsft.errors import UsageError
-from fastsft.views.progress import ProgressBar
+from fastsft.views.progress import ProgressLine
 from fastsft.views.summary import indexed
 
 
@@ -35,11 +35,11 @@ def index(
 
     if not output:
         raise UsageError("no output: name a file or a folder with --output")
-    with ProgressBar(hidden=quiet) as bar:
+    with ProgressLine(hidden=quiet or settings["log"]) as line:
         report = run(
             require_inputs(inputs),
             output,
-            on_progress=bar.show,
+            on_progress=line.show,
             **settings,
         )
     if not quiet:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastsft.cli.settings import with_settings
 from fastsft.cli.words import Quiet, argument, in_panel, print_all
 from fastsft.errors import UsageError
-from fastsft.views.progress import ProgressBar
+from fastsft.views.progress import ProgressLine
 
 
 @with_settings("nemo-rl", panel="train", template="Render rows with the model's template; its tokenizer counts tokens.")
@@ -76,7 +76,7 @@ def nemo_rl(
         gpus=gpus,
         nodes=nodes,
     )
-    with ProgressBar(hidden=quiet) as bar:
-        written = write_config(train, val or [], output, training, checkout=checkout, on_progress=bar.show, **settings)
+    with ProgressLine(hidden=quiet) as line:
+        written = write_config(train, val or [], output, training, checkout=checkout, on_progress=line.show, **settings)
     if not quiet:
         print_all([config_told(written)])

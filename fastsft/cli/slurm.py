@@ -32,7 +32,7 @@ def slurm(
     if any(word.split("=")[0] in ("--part", "--jobs", "--backend") for word in words):
         raise UsageError("the script says --part and --jobs itself, and its tasks need no --backend")
     program = shlex.join([sys.executable, "-m", "fastsft"])
-    part = f"{program} convert {shlex.join(words)} --part auto --jobs {cpus} --quiet"
+    part = f"{program} convert {shlex.join(words)} --part auto --jobs {cpus} --quiet --log"
     publishing = f"{program} publish {shlex.quote(output)} --jobs {cpus}"
     common = f"sbatch --parsable --cpus-per-task={cpus}" + (f" {sbatch}" if sbatch else "")
     array = f"{common} --job-name=fastsft --array=1-{parts} --output=fastsft-%A-%a.log"

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastsft.cli.settings import with_settings
 from fastsft.cli.words import Inputs, Json, Quiet, in_panel, print_all, require_inputs
-from fastsft.views.progress import ProgressBar
+from fastsft.views.progress import ProgressLine
 
 
 @with_settings("stats", reward_threshold="Count a rollout with reward >= SCORE as solving its task.")
@@ -28,8 +28,8 @@ def stats(
     paths = require_inputs(inputs)
     if plot:
         check_plot(plot, paths)
-    with ProgressBar(hidden=quiet or json) as bar:
-        found = run(paths, on_progress=bar.show, **settings)
+    with ProgressLine(hidden=quiet or json or settings["log"]) as line:
+        found = run(paths, on_progress=line.show, **settings)
     if plot:
         draw_plot(found, plot)
     if json or not quiet:

@@ -10,7 +10,7 @@ from fastsft.cli.settings import with_settings
 from fastsft.cli.words import Inputs, Quiet, in_panel, published_whatever_happens, require_inputs
 from fastsft.errors import UsageError
 from fastsft.escape import escaped
-from fastsft.views.progress import ProgressBar
+from fastsft.views.progress import ProgressLine
 from fastsft.views.summary import damaged_of, summary_of
 
 
@@ -49,8 +49,8 @@ def tasks(
     paths = require_inputs(inputs)
     if not output:
         raise UsageError("no output: name a file or a folder with --output")
-    with ProgressBar(hidden=quiet) as bar:
-        report = run(paths, output, splits=splits_of(val, val_fraction, []), on_progress=bar.show, **settings)
+    with ProgressLine(hidden=quiet or settings["log"]) as line:
+        report = run(paths, output, splits=splits_of(val, val_fraction, []), on_progress=line.show, **settings)
     if quiet and report.damaged and sys.stderr:
         with published_whatever_happens():
             print(damaged_of(report), file=sys.stderr)

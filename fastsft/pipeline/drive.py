@@ -98,6 +98,7 @@ def run(
     with contextlib.ExitStack() as at_last, begun_run as begun:  # and at its end, signals come too late still
         receipts = begun.job.do_all()
         report = _judged(begun, options)
+        begun.job.report_phase("publish")
         files = begun.outputs.assemble(receipts, begun.ledger.refused, begun.workers)
         names = _names_of(begun.targets)
         report.options["splits"] = dict(zip(names[1:], begun.shares, strict=True))

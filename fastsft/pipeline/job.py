@@ -79,8 +79,9 @@ class Job:
         self._parts = parts
         self._materialized = materialized
         self._sources = ""  # what they left, once the lines are chosen
-        self._passes = 2 if compares and index is None else 1
+        self._phases = ("scan", "convert") if compares and index is None else ("convert",)
         self._total_nbytes = sum(span.nbytes for span in spans)
+        self._phases_done = 0
         self._rows = 0
 
     def do_all(self) -> list[Receipt]:
@@ -90,6 +91,12 @@ class Job:
             UnfinishedParts: The run is one in parts, and some of them are not done.
         """
         return self._in_two_passes() if self._compares else self._make(self._rows_of_all(), self._spans, (0.0, 1.0))
+
+    def report_phase(self, phase: str) -> None:
+        """Tell whoever watches that a phase begins that is no pass over the input."""
+        if self._on_progress:
+            done = self._total_nbytes * self._phases_done // len(self._phases)
+            self._on_progress(Progress(done, self._total_nbytes, self._rows).in_phase(phase, self._phases, 0, 0))
 
     def do_part(self, number: int, count: int) -> str:
         """Do one part of what there is to do now, from 1, and say in a sentence what that was."""
@@ -131,6 +138,7 @@ class Job:
         if self._parts and (choice := self._read_choice()) is not None:
             self._check_made(self._rows_of_chosen(choice[0]), choice[1])  # before choosing once more, from all lines
         table = ledger.parts if self._index is None else self._index
+        self.report_phase("choose")
         choosing = partial(_choose, table, folder, self._shards, self._spans, self._options, self._shares)
         if self._index is None and _is_large(ledger.parts, self._options):
             found = self._choose_in_parts()
@@ -147,7 +155,7 @@ class Job:
         if not found.spans:
             return []
         self._read_materialized(found.spans)
-        return self._make(self._rows_of_chosen(found.digest), found.spans, (1 - 1 / self._passes, 1.0))
+        return self._make(self._rows_of_chosen(found.digest), found.spans, (1 - 1 / len(self._phases), 1.0))
 
     def _read_materialized(self, chosen: Sequence[ChosenSpan]) -> None:
         """Read the materialized inputs of shards of which lines were chosen."""
@@ -200,14 +208,16 @@ class Job:
         if self._parts:
             self._check_made(product, spans)
         known = self._receipts(product, {span.index for span in spans})
-        total_nbytes = max(sum(span.nbytes for span in spans), 1)
-        done_nbytes = 0
+        total_nbytes, done_nbytes = sum(span.nbytes for span in spans), 0
 
         def report_progress(nbytes: int, rows: int) -> None:
             if self._on_progress:
-                part = share[0] + (share[1] - share[0]) * (done_nbytes + nbytes) / total_nbytes
-                self._on_progress(Progress(int(part * self._total_nbytes), self._total_nbytes, self._rows + rows))
+                done = done_nbytes + nbytes
+                all_done = int((share[0] + (share[1] - share[0]) * done / max(total_nbytes, 1)) * self._total_nbytes)
+                so_far = Progress(all_done, self._total_nbytes, self._rows + rows)
+                self._on_progress(so_far.in_phase(product.phase, self._phases, done, total_nbytes))
 
+        report_progress(0, 0)
         unmade = [span for span in spans if span.index not in known]
         fresh = iter(make_all(product, unmade, self._workers, report_progress))
         receipts = []
@@ -218,6 +228,7 @@ class Job:
             done_nbytes += span.nbytes
             self._rows += sum(segment.rows for segment in receipt.segments)
             report_progress(0, 0)
+        self._phases_done += 1
         for _ in fresh:  # lets the workers know that this was all
             raise AssertionError("more receipts than spans, please report this")
         return receipts
@@ -230,7 +241,8 @@ class Job:
 
         def report_progress(nbytes: int, rows: int) -> None:
             if self._on_progress:
-                self._on_progress(Progress(done + nbytes, total, self._rows + rows))
+                so_far = Progress(done + nbytes, total, self._rows + rows)
+                self._on_progress(so_far.in_phase(product.phase, (product.phase,), done + nbytes, total))
 
         unmade = [span for span in mine if span.index not in known]
         for span, receipt in zip(unmade, make_all(product, unmade, self._workers, report_progress), strict=True):

@@ -68,8 +68,9 @@ class Scan(contextlib.ExitStack):
 
         def report_progress(nbytes: int, rows: int) -> None:
             if on_progress:
-                on_progress(Progress(done + nbytes, total, rows))
+                on_progress(Progress(done + nbytes, total, rows).in_phase("scan", ("scan",), done + nbytes, total))
 
+        report_progress(0, 0)
         receipts = make_all(table, self._spans, self._workers, report_progress)
         for span, receipt in zip(self._spans, receipts, strict=True):
             self.ledger.take(receipt)

@@ -71,6 +71,9 @@ def run_to_store(
         placement = LOCAL if scheme_of(output) in _IN_THIS_PROCESS else options.placement
         nbytes = 0 if placement is LOCAL else sum(one.nbytes for _, _, one in reports)
         tasks = sum(len(one.outputs) + 1 for _, _, one in reports)
+        if on_progress:
+            total = sum(shard.nbytes for shard in reports[0][2].inputs)
+            on_progress(Progress(total, total, report.rows).in_phase("upload", (), 0, 0))
         with Workers(placement, nbytes=nbytes, tasks=tasks) as workers:
             upload(reports, place.work, plan, workers, checked=not is_left)
             report.notes += workers.losses

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
+from typing import IO
 
 from fastsft.storage.urls import is_remote, root_and_key
 
 _USUAL_COLUMNS = 80
 
 
-def columns_of_stderr() -> int:
-    """Return how wide the terminal is that stderr is."""
+def columns_of(stream: IO[str]) -> int:
+    """Return how wide the terminal is that a stream is."""
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL_COLUMNS  # 0 where nobody has set it
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_COLUMNS  # 0 where nobody has set it
     except OSError:
         return _USUAL_COLUMNS
 
