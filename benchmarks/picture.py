@@ -6,11 +6,17 @@ usage: python benchmarks/picture.py [--output fastsft/docs/terminal.svg]
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import io
+import os
+import pty
 import re
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 from pathlib import Path
 
 from rich.console import Console
@@ -19,16 +25,28 @@ from rich.text import Text
 WIDTH = 80
 # Each command, and how many lines of what it prints are shown, from the first on.
 SHOWN = (
-    ("fastsft convert rollouts/ --output sft_data/train.jsonl --format chat --dedup --trainable", 21),
+    ("fastsft convert rollouts/ -o sft_data/train.jsonl --format chat --dedup --trainable", 19),
     ("fastsft check sft_data/train.jsonl", 2),
 )
 
 
 def printed(command: str, folder: str) -> list[str]:
-    """Run a command as a user does, and return the lines that it prints."""
-    words = [sys.executable, "-m", "fastsft", *command.split()[1:]]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.replace(f"{folder}/", "").splitlines()
+    """Run a command at a terminal, and return the lines that are there when it has ended, with their colours."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, WIDTH, 0, 0))
+        kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
+        words = [sys.executable, "-m", "fastsft", *command.split()[1:]]
+        os.execve(sys.executable, words, {**kept, "TERM": "xterm"})
+    drawn = b""
+    with contextlib.suppress(OSError):  # which the other end's closing is
+        while read := os.read(terminal, 65536):
+            drawn += read
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise RuntimeError(drawn.decode())
+    return drawn.decode().rpartition("\r\x1b[K")[2].splitlines()
 
 
 def main() -> None:
@@ -42,7 +60,7 @@ def main() -> None:
         for command, count in SHOWN:
             console.print(Text("$ ", "bold green") + Text(command, "bold"))
             for line in printed(command, folder)[:count]:
-                console.print(Text(line))
+                console.print(Text.from_ansi(line))
     # The id that rich gives each picture is drawn from its text; a fixed one keeps the file the same.
     svg = console.export_svg(title="fastsft", unique_id="fastsft")
     output.write_text(re.sub(r"[ \t]+$", "", svg, flags=re.MULTILINE))

@@ -202,6 +202,7 @@ class Report(msgspec.Struct, kw_only=True):
         refused_lines: The name of the file beside them that lists the refused lines; None without any.
         run: Which run in parts it is of: a fingerprint of inputs, options and version; empty for others.
         folder: Where the outputs are; not in the file.
+        file: The name of the report's own file there; not in it.
         part: What one part of a run did, as a sentence, where it published nothing; not in the file.
         seconds: Wall-clock time of the run.
     """
@@ -218,6 +219,7 @@ class Report(msgspec.Struct, kw_only=True):
     refused_lines: str | None = None
     run: str = ""
     folder: str = ""
+    file: str = ""
     part: str = ""
     seconds: float = 0.0
 
@@ -267,7 +269,7 @@ class Report(msgspec.Struct, kw_only=True):
     def to_json(self) -> bytes:
         """Encode the report as it is written beside the output; where that is, it need not say."""
         fields = msgspec.to_builtins(self)
-        del fields["folder"], fields["part"]
+        del fields["folder"], fields["file"], fields["part"]
         for name in ("run", "tasks"):
             if not fields[name]:
                 del fields[name]

@@ -54,41 +54,51 @@ def test_the_flags_of_the_reference_work_unchanged(folder):
 def test_the_summary_names_every_fate_and_reason_and_shows_a_row(folder):
     done = fastsft("convert", "rollouts.jsonl", "--output", "train.jsonl", folder=folder)
 
-    printed = done.stdout.replace(str(folder), "FOLDER").splitlines()
-    seconds = printed[10].split()[-2]
-    assert printed == [
-        "Read 6 lines of 1 shard, 1.2 kB.",
+    assert re.sub(r"in \d+\.\d s", "in 0.1 s", done.stdout).splitlines() == [
+        "Wrote 2 rows, 163 B, in 0.1 s.",
+        "  rows     train.jsonl",
+        "  report   train.report.json",
+        "  refused  train.refused (1 line)",
+        "  next     fastsft check train.jsonl",
         "",
-        "  kept                  2",
-        "    trimmed                           1",
-        "  dropped               2",
-        "    below_threshold                   2",
-        "  refused               1",
-        "    not_object                        1",
-        "  blank                 1",
+        "Lost on the way:",
+        "  turns behind the last assistant turn of 1 row",
         "",
-        f"Wrote 2 rows, 163 B, in {seconds} s:",
-        "  FOLDER/train.jsonl",
-        "The refused lines are listed in train.refused beside it.",
+        "Read 6 lines of 1 shard, 1.2 kB:",
+        "  kept               2",
+        "  dropped            2  below_threshold 2",
+        "  refused            1  not_object 1",
+        "  blank              1",
         "",
-        "An example, the first row, long texts and lists cut:",
-        "{",
-        '  "messages": [',
-        "    {",
-        '      "role": "user",',
-        '      "content": "2+2?"',
-        "    },",
-        "    {",
-        '      "role": "assistant",',
-        '      "content": "4"',
-        "    }",
-        "  ]",
-        "}",
+        "The first row:",
+        "  user      2+2?",
+        "  assistant 4",
     ]
     assert done.stderr == (
         "Warning: fewer than 100 rows. Consider lowering --reward-threshold\n"
         "(try 0.90 or 0.85), or collect more rollouts.\n"
     )
+
+
+def test_the_summary_ends_without_an_example_where_none_is_wanted(folder):
+    done = fastsft("convert", "rollouts.jsonl", "--output", "train.jsonl", "--no-example", folder=folder)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "  blank              1")
+
+
+def test_what_comes_next_works_and_a_usual_summary_fits_a_screen(tmp_path):
+    generate = [sys.executable, str(Path(__file__).parent.parent / "benchmarks/generate.py"), "rollouts"]
+    subprocess.run(generate, check=True, cwd=tmp_path)
+    words = ["convert", "rollouts/", "-o", "sft/train set.jsonl", "--val", "sft/val.jsonl", "--dedup", "--trainable"]
+    drawn = on_a_terminal(words, tmp_path)
+    summary = _STYLE.sub("", drawn.rpartition("\r\x1b[K")[2]).splitlines()
+
+    assert len(summary) <= 23  # and the prompt
+    assert max(map(len, summary)) <= 80
+    steps = [line.split() for line in summary if line.startswith("  next ")]
+    assert steps == [["next", "fastsft", "check", "'sft/train", "set.jsonl'", "sft/val.jsonl"]]
+    script = f"alias fastsft='{sys.executable} -m fastsft'\n{' '.join(steps[0][1:])}"
+    done = subprocess.run(["bash", "-O", "expand_aliases", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.startswith("2 files, "), done.stderr
 
 
 def test_no_warning_from_100_rows_on(folder):
@@ -257,7 +267,7 @@ def test_progress_on_a_terminal_is_one_line_that_fits_and_is_gone_at_the_end(fol
     drawn = on_a_terminal(words, folder, columns=columns)
     lines = [_STYLE.sub("", line) for line in drawn.split("\r\x1b[K")[1:]]
 
-    assert list(dict.fromkeys(PHASES.findall(drawn)))[:-1] == ["scan 1/2", "choose", "convert 2/2", "publish"]
+    assert list(dict.fromkeys(PHASES.findall(drawn))) == ["scan 1/2", "choose", "convert 2/2", "publish"]
     assert max(map(len, lines[:-1])) < columns
     assert "rows" not in "".join(line for line in lines if line.startswith("scan"))
     assert any(re.match(r"convert 2/2 100% \[#+\].* rows", line) for line in lines)

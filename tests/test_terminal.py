@@ -8,14 +8,15 @@ import sys
 import time
 
 import pytest
+from builders import lines, turn
 
 import fastsft
 from fastsft.escape import escaped, excerpt
-from fastsft.report import OutputShard, Progress
+from fastsft.report import Fates, InputShard, OutputShard, Progress, Report, SplitRows
 from fastsft.views.example import example_of
 from fastsft.views.progress import Pace, ProgressLine, ProgressLog, drawn
-from fastsft.views.summary import few_rows_warning
-from fastsft.views.terminal import size_of
+from fastsft.views.summary import few_rows_warning, summary_of
+from fastsft.views.terminal import cut, size_of
 
 
 @pytest.mark.parametrize(
@@ -56,20 +57,126 @@ def test_sizes_have_units():
     ]
 
 
-def test_the_example_cuts_long_texts_and_lists(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"input": "' + "x" * 205 + '", "list": [1, 2, 3, 4, 5, 6, 7, 8]}\n{}\n')
+def example(tmp_path, row):
+    (tmp_path / "rows.jsonl").write_bytes(lines(row))
+    return example_of(tmp_path / "rows.jsonl").splitlines()
 
-    assert example_of(path).splitlines() == [
+
+def test_the_example_has_a_line_for_each_of_its_first_turns_and_its_last(tmp_path):
+    calls = [{"name": "f", "arguments": {"a": 1}}, {"function": {"name": "g", "arguments": "{}"}}]
+    more = [turn("user", f"{number}?") for number in range(12)]
+    row = {"messages": [turn("user", "a\n\nb " + "x" * 80), {**turn("assistant", ""), "tool_calls": calls}, *more]}
+
+    assert example(tmp_path, row) == [
+        "The first row:",
+        "  user      a b " + "x" * 63 + "…",
+        '  assistant calls f({"a": 1}) calls g({})',
+        "  user      0?",
+        "  … 10 more turns",
+        "  user      11?",
+    ]
+    assert max(map(len, example(tmp_path, row))) <= 80
+
+
+def test_an_example_of_a_pair_and_of_what_is_strange(tmp_path):
+    assert example(tmp_path, {"input": "2+2?", "output": "4"}) == [
+        "The first row:",
+        "  input     2+2?",
+        "  output    4",
+    ]
+    parts = [{"type": "text", "text": "\x1b[31m"}]
+    assert example(tmp_path, {"messages": [turn("\u202erole", parts), turn("user", None)]}) == [
+        "The first row:",
+        '  \\u202ero… [{"type": "text", "text": "\\u001b[31m"}]',
+        "  user",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "line"),
+    [
+        ("abc", 3, "abc"),
+        ("abcd", 3, "ab…"),
+        ("数据", 4, "数据"),
+        ("数据!", 4, "数…"),
+        ("e\u0301e\u0301", 2, "e\u0301e\u0301"),
+        ("a\x1bb", 9, "a\\x1bb"),
+        ("x" * 1000, 4, "xxx…"),
+    ],
+)
+def test_a_text_is_cut_by_the_columns_that_it_takes(text, columns, line):
+    assert cut(text, columns) == line
+
+
+def report_of(**fields):
+    fates = Fates(10, 4, 0, {"below_threshold": 5}, {"bad_json": 1}, trimmed=2)
+    shards = [InputShard(f"{number}.jsonl.gz", 5, Fates(), f"{number} is damaged") for number in range(7)]
+    outputs = [OutputShard("rows.jsonl", 4, 1000, "")]
+    given = {"fates": fates, "inputs": shards, "outputs": outputs, "folder": "/out", "file": "rows.report.json"}
+    return Report(version="", options={}, seconds=1.25, **{**given, **fields})
+
+
+def test_the_summary_says_first_what_is_where_then_what_was_lost_then_the_fates():
+    left_out = {"reasoning": 3, "calls": 2, "images": 1}
+    report = report_of(left_out=left_out, notes=["a \x1b note"], refused_lines="rows.refused")
+
+    assert summary_of(report).splitlines() == [
+        "Wrote 4 rows, 1.0 kB, in 1.2 s.",
+        "  rows     /out/rows.jsonl",
+        "  report   /out/rows.report.json",
+        "  refused  /out/rows.refused (1 line)",
+        "  next     fastsft check /out/rows.jsonl",
         "",
-        "An example, the first row, long texts and lists cut:",
-        "{",
-        '  "input": "' + "x" * 200 + '… (5 more characters)",',
-        '  "list": [',
-        *[f"    {number}," for number in range(1, 7)],
-        '    "… (2 more)"',
-        "  ]",
-        "}",
+        "Lost on the way:",
+        "  the reasoning of 3 rows: --format chat keeps it",
+        "  the calls of 2 rows: --format openai and chat keep them",
+        "  the images of 1 row: they lie in the metadata, or in turns that are left out",
+        "  turns behind the last assistant turn of 2 rows",
+        *(f"  Skipped file: {number} is damaged" for number in range(5)),
+        "  … and 2 more files, in the report",
+        "",
+        "Read 10 lines of 7 shards, 35 B:",
+        "  kept               4",
+        "  dropped            5  below_threshold 5",
+        "  refused            1  bad_json 1",
+        "  blank              0",
+        "a \\x1b note",
+    ]
+
+
+def test_shards_and_splits_have_a_line_each_and_strange_names_no_command(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    two = [OutputShard(f"t-0000{number}-of-00002.jsonl", 2, 9, "") for number in range(2)]
+    splits = [SplitRows("rows.jsonl", 3, 2), SplitRows("../val", 1, 1)]
+    fates = Fates(4, 4)
+
+    def told(**fields):
+        return summary_of(report_of(inputs=[], fates=fates, **fields)).partition("\n\n")[0].splitlines()[1:]
+
+    assert told(outputs=two, folder=f"{tmp_path}/sft") == [
+        "  rows     sft (2 files)",
+        "  report   sft/rows.report.json",
+        "  next     fastsft check sft",
+    ]
+    assert told(outputs=two, folder=str(tmp_path))[::2] == ["  rows     . (2 files)", "  next     fastsft check ."]
+    assert told(splits=splits, folder=f"{tmp_path}/a b") == [
+        "  rows     a b/rows.jsonl (3 rows of 2 tasks)",
+        "  rows     val (1 row of 1 task)",
+        "  report   a b/rows.report.json",
+        "  next     fastsft check 'a b/rows.jsonl' val",
+    ]
+    assert told(folder="/\x1b[31m") == ["  rows     /\\x1b[31m/rows.jsonl", "  report   /\\x1b[31m/rows.report.json"]
+    assert told(folder="s3://bucket/sft/")[0] == "  rows     s3://bucket/sft/rows.jsonl"
+
+
+def test_a_run_that_failed_has_the_fates_alone():
+    report = report_of(outputs=[], inputs=[], fates=Fates(1, 0, 0, {}, {"bad_json": 1}))
+    assert summary_of(report).splitlines() == [
+        "Read 1 line when the run ended:",
+        "  kept               0",
+        "  dropped            0",
+        "  refused            1  bad_json 1",
+        "  blank              0",
     ]
 
 

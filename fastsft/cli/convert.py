@@ -9,6 +9,7 @@ from fastsft.cli.settings import with_settings
 from fastsft.cli.words import Inputs, Quiet, in_panel, print_all, published_whatever_happens, require_inputs
 from fastsft.errors import UsageError
 from fastsft.quantities import share_of
+from fastsft.views.colour import paint_for
 from fastsft.views.example import example_of
 from fastsft.views.progress import ProgressLine
 from fastsft.views.summary import damaged_of, few_rows_warning, summary_of
@@ -47,6 +48,9 @@ def convert(
         str | None,
         in_panel("choose", metavar="FILE", help="Choose from an index that `fastsft index` wrote, instead of a scan."),
     ] = None,
+    no_example: Annotated[
+        bool, in_panel("run", "--no-example", help="Leave out the first row at the end of the summary.")
+    ] = False,
     quiet: Quiet = False,
     **settings: Any,
 ) -> None:
@@ -72,17 +76,20 @@ def convert(
         )
     if quiet and report.damaged and sys.stderr:
         with published_whatever_happens():
-            print(damaged_of(report), file=sys.stderr)  # rows of whole shards are missing, which is no detail
+            print(
+                "\n".join(damaged_of(report)), file=sys.stderr
+            )  # rows of whole shards are missing, which is no detail
     if report.part:
         print_all([] if quiet else [report.part])
         return
     if not quiet:
         with published_whatever_happens():
-            print(summary_of(report), flush=True)  # before the warning, where both go to one file
+            paint = paint_for(sys.stdout)
+            print(summary_of(report, paint), flush=True)  # before the warning, where both go to one file
             if sys.stderr and (warning := few_rows_warning(report)):
-                print(warning, file=sys.stderr)
-            if report.rows:
-                print(example_of(path_in(report.folder, report.outputs[0].name)))
+                print(paint_for(sys.stderr)(warning, "yellow"), file=sys.stderr)
+            if report.rows and not no_example:
+                print("\n" + example_of(path_in(report.folder, report.outputs[0].name), paint))
 
 
 def splits_of(val: str | None, val_fraction: str | None, several: list[str]) -> dict[str, float]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 from fastsft.cli.settings import with_settings
 from fastsft.cli.words import Quiet, argument, print_all
+from fastsft.views.colour import paint_for
 from fastsft.views.summary import summary_of
 
 
@@ -24,4 +26,4 @@ def publish(
 
     report = run(output, **settings)
     if not quiet:
-        print_all([report.part or summary_of(report)])
+        print_all([report.part or summary_of(report, paint_for(sys.stdout))])

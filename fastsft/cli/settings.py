@@ -12,7 +12,7 @@ from fastsft.cli.words import completer_of
 from fastsft.options import Options, declared, flag_of, keyword_of
 from fastsft.quantities import words_of
 
-_LAST = ("json", "quiet")  # of the options that a command has of its own
+_LAST = ("json", "no_example", "quiet")  # of the options that a command has of its own
 
 
 def with_settings(

@@ -170,7 +170,7 @@ class Outputs:
             zip(self._targets, self._staging, files, earlier, strict=True)
         ):
             mine = report if number == 0 else msgspec.structs.replace(report)
-            mine.folder, mine.outputs = str(target.folder), list(outputs)
+            mine.folder, mine.file, mine.outputs = str(target.folder), target.report.name, list(outputs)
             new = [output.name for output in outputs]
             mine.refused_lines = target.refused.name if has_refused and number == 0 else None
             if mine.refused_lines:

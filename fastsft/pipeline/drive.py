@@ -193,7 +193,7 @@ def _published(target: Target, fingerprint: str) -> Report | None:
     report = report_before(target)
     if report is None or report.run != fingerprint:
         return None
-    report.folder = str(target.folder)
+    report.folder, report.file = str(target.folder), target.report.name
     return report
 
 

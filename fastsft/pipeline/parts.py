@@ -89,7 +89,7 @@ def publish_parts(output: str | os.PathLike[str], *, jobs: int | None = None) ->
             return _publish(call, jobs)
     for target in targets:
         if (report := report_before(target)) and report.run:
-            report.folder = str(target.folder)
+            report.folder, report.file = str(target.folder), target.report.name
             return report
     raise UsageError(f"no run in parts is at {os.fspath(output)}")
 

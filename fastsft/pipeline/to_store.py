@@ -79,7 +79,7 @@ def run_to_store(
             report.notes += workers.losses
         if not discard_folder(place.work):
             report.notes.append(f"{place.work} could not be removed")
-    report.folder = folders[0]
+    report.folder, report.file = folders[0], targets[0].report.name
     return report
 
 

@@ -7,16 +7,18 @@ import json
 import os
 from typing import IO, Any
 
-from fastsft.escape import escaped
 from fastsft.storage.compression import SUFFIXES, open_compressed
 from fastsft.storage.urls import is_remote
+from fastsft.views.colour import Paint, plain
+from fastsft.views.terminal import cut
 
-_SHOWN_CHARACTERS = 200
-_SHOWN_ELEMENTS = 6
+_COLUMNS = 80
+_ROLE = 9  # columns
+_SHOWN_TURNS = 4
 
 
-def example_of(rows: str | os.PathLike[str]) -> str:
-    """Show the first row of a file as indented JSON, long texts and lists cut, everything escaped."""
+def example_of(rows: str | os.PathLike[str], paint: Paint = plain) -> str:
+    """Show the first row of a file, a line for each of its first turns and one for its last, all escaped."""
     path = os.fspath(rows)
     compression = os.path.splitext(path)[1][1:]
     with contextlib.ExitStack() as stack:
@@ -24,8 +26,32 @@ def example_of(rows: str | os.PathLike[str]) -> str:
         if compression in SUFFIXES:
             file = stack.enter_context(open_compressed(file, compression))
         row = json.loads(file.readline())
-    text = json.dumps(_shortened(row), indent=2, ensure_ascii=False)
-    return f"\nAn example, the first row, long texts and lists cut:\n{escaped(text, keep=chr(10))}"
+    messages = row.get("messages")
+    if isinstance(messages, list):
+        turns = [(str(one.get("role")), _said(one)) for one in messages]
+    else:
+        turns = [(name, _text_of(value)) for name, value in row.items()]
+    lines = [
+        f"  {paint(f'{cut(role, _ROLE):<{_ROLE}}', 'cyan')} {cut(text, _COLUMNS - _ROLE - 3)}" for role, text in turns
+    ]
+    left_out = len(lines) - _SHOWN_TURNS
+    if left_out > 1:
+        lines[_SHOWN_TURNS - 1 : -1] = [f"  … {left_out:,} more turns"]
+    return "\n".join([paint("The first row:", "bold"), *(line.rstrip() for line in lines)])
+
+
+def _said(message: dict[str, Any]) -> str:
+    """Write what a turn says, and what it calls."""
+    calls = message.get("tool_calls") or []
+    called = [call.get("function", call) for call in calls]
+    told = [f"calls {call.get('name')}({_text_of(call.get('arguments'))})" for call in called]
+    return " ".join(filter(None, [_text_of(message.get("content")), *told]))
+
+
+def _text_of(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _opened(path: str) -> IO[bytes]:
@@ -38,16 +64,3 @@ def _opened(path: str) -> IO[bytes]:
     if entry is None:
         raise FileNotFoundError(path)
     return open_object(entry)
-
-
-def _shortened(value: Any) -> Any:
-    match value:
-        case str() if len(value) > _SHOWN_CHARACTERS:
-            return f"{value[:_SHOWN_CHARACTERS]}… ({len(value) - _SHOWN_CHARACTERS:,} more characters)"
-        case list():
-            more = [f"… ({len(value) - _SHOWN_ELEMENTS:,} more)"] if len(value) > _SHOWN_ELEMENTS else []
-            return [_shortened(element) for element in value[:_SHOWN_ELEMENTS]] + more
-        case dict():
-            return {key: _shortened(element) for key, element in value.items()}
-        case _:
-            return value

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+import textwrap
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from fastsft.escape import escaped
-from fastsft.views.terminal import many, path_in, size_of
+from fastsft.views.colour import Paint, plain
+from fastsft.views.terminal import many, path_in, shown_path, size_of
 
 if TYPE_CHECKING:
     from fastsft.report import Report
@@ -13,70 +17,104 @@ if TYPE_CHECKING:
 FEW_ROWS = 100  # below this the page advises to lower the threshold
 
 _LOWEST_ADVISED = 0.85  # threshold
+_COLUMNS = 80
+_SHOWN_NOTES = 5
+_FATE_STYLES = {"kept": "green", "refused": "yellow"}
 
 
-def summary_of(report: Report) -> str:
-    """Write what became of all lines, every reason with its count, and where the rows are."""
-    fates = report.fates
-    nbytes = sum(shard.nbytes for shard in report.inputs)
-    lines = [f"{escaped(note)}" for note in report.notes]
-    lines += [damaged_of(report)] if report.damaged else []
-    if report.outputs:
-        lines.append(f"Read {many(fates.lines, 'line')} of {many(len(report.inputs), 'shard')}, {size_of(nbytes)}.")
+def summary_of(report: Report, paint: Paint = plain) -> str:
+    """Write on one screen where the rows are, what to do next, what was lost, and what became of all lines."""
+    lines = [*_written(report, paint), ""] if report.outputs else []
+    if lost := _lost(report):
+        lines += [paint("Lost on the way:", "bold"), *(f"  {one}" for one in lost), ""]
+    lines += _fates(report, paint)
+    lines += _first(map(escaped, report.notes), _SHOWN_NOTES, "notes")
+    return "\n".join(lines)
+
+
+def _written(report: Report, paint: Paint) -> Iterator[str]:
+    """Say where what is, and what comes next."""
+    if report.splits:
+        yield paint(f"Wrote {many(report.fates.kept, 'row')}", "bold") + (
+            f" in {report.seconds:.1f} s, no task in two outputs."
+        )
+        outputs = [path_in(report.folder, split.name) for split in report.splits]
+        counts = [f" ({many(split.rows, 'row')} of {many(split.tasks, 'task')})" for split in report.splits]
     else:
-        lines.append(f"Read {many(fates.lines, 'line')} when the run ended.")
-    lines.append("")
+        yield paint(f"Wrote {many(report.rows, 'row')}", "bold") + (
+            f", {size_of(report.nbytes)}, in {report.seconds:.1f} s."
+        )
+        several = len(report.outputs) > 1
+        outputs = [path_in(report.folder, "" if several else report.outputs[0].name)]
+        counts = [f" ({many(len(report.outputs), 'file')})" if several else ""]
+    refused = many(report.fates.all_refused, "line")
+    entries = [("rows", shown_path(output) + count) for output, count in zip(outputs, counts, strict=True)]
+    entries.append(("report", shown_path(path_in(report.folder, report.file))))
+    if report.refused_lines:
+        entries.append(("refused", f"{shown_path(path_in(report.folder, report.refused_lines))} ({refused})"))
+    if report.rows and outputs == list(map(escaped, outputs)):  # as a shell would take them
+        entries.append(("next", shlex.join(["fastsft", "check", *map(shown_path, outputs)])))
+    yield from (f"  {paint(f'{name:<8}', 'cyan')} {text}" for name, text in entries)
+
+
+def _lost(report: Report) -> list[str]:
+    lost = [f"the {what} of {many(count, 'row')}: {how}" for what, count, how in left_out_of(report)]
+    if report.fates.trimmed:
+        lost.append(f"turns behind the last assistant turn of {many(report.fates.trimmed, 'row')}")
+    return [*lost, *_first(damaged_of(report), _SHOWN_NOTES, "files")]
+
+
+def _fates(report: Report, paint: Paint) -> Iterator[str]:
+    """Write what became of all lines, every reason with its count, in alphabetical order."""
+    fates, shards = report.fates, report.inputs
+    nbytes = size_of(sum(shard.nbytes for shard in shards))
+    where = f"of {many(len(shards), 'shard')}, {nbytes}:" if report.outputs else "when the run ended:"
+    yield f"Read {many(fates.lines, 'line')} {where}"
     for fate, count, reasons in (
-        ("kept", fates.kept, {"trimmed": fates.trimmed} if fates.trimmed else {}),
+        ("kept", fates.kept, {}),
         ("dropped", fates.all_dropped, fates.dropped),
         ("refused", fates.all_refused, fates.refused),
         ("blank", fates.blank, {}),
     ):
-        lines.append(f"  {fate:<8} {count:>14,}")
-        lines.extend(f"    {reason:<20} {number:>14,}" for reason, number in reasons.items())
-    if report.outputs:
-        first = escaped(path_in(report.folder, report.outputs[0].name))
-        more = f" and {many(len(report.outputs) - 1, 'more shard')}" if len(report.outputs) > 1 else ""
-        if report.splits:
-            lines += ["", f"Wrote {many(fates.kept, 'row')} in {report.seconds:.1f} s, no task in two outputs:"]
-        else:
-            lines += ["", f"Wrote {many(report.rows, 'row')}, {size_of(report.nbytes)}, in {report.seconds:.1f} s:"]
-            lines.append(f"  {first}{more}")
-        for split in report.splits:
-            path = escaped(path_in(report.folder, split.name))
-            lines.append(f"  {path}: {many(split.rows, 'row')} of {many(split.tasks, 'task')}")
-        lines += left_out_of(report)
-        if report.refused_lines:
-            lines.append(f"The refused lines are listed in {escaped(report.refused_lines)} beside it.")
-    return "\n".join(lines)
+        head = f"  {fate:<8} {count:>11,}"
+        told = ", ".join(f"{reason} {number:,}".replace(" ", "\xa0") for reason, number in reasons.items())
+        first, *more = textwrap.wrap(told, _COLUMNS - len(head) - 2, break_on_hyphens=False) or [""]
+        lines = [f"{paint(head, _FATE_STYLES.get(fate, 'none') if count else 'none')}  {first}".rstrip()]
+        lines += [f"{'':{len(head)}}  {line}" for line in more]
+        yield from (line.replace("\xa0", " ") for line in lines)
+
+
+def _first(texts: Iterable[str], count: int, what: str) -> Iterator[str]:
+    """Give so many of some texts, and say that the report has the others."""
+    several = list(texts)
+    yield from several[:count]
+    if len(several) > count:
+        yield f"… and {len(several) - count:,} more {what}, in the report"
 
 
 _KEPT_BY = {"reasoning": "--format chat keeps it", "calls": "--format openai and chat keep them"}
 
 
-def left_out_of(report: Report) -> list[str]:
-    """Write how many rows lack something that their rollouts have, and how to keep it."""
-    lines = []
+def left_out_of(report: Report) -> Iterator[tuple[str, int, str]]:
+    """Return what rows lack that their rollouts have: what, how many rows, and how to keep it."""
     for what, count in report.left_out.items():
         if what in ("images", "sounds", "videos"):
-            how = "they lie in the metadata, where no row has them, or in turns that are left out"
+            how = "they lie in the metadata, or in turns that are left out"
         else:
             how = "--reasoning drop leaves it out" if report.options.get("reasoning") == "drop" else _KEPT_BY[what]
-        lines.append(f"Left out: the {what} of {many(count, 'row')} ({how}).")
-    return lines
+        yield what, count, how
 
 
-def damaged_of(report: Report) -> str:
-    """Write which shards were refused whole, a line each."""
-    return "\n".join(f"Skipped file: {escaped(shard.problem or '')}" for shard in report.damaged)
+def damaged_of(report: Report) -> list[str]:
+    """Write which shards were refused whole."""
+    return [f"Skipped file: {escaped(shard.problem or '')}" for shard in report.damaged]
 
 
 def indexed(report: Report, path: object) -> str:
     """Write what an index holds and where it is."""
     fates = report.fates
     rollouts = fates.lines - fates.all_refused - fates.blank
-    lines = [escaped(note) for note in report.notes]
-    lines += [damaged_of(report)] if report.damaged else []
+    lines = [*map(escaped, report.notes), *damaged_of(report)]
     lines.append(
         f"Read {many(fates.lines, 'line')} of {many(len(report.inputs), 'shard')}: {many(rollouts, 'rollout')}, "
         f"{fates.all_refused:,} refused, {fates.blank:,} blank."

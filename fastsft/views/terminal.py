@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import unicodedata
 from typing import IO
 
+from fastsft.escape import escaped
 from fastsft.storage.urls import is_remote, root_and_key
 
 _USUAL_COLUMNS = 80
@@ -46,3 +49,38 @@ def path_in(folder: str, name: str) -> str:
         return os.path.normpath(os.path.join(folder, name))
     root, key = root_and_key(folder)
     return f"{root}/{os.path.normpath(os.path.join(key, name))}"
+
+
+def shown_path(path: str) -> str:
+    """Write a path or a URL as a person would type it from here, escaped."""
+    if is_remote(path):
+        return escaped(path)
+    with contextlib.suppress(OSError):  # this folder may be gone
+        here = os.path.join(os.getcwd(), "")
+        if path.startswith(here):
+            return escaped(path.removeprefix(here))
+        if os.path.join(path, "") == here:
+            return "."
+    return escaped(path)
+
+
+def cut(text: str, columns: int) -> str:
+    """Write a text, escaped, on one line of at most so many columns; white space becomes a space.
+
+    >>> cut("one  two", 20), cut("数据数据", 6)
+    ('one two', '数据…')
+    """
+    one_line = escaped(" ".join(text[: 4 * columns].split()))
+    widths = [_width_of(character) for character in one_line]
+    if sum(widths) <= columns and len(text) <= 4 * columns:
+        return one_line
+    taken = 0
+    for position, width in enumerate(widths):
+        taken += width
+        if taken > columns - 1:
+            return f"{one_line[:position]}…"
+    return f"{one_line}…"
+
+
+def _width_of(character: str) -> int:
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 0 if unicodedata.combining(character) else 1
