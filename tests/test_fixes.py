@@ -13,7 +13,7 @@ import pytest
 from builders import assistant, call, line, lines, raw_call, returned, rollout, said, system, thought, tool, turn, user
 
 import fastsft
-from fastsft.checks.kinds import KINDS
+from fastsft.checks.kinds import KINDS, OF_PAIRS
 
 TEMPLATES = Path(__file__).parent / "data" / "templates"
 GOOD = rollout(user("2+2?"), said("4"))
@@ -138,4 +138,4 @@ def test_what_else_a_finding_advises_helps(tmp_path):
     (tmp_path / "empty.jsonl").touch()
     assert [one.kind for one in fastsft.check([rows, tmp_path / "empty.jsonl"]).findings] == ["no_rows"]
     assert fastsft.check([rows]).findings == []
-    assert {kind for kind, known in KINDS.items() if known.options is None} == {"blank_line", "no_rows"}
+    assert {kind for kind, known in KINDS.items() if known.options is None} == {"blank_line", "no_rows", *OF_PAIRS}

@@ -22,6 +22,7 @@ class Kind(NamedTuple):
 
 
 _AGAIN = "convert the rollouts again with fastsft"
+_PAIRS_AGAIN = "make the pairs again with fastsft pairs"
 _LEAVE_OUT = "leave such rows out: fastsft convert --trainable"
 
 KINDS = {
@@ -41,13 +42,14 @@ KINDS = {
         "a key stands twice in one object; some readers stop, others differ in which counts", _AGAIN, ""
     ),
     "not_a_row": Kind(
-        "neither a conversation nor an input and an output; the trainer finds no `messages`",
+        "neither a conversation nor an input and an output, nor a pair of sides; the trainer finds no `messages`",
         "if it is a rollout, fastsft convert makes a row of it",
         "",
     ),
     "no_rows": Kind("a file without a row; NeMo RL stops at it", "leave the file out"),
     "mixed_rows": Kind(
-        "conversations and pairs of input and output in one file, which no loader reads",
+        "rows of several kinds in one file (conversations, inputs and outputs, formats of preferences), which no "
+        "loader reads",
         "convert all with one --format",
         "",
     ),
@@ -58,7 +60,8 @@ KINDS = {
         "content is neither text nor a list of parts; templates stop or render it as Python writes it", _AGAIN, ""
     ),
     "last_role": Kind(
-        "the last turn is not the assistant's; NeMo RL's whole load stops at one such row",
+        "the last turn is not the assistant's; NeMo RL's whole load stops at one such row, or of a pair it learns to "
+        "say what the user or a tool says",
         f"{_AGAIN}, which cuts what stands behind it",
         "",
     ),
@@ -92,7 +95,8 @@ KINDS = {
     "bad_tool": Kind("tools are not a list of objects with names; templates stop", _AGAIN, ""),
     "duplicate": Kind("the same row again; it counts twice in training", "convert with --dedup", "--dedup"),
     "too_long": Kind(
-        "more tokens than --max-tokens; NeMo RL gives such a row no loss, others cut it",
+        "more tokens than --max-tokens; NeMo RL gives such a row no loss, or a pair of which one side is so long, "
+        "others cut it",
         "convert with --max-tokens and --template, or train with a longer sequence",
         "--max-tokens {tokens} --template {template}",
     ),
@@ -202,3 +206,51 @@ KINDS = {
         is_note=True,
     ),
 }
+
+# What pairs of sides have beside that; pairs are made of rollouts again, not of rows.
+OF_PAIRS = {
+    "bad_pair": Kind(
+        "not the shape of its format of preferences: another number of completions than two, a rank that is no number, "
+        "a side that is neither messages nor text, a label that is not true or false; loaders stop",
+        _PAIRS_AGAIN,
+    ),
+    "tie": Kind("neither side is the better one; NeMo RL's whole load stops at a pair with equal ranks", _PAIRS_AGAIN),
+    "same_sides": Kind(
+        "both sides say the same: the loss stays where it began, whatever the model learns",
+        f"{_PAIRS_AGAIN}, which never pairs them",
+    ),
+    "other_context": Kind(
+        "the sides differ before their last message, so the last ones answer different contexts, and NeMo RL puts loss "
+        "on the last alone",
+        "make pairs of one assistant turn on a shared context: fastsft pairs --turn first-difference",
+    ),
+    "tools_dropped": Kind(
+        "tools or calls: NeMo RL shows no template the tools of a pair, so the model learns to call what it does not "
+        "see",
+        "for tools, train with TRL: fastsft pairs --format trl",
+        is_note=True,
+    ),
+    "object_arguments": Kind(
+        "arguments of calls are objects: NeMo RL loads pairs with Hugging Face datasets, which before version 5 fills "
+        "the keys of all rows in with null",
+        "write them as JSON strings, as fastsft pairs does",
+        is_note=True,
+    ),
+    "results_trained": Kind(
+        "a side has turns that are not the assistant's, such as tool results: TRL puts loss on all behind the prompt",
+        "make pairs of one assistant turn: fastsft pairs --turn first-difference",
+        is_note=True,
+    ),
+    "longer_chosen": Kind(
+        "the chosen sides are longer: what DPO learns first is to say more",
+        "bound the lengths: fastsft pairs --length-ratio 0.5:2, or train with length normalisation "
+        "(preference_average_log_probs in NeMo RL)",
+        is_note=True,
+    ),
+    "uneven_labels": Kind(
+        "good and bad sides are not as many as each other; TRL's KTO wants weights that even them",
+        "even them: fastsft pairs --format kto --balance, or set desirable_weight and undesirable_weight",
+        is_note=True,
+    ),
+}
+KINDS |= OF_PAIRS

@@ -38,6 +38,8 @@ class CheckReport(msgspec.Struct):
         lengths: Quantiles of bytes, turns and, with a tokenizer, tokens of a row.
         at_least: How many rows have at least so many tokens, by powers of two; empty without a tokenizer.
         skipped: Files that were left out, and why.
+        sides: Of pairs of a chosen and a rejected side how many there are (`pairs`), their mean lengths in bytes
+            (`chosen`, `rejected`), and the share whose chosen side is longer (`longer`); empty without pairs.
     """
 
     files: int
@@ -49,6 +51,7 @@ class CheckReport(msgspec.Struct):
     lengths: dict[str, dict[str, int]]
     at_least: dict[int, int]
     skipped: list[str]
+    sides: dict[str, float] = {}
 
     def to_json(self) -> bytes:
         """Encode it for programs, in ASCII: rows may hold what steers a terminal."""

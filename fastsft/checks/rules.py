@@ -67,16 +67,7 @@ def _repeated_keys(line: bytes) -> list[str]:
 
 
 # With one of these a row cannot be rendered; with any other it is, and measured.
-UNRENDERABLE = frozenset({"not_a_row", "bad_content", "bad_call", "bad_arguments", "bad_tool"})
-
-
-def row_kind(value: Any) -> str | None:
-    """Tell a `conversation` and a `pair` of input and output from what is no row, such as a rollout."""
-    if not isinstance(value, dict):
-        return None
-    if isinstance(value.get("messages"), list):
-        return "conversation"
-    return "pair" if {"input", "output"} <= value.keys() and "responses_create_params" not in value else None
+UNRENDERABLE = frozenset({"not_a_row", "bad_content", "bad_call", "bad_arguments", "bad_tool", "bad_pair", "tie"})
 
 
 def is_pair(row: dict[str, Any]) -> bool:
@@ -88,7 +79,7 @@ def findings_of(row: dict[str, Any]) -> Iterator[Found]:
     """Find what is wrong with a row by itself, whichever layout it has."""
     messages = row.get("messages")
     if isinstance(messages, list) and messages:
-        yield from _of_conversation(messages, row.get("tools"))
+        yield from conversation_findings(messages, row.get("tools"))
     elif is_pair(row):
         yield from _of_pair(row)
     else:
@@ -108,7 +99,8 @@ def _of_pair(row: dict[str, Any]) -> Iterator[Found]:
         yield Found("stray_think_tag", "output")
 
 
-def _of_conversation(messages: list[Any], tools: Any) -> Iterator[Found]:
+def conversation_findings(messages: list[Any], tools: Any) -> Iterator[Found]:
+    """Find what is wrong with a conversation, which has a message at least, and its tools."""
     if not all(isinstance(message, dict) for message in messages):
         yield Found("not_a_row", "a message is no object")
         return

@@ -16,9 +16,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fastsft.checks.checked import MOST_EXAMPLES, Checked, Schema
+from fastsft.checks.preferences import (
+    Preference,
+    conversations_of,
+    findings_in,
+    kind_of_row,
+    preference_format,
+    preference_of,
+    side_nbytes,
+)
 from fastsft.checks.renderer import Renderer, check_template, end_renderer, renderer_at
 from fastsft.checks.report import CheckReport
-from fastsft.checks.rules import UNRENDERABLE, Found, findings_of, is_pair, row_in, schemas_of
+from fastsft.checks.rules import UNRENDERABLE, Found, row_in, schemas_of
 from fastsft.checks.total import Total
 from fastsft.errors import DamagedShard, FailedRun, UsageError
 from fastsft.execution.memory import no_garbage_collection
@@ -99,6 +108,7 @@ def check_rows(
             lengths=lengths.quantiles if lengths else {},
             at_least=lengths.at_least if lengths else {},
             skipped=list(map(printable, skipped)),
+            sides=total.means(),
         )
 
 
@@ -188,7 +198,7 @@ class _SpanCheck:
         self._max_tokens = max_tokens
         self._hashes: list[tuple[int, int, int]] = []  # of each row: index of the file, line, hash
         self._lengths: dict[str, Counter[int]] = {name: Counter() for name in _LENGTHS}
-        self._kinds: dict[tuple[int, bool], list[int]] = {}  # rows, and the line of the first
+        self._kinds: dict[tuple[int, str], list[int]] = {}  # rows, and the line of the first
         self._shard_index = 0
         self.lines = 0  # of the range at hand
         self._shapes: Counter[tuple[str, type, tuple[tuple[str, type], ...]]] = Counter()
@@ -207,32 +217,66 @@ class _SpanCheck:
         row, found = row_in(line, has_line_ends=has_line_ends)
         tokens = 0
         if row is not None:
-            found += findings_of(row)
+            found += findings_in(row)
             # Objects of one shape are counted together, and taken apart at the end: 2 times as fast as key by key.
             for shard_index, value in schemas_of(row):
                 keys = tuple(zip(value, map(type, value.values()), strict=True)) if type(value) is dict else ()
                 self._shapes[shard_index, type(value), keys] += 1
             if self._renderer and not any(one.kind in UNRENDERABLE for one in found):
-                rendering = self._renderer.render(line, finds=True)
-                found += rendering.findings
-                tokens = rendering.tokens or 0
-                if rendering.beyond:
-                    found.append(Found("template_stops", f"it {rendering.beyond}"))
-                if self._max_tokens is not None and tokens > self._max_tokens:
-                    found.append(Found("too_long", f"{tokens:,} tokens"))
-        if row is not None and not any(one.kind == "not_a_row" for one in found):
-            messages = row.get("messages")
-            turns = len(messages) if isinstance(messages, list) else 2
+                for name, conversation in self._conversations_in(row, line):
+                    count = self._render(conversation, found, name)
+                    tokens = max(tokens, count)
+        kind = None if row is None or any(one.kind == "not_a_row" for one in found) else kind_of_row(row)
+        if kind is not None:
+            turns = self._turns_in(row)
             identity = int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "little")
             self._hashes.append((self._shard_index, self.lines, identity))
             for name, length in zip(_LENGTHS, (len(line), turns, tokens), strict=True):
                 self._lengths[name][length] += 1
-            self._kinds.setdefault((self._shard_index, is_pair(row)), [0, self.lines])[0] += 1
+            self._kinds.setdefault((self._shard_index, kind), [0, self.lines])[0] += 1
         if found:
             first_of_each = {one.kind: one.detail for one in reversed(found)}
             for kind, detail in first_of_each.items():
                 self.note(kind, detail)
         self.lines += 1
+
+    def _conversations_in(self, row: dict[str, Any], line: bytes) -> list[tuple[str, bytes]]:
+        """Return what a template renders of a row, by names: the row itself, or each side behind its context."""
+        read = preference_of(row) if preference_format(row) else None
+        return conversations_of(read) if isinstance(read, Preference) else [("", line)]
+
+    def _render(self, conversation: bytes, found: list[Found], name: str) -> int:
+        """Render a conversation, add what is found to what was, and return its tokens; 0 where nobody counts."""
+        assert self._renderer is not None
+        side = f"{name}: " if name else ""
+        rendering = self._renderer.render(conversation, finds=True)
+        found += [Found(one.kind, f"{side}{one.detail}") for one in rendering.findings]
+        tokens = rendering.tokens or 0
+        if rendering.beyond:
+            found.append(Found("template_stops", f"{side}it {rendering.beyond}"))
+        if self._max_tokens is not None and tokens > self._max_tokens:
+            found.append(Found("too_long", f"{side}{tokens:,} tokens"))
+        return tokens
+
+    def _turns_in(self, row: dict[str, Any]) -> int:
+        """Count the turns of a row, and take its sides into account where it has some."""
+        if preference_format(row) is None:
+            messages = row.get("messages")
+            return len(messages) if isinstance(messages, list) else 2
+        read = preference_of(row)
+        if isinstance(read, Found):
+            return 0
+        sides, lengths = self._checked.sides, side_nbytes(read)
+        if read.label is not None:
+            sides.good += read.label
+            sides.bad += not read.label
+        else:
+            sides.pairs += 1
+            sides.chosen_nbytes += lengths[0]
+            sides.rejected_nbytes += lengths[1]
+            sides.longer += lengths[0] > lengths[1]
+            sides.shorter += lengths[0] < lengths[1]
+        return len(read.context) + max(len(side) for _, side in read.sides)
 
     def note(self, kind: str, detail: str) -> None:
         """Count a finding of the line at hand, and keep it if it is among the first."""
@@ -254,7 +298,7 @@ class _SpanCheck:
             del self._lengths["tokens"][0]  # of rows of which nobody counted them
             write_lengths(self._lengths, lengths)
             checked.hashes, checked.lengths = hashes.name, lengths.name
-        checked.kinds = [(shard_index, pair, rows, first) for (shard_index, pair), (rows, first) in self._kinds.items()]
+        checked.kinds = [(shard_index, kind, rows, first) for (shard_index, kind), (rows, first) in self._kinds.items()]
         for (shard_index, kind, keys), count in self._shapes.items():
             schema = self._checked.schemas.setdefault(shard_index, Schema())
             schema.types.add(_name_of(kind))

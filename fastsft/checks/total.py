@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fastsft.checks.checked import MOST_EXAMPLES, Checked, Schema
+from fastsft.checks.checked import MOST_EXAMPLES, Checked, Schema, Sides
 from fastsft.checks.kinds import KINDS
 from fastsft.checks.report import Example, Finding
 from fastsft.inputs.shards import Shard, printable
 
 if TYPE_CHECKING:
     from fastsft.checks.parts import Duplicates
+
+
+_FEW_PAIRS = 10  # of which more say nothing
+_MOST_LONGER = 2 / 3  # of the pairs whose sides differ in length: a coin shows as many in 1 of 1,000 throws of 100
+_MUCH_LONGER = 1.1
+_EVEN = 4 / 3  # TRL's advice for KTO
 
 
 class Total:
@@ -22,6 +28,7 @@ class Total:
         hashes: The files of the rows' hashes: the name, the rows, the index of the first file of rows in it, and how
             many lines of that stand before it.
         lengths: The files of the rows' lengths.
+        sides: What there is of pairs of sides.
     """
 
     def __init__(self, shards: Sequence[Shard]) -> None:
@@ -30,7 +37,8 @@ class Total:
         self._counts: dict[str, int] = {}
         self._examples: dict[str, list[Example]] = {}
         self._schemas: dict[str, Schema] = {}
-        self._kinds: dict[int, dict[bool, list[int]]] = {}  # by file and whether pairs: rows, and the line of the first
+        self._kinds: dict[int, dict[str, list[int]]] = {}  # by file and kind: rows, and the line of the first
+        self.sides = Sides()
         self.hashes: list[tuple[str, int, int, int]] = []
         self.lengths: list[str] = []
         self.rows = 0
@@ -39,6 +47,14 @@ class Total:
     def lines(self) -> int:
         """Lines so far."""
         return sum(self._lines_before)
+
+    def means(self) -> dict[str, float]:
+        """Return how long the sides of pairs are on average, in bytes, and the share whose chosen side is longer."""
+        sides = self.sides
+        if not sides.pairs:
+            return {}
+        totals = {"chosen": sides.chosen_nbytes, "rejected": sides.rejected_nbytes, "longer": sides.longer}
+        return {"pairs": sides.pairs} | {name: round(total / sides.pairs, 4) for name, total in totals.items()}
 
     def add(self, checked: Checked) -> None:
         """Add what a span gave, the next of the input."""
@@ -54,9 +70,10 @@ class Total:
         if checked.hashes is not None and checked.lengths is not None:
             self.hashes.append((checked.hashes, checked.rows, first, before))
             self.lengths.append(checked.lengths)
-        for shard_index, pair, rows, line in checked.kinds:
+        self.sides += checked.sides
+        for shard_index, kind_of_rows, rows, line in checked.kinds:
             kinds = self._kinds.setdefault(shard_index, {})
-            kinds.setdefault(pair, [0, line + 1 + (before if shard_index == first else 0)])[0] += rows
+            kinds.setdefault(kind_of_rows, [0, line + 1 + (before if shard_index == first else 0)])[0] += rows
         for where, schema in checked.schemas.items():
             total = self._schemas.setdefault(where, Schema())
             total.types |= schema.types
@@ -72,6 +89,7 @@ class Total:
         self._add_duplicates(duplicates)
         self._find_odd_files()
         self._find_mixed_schemas()
+        self._find_bias()
         found = sorted(self._counts, key=lambda kind: (-self._counts[kind], kind))
         all_found = [
             Finding(kind, self._counts[kind], KINDS[kind].meaning, KINDS[kind].fix, self._examples[kind])
@@ -105,6 +123,20 @@ class Total:
         examples = self._examples.setdefault(kind, [])
         if len(examples) < MOST_EXAMPLES:
             examples.append(Example(file, line, ""))
+
+    def _find_bias(self) -> None:
+        """Find what all pairs together teach beside what each says: to be longer, or to be good or bad at all."""
+        sides = self.sides
+        if sides.pairs >= _FEW_PAIRS and sides.longer >= _MOST_LONGER * (sides.longer + sides.shorter):
+            chosen, rejected = (round(n / sides.pairs) for n in (sides.chosen_nbytes, sides.rejected_nbytes))
+            if chosen >= _MUCH_LONGER * rejected:
+                share = sides.longer / sides.pairs
+                told = f"{chosen:,} bytes on average, rejected {rejected:,}; chosen is longer in {share:.0%}"
+                self._counts["longer_chosen"] = sides.longer
+                self._examples["longer_chosen"] = [Example("", 0, f"chosen {told}")]
+        if max(sides.good, sides.bad) > _EVEN * min(sides.good, sides.bad):
+            self._counts["uneven_labels"] = sides.good + sides.bad
+            self._examples["uneven_labels"] = [Example("", 0, f"true {sides.good:,}, false {sides.bad:,}")]
 
     def _find_mixed_schemas(self) -> None:
         examples = []

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import yaml
 
+from fastsft.checks.preferences import kind_of_row
 from fastsft.checks.renderer import check_template, renderer_at
 from fastsft.checks.report import CheckReport
-from fastsft.checks.rules import row_kind
 from fastsft.checks.run import check_rows
 from fastsft.configs.nemo_rl_config import (
     DEFAULT_BATCH,
@@ -299,6 +299,6 @@ def _kind_of(shard: Shard) -> str:
     for lines in lines_in(ByteRange(shard, 0, min(shard.nbytes, 1)), nbytes=1, max_line=1 << 40):
         line, _, _ = lines.data.partition(b"\n")
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            if kind := row_kind(_any.decode(line)):
+            if kind := kind_of_row(_any.decode(line)):
                 return kind
     raise UsageError(f"{shard.path} does not begin with a row; fastsft convert makes rows of rollouts")

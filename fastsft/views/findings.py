@@ -27,6 +27,11 @@ def findings_told(report: CheckReport) -> str:
         lines.append("Nothing was found that keeps them from training.")
     if report.notes:
         lines += ["", "Notes: what matters to some trainers and templates", "", *_findings(report.notes)]
+    if report.sides:
+        chosen, rejected, longer = (report.sides[name] for name in ("chosen", "rejected", "longer"))
+        pairs = many(round(report.sides["pairs"]), "pair")
+        lines += ["", f"{pairs}: chosen {chosen:,.0f} bytes on average, rejected {rejected:,.0f}; "
+                  f"longer in {longer:.0%}"]  # fmt: skip
     if report.lengths:
         parts = list(next(iter(report.lengths.values())))
         heads = ["longest" if part == "1.0" else f"{float(part):.0%}" for part in parts]

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from fastsft.checks.rules import row_kind
+from fastsft.checks.preferences import KTO, Preference, kind_of_row, preference_of
 from fastsft.errors import Refused, UsageError
 from fastsft.escape import escaped
 from fastsft.formats.calls import ASSISTANT
@@ -70,18 +70,32 @@ def _text_of(line: bytes | Refused, options: Options, full: bool) -> str:
         value = _any.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = None
-    match row_kind(value):
+    kind = kind_of_row(value)
+    match kind:
         case "conversation":
             return "\n".join(["a row", *_tools(value.get("tools")), *_messages(value["messages"], full)])
         case "pair":
             turns = [{"role": name, "content": value[name]} for name in ("input", "output")]
             return "\n".join(["a row", *_messages(turns, full)])
+    if kind is not None:
+        return _text_of_sides(value, line, full)
     fate, rollout, turns_ = judged_line(line, options)
     if rollout is None:
         return f"{fate}\n{_cut(line.decode('utf-8', 'backslashreplace'), full)}"
     reward = "null" if rollout.reward is None else f"{rollout.reward:g}"
     tools = decoded(rollout.tools)
     return "\n".join([f"{fate}; reward {reward}", *_tools(tools), *_messages([_plain(turn) for turn in turns_], full)])
+
+
+def _text_of_sides(row: Any, line: bytes, full: bool) -> str:
+    read = preference_of(row)
+    if not isinstance(read, Preference):
+        return f"{read.kind}: {read.detail}\n{_cut(line.decode(), full)}"
+    what = f"a {'good' if read.label else 'bad'} side" if read.format == KTO else "a pair"
+    parts = [f"{what} ({read.format})", *_tools(read.tools), *_messages(read.context, full)]
+    for name, side in read.sides:
+        parts += [f"\n── {'the side' if read.format == KTO else name}", *_messages(side, full)]
+    return "\n".join(parts)
 
 
 def _plain(turn: Turn) -> Any:
