@@ -14,7 +14,8 @@ from builders import assistant, lines, rollout, said, turn, user
 
 import fastsft
 from fastsft.configs.nemo_rl import write_config
-from fastsft.configs.nemo_rl_config import Training, batches_of
+from fastsft.configs.nemo_rl_config import batches_of
+from fastsft.configs.training import Training
 from fastsft.errors import UsageError
 
 # What `examples/configs/sft.yaml` of NeMo RL (main, August 2026) has where it matters here.
@@ -317,7 +318,12 @@ def test_wrong_words_are_told_and_nothing_is_written(rows, checkout, tmp_path):
     for files, vals, output, problem in [
         ([train], [train], "sft.yaml", "trained on and validated with"),
         ([tmp_path / "in.jsonl"], [], "sft.yaml", "does not begin with a row; fastsft convert makes rows"),
-        ([train, tmp_path / "pairs.jsonl"], [], "sft.yaml", "some files hold conversations and others pairs"),
+        (
+            [train, tmp_path / "pairs.jsonl"],
+            [],
+            "sft.yaml",
+            "the files hold rows of several kinds \\(conversation, pair\\)",
+        ),
         ([tmp_path / "packed.jsonl.gz"], [], "sft.yaml", "is compressed"),
         ([tmp_path / "empty.jsonl"], [], "sft.yaml", "is empty"),
         ([tmp_path / "mark.jsonl"], [], "sft.yaml", "does not begin with a row; fastsft convert makes rows"),

@@ -18,7 +18,7 @@ import fastsft
 from fastsft import Options, UsageError
 from fastsft.cli import app
 from fastsft.cli.settings import options_table
-from fastsft.configs.nemo_rl_config import Training
+from fastsft.configs.training import Training
 from fastsft.options import Split, declared, flag_of, keyword_of
 from fastsft.quantities import nbytes_of
 
@@ -247,6 +247,7 @@ OWN = {
         "output": ["--output", "y"],
         "checkout": ["--nemo-rl", "n"],
         "wandb": ["--no-wandb"],
+        "reward_model": ["--reward-model"],
         **{name: words_of(f"--{name.replace('_', '-')}", word) for name, (word, _) in TRAINING.items()},
     },
 }
@@ -289,7 +290,8 @@ def call_of(command: str, settings: list[str]) -> Any:
             return mock.call("a", **keywords)
         case "nemo-rl":
             training = Training(wandb=False, **{name: value for name, (_, value) in TRAINING.items()})
-            return mock.call(["a"], ["v", "w"], "y", training, checkout="n", on_progress=mock.ANY, **keywords)
+            keywords |= {"reward_model": True, "checkout": "n"}
+            return mock.call(["a"], ["v", "w"], "y", training, on_progress=mock.ANY, **keywords)
 
 
 @pytest.mark.parametrize("command", OWN)

@@ -80,7 +80,7 @@ def find_lengths(paths: Sequence[str]) -> Lengths:
     """Add up how many rows have which length."""
     counts = read_files(paths, list(_LENGTHS)).group_by("name", "length").agg(pl.col("rows").sum()).sort("length")
     quantiles = {}
-    for name in ("nbytes", "turns", "tokens"):
+    for name in ("nbytes", "turns", "tokens", "side"):
         one = counts.filter(pl.col("name") == name)
         if len(one):
             total = int(one["rows"].sum())

@@ -35,7 +35,8 @@ class CheckReport(msgspec.Struct):
         lines: All lines.
         findings: What keeps rows from training, or teaches something else; empty where all is well.
         notes: What may matter to some trainers and templates.
-        lengths: Quantiles of bytes, turns and, with a tokenizer, tokens of a row.
+        lengths: Quantiles of bytes, turns and, with a tokenizer, tokens of a row; of pairs `side`, the bytes of the
+            longer side behind its context, which is what `tokens` are of.
         at_least: How many rows have at least so many tokens, by powers of two; empty without a tokenizer.
         skipped: Files that were left out, and why.
         sides: Of pairs of a chosen and a rejected side how many there are (`pairs`), their mean lengths in bytes

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 _SHOWN_CHARACTERS = 200  # of what was found
 _ROWS_AT_ONCE = 16_000_000  # of which one worker looks for those that are there again: 0.4 GB
 _READ_NBYTES = 1024 * 1024  # at a time
-_LENGTHS = ("nbytes", "turns", "tokens")
+_LENGTHS = ("nbytes", "turns", "tokens", "side")
 _MOST_KEYS = 2000  # of one path in a row that are counted
 
 
@@ -228,10 +228,10 @@ class _SpanCheck:
                     tokens = max(tokens, count)
         kind = None if row is None or any(one.kind == "not_a_row" for one in found) else kind_of_row(row)
         if kind is not None:
-            turns = self._turns_in(row)
+            turns, side = self._turns_and_side_in(row)
             identity = int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "little")
             self._hashes.append((self._shard_index, self.lines, identity))
-            for name, length in zip(_LENGTHS, (len(line), turns, tokens), strict=True):
+            for name, length in zip(_LENGTHS, (len(line), turns, tokens, side), strict=True):
                 self._lengths[name][length] += 1
             self._kinds.setdefault((self._shard_index, kind), [0, self.lines])[0] += 1
         if found:
@@ -258,14 +258,14 @@ class _SpanCheck:
             found.append(Found("too_long", f"{side}{tokens:,} tokens"))
         return tokens
 
-    def _turns_in(self, row: dict[str, Any]) -> int:
-        """Count the turns of a row, and take its sides into account where it has some."""
+    def _turns_and_side_in(self, row: dict[str, Any]) -> tuple[int, int]:
+        """Count the turns of a row, and the bytes of its longer side behind its context; 0 where it has no sides."""
         if preference_format(row) is None:
             messages = row.get("messages")
-            return len(messages) if isinstance(messages, list) else 2
+            return len(messages) if isinstance(messages, list) else 2, 0
         read = preference_of(row)
         if isinstance(read, Found):
-            return 0
+            return 0, 0
         sides, lengths = self._checked.sides, side_nbytes(read)
         if read.label is not None:
             sides.good += read.label
@@ -276,7 +276,8 @@ class _SpanCheck:
             sides.rejected_nbytes += lengths[1]
             sides.longer += lengths[0] > lengths[1]
             sides.shorter += lengths[0] < lengths[1]
-        return len(read.context) + max(len(side) for _, side in read.sides)
+        longest = max(len(conversation) for _, conversation in conversations_of(read))
+        return len(read.context) + max(len(side) for _, side in read.sides), longest
 
     def note(self, kind: str, detail: str) -> None:
         """Count a finding of the line at hand, and keep it if it is among the first."""
@@ -295,7 +296,8 @@ class _SpanCheck:
 
             hashes, lengths = path.with_suffix(".hashes"), path.with_suffix(".lengths")
             write_hashes(self._hashes, hashes)
-            del self._lengths["tokens"][0]  # of rows of which nobody counted them
+            for name in ("tokens", "side"):
+                del self._lengths[name][0]  # of rows of which nobody counted them, and of those without sides
             write_lengths(self._lengths, lengths)
             checked.hashes, checked.lengths = hashes.name, lengths.name
         checked.kinds = [(shard_index, kind, rows, first) for (shard_index, kind), (rows, first) in self._kinds.items()]

@@ -17,8 +17,18 @@ def nemo_rl(
         list[str] | None, in_panel("input", metavar="VAL", help="Validate with these rows; repeatable.")
     ] = None,
     output: Annotated[
-        str, in_panel("output", "--output", "-o", metavar="FILE", help="Write the config to FILE.")
-    ] = "sft_gym_data.yaml",
+        str | None,
+        in_panel(
+            "output",
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write the config to FILE; sft_gym_data.yaml, dpo.yaml or rm.yaml if not given.",
+        ),
+    ] = None,
+    reward_model: Annotated[
+        bool, in_panel("train", "--reward-model", help="Train a reward model on pairs, instead of DPO.")
+    ] = False,
     checkout: Annotated[
         str | None,
         in_panel("train", "--nemo-rl", metavar="FOLDER", help="Extend the base config of this NeMo RL."),
@@ -32,31 +42,40 @@ def nemo_rl(
     global_batch: Annotated[
         int | None, in_panel("train", metavar="N", help="Rows a step; 128, or what there are rows for, if not given.")
     ] = None,
-    micro_batch: Annotated[int, in_panel("train", metavar="N", help="Rows at once on a GPU.")] = 4,
-    epochs: Annotated[int, in_panel("train", metavar="N", help="How often each row is seen.")] = 3,
+    micro_batch: Annotated[
+        int | None, in_panel("train", metavar="N", help="Rows at once on a GPU; 4, or 2 pairs, if not given.")
+    ] = None,
+    epochs: Annotated[
+        int | None, in_panel("train", metavar="N", help="How often each row is seen; 3, or 1 for pairs, if not given.")
+    ] = None,
     val_period: Annotated[
         int, in_panel("train", metavar="N", help="Steps between two validations and checkpoints.")
     ] = 100,
     checkpoint_dir: Annotated[
-        str, in_panel("train", metavar="FOLDER", help="Where checkpoints go.")
-    ] = "results/gym_sft",
+        str | None,
+        in_panel("train", metavar="FOLDER", help="Where checkpoints go; results/gym_sft (dpo, rm) if not given."),
+    ] = None,
     images: Annotated[
         bool, in_panel("train", "--images", help="The model reads images, though its name does not say so.")
     ] = False,
     wandb: Annotated[bool, in_panel("train", help="Log to Weights & Biases. [default: --wandb]")] = True,
-    project: Annotated[str, in_panel("train", metavar="NAME", help="The project there.")] = "nemo-gym-sft",
-    run: Annotated[str, in_panel("train", metavar="NAME", help="The name of the run.")] = "gym-sft-run-1",
+    project: Annotated[
+        str | None, in_panel("train", metavar="NAME", help="The project there; nemo-gym-sft (dpo, rm) if not given.")
+    ] = None,
+    run: Annotated[
+        str | None, in_panel("train", metavar="NAME", help="The name of the run; gym-sft-run-1 (dpo, rm) if not given.")
+    ] = None,
     gpus: Annotated[int, in_panel("train", metavar="N", help="GPUs of a node.")] = 1,
     nodes: Annotated[int, in_panel("train", metavar="N", help="How many nodes.")] = 1,
     quiet: Quiet = False,
     **settings: Any,
 ) -> None:
-    """Write the config with which NeMo RL trains on rows.
+    """Write the config with which NeMo RL trains on rows: SFT, and on pairs DPO or a reward model.
 
     It prints the commands that do it, and what was found in the rows.
     """
     from fastsft.configs.nemo_rl import write_config
-    from fastsft.configs.nemo_rl_config import Training
+    from fastsft.configs.training import Training
     from fastsft.views.findings import config_told
 
     if not train:
@@ -77,6 +96,15 @@ def nemo_rl(
         nodes=nodes,
     )
     with ProgressLine(hidden=quiet) as line:
-        written = write_config(train, val or [], output, training, checkout=checkout, on_progress=line.show, **settings)
+        written = write_config(
+            train,
+            val or [],
+            output,
+            training,
+            reward_model=reward_model,
+            checkout=checkout,
+            on_progress=line.show,
+            **settings,
+        )
     if not quiet:
         print_all([config_told(written)])

@@ -16,15 +16,9 @@ from fastsft.checks.preferences import kind_of_row
 from fastsft.checks.renderer import check_template, renderer_at
 from fastsft.checks.report import CheckReport
 from fastsft.checks.run import check_rows
-from fastsft.configs.nemo_rl_config import (
-    DEFAULT_BATCH,
-    Training,
-    batches_of,
-    check_name,
-    commands_of,
-    config_of,
-    reads_images,
-)
+from fastsft.configs.nemo_rl_config import DEFAULT_BATCH, batches_of, commands_of, config_of, reads_images
+from fastsft.configs.nemo_rl_pairs import algorithm_for, check_files, pairs_config_of, told_of_pairs
+from fastsft.configs.training import SFT, Algorithm, Training, check_name
 from fastsft.errors import UsageError
 from fastsft.execution.placement import Placement
 from fastsft.inputs.lines import lines_in
@@ -34,8 +28,6 @@ from fastsft.report import Progress, Report
 from fastsft.storage.files import read_file, rewrite
 from fastsft.storage.whole import written_whole
 
-BASE = "examples/configs/sft.yaml"  # in a checkout of NeMo RL
-_BASE_BESIDE = "configs/sft.yaml"  # the same, from a file in `examples/`
 _BYTES_PER_TOKEN = 3  # English has 4 to 5, JSON and other scripts fewer: rather too long than too short
 _SHORTEST = 1024  # the guide's sequence length
 _any = msgspec.json.Decoder()
@@ -53,9 +45,10 @@ class Written(msgspec.Struct):
 def write_config(
     train: Sequence[str | os.PathLike[str]],
     val: Sequence[str | os.PathLike[str]],
-    output: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None,
     training: Training,
     *,
+    reward_model: bool = False,
     checkout: str | os.PathLike[str] | None = None,
     template: str | None = None,
     render_seconds: float = DEFAULT_RENDER_SECONDS,
@@ -67,8 +60,9 @@ def write_config(
     Args:
         train: Files or folders of rows to learn from.
         val: The same for validation; none for a run without.
-        output: The YAML file.
+        output: The YAML file; None for one named by the algorithm.
         training: What is to be trained and how.
+        reward_model: Whether pairs are for a reward model, and not for DPO.
         checkout: A checkout of NeMo RL, whose base config the file extends.
         template: The tokenizer's folder, to count tokens exactly.
         render_seconds: How long the template may take for a row.
@@ -79,8 +73,13 @@ def write_config(
         UsageError: The arguments are wrong, or NeMo RL could not load the rows; nothing was written.
         FailedRun: The rows could not be read, or the file not written.
     """
-    path = Path(os.path.abspath(output))
     train_shards, val_shards = _plain(train), _plain(val) if val else []
+    kinds = {_kind_of(shard) for shard in [*train_shards, *val_shards]}
+    if len(kinds) > 1:
+        raise UsageError(f"the files hold rows of several kinds ({', '.join(sorted(kinds))}); train on one of them")
+    (kind,) = kinds
+    algorithm = algorithm_for(kind, reward_model=reward_model)
+    path = Path(os.path.abspath(algorithm.output if output is None else output))
     for shard in [*train_shards, *val_shards]:
         if is_same_file(path, shard.path):
             raise UsageError(f"{shard.path} holds rows and would be overwritten; choose another output")
@@ -89,11 +88,10 @@ def write_config(
         raise UsageError(f"{min(twice)} is to be trained on and validated with; split them: convert --val")
     for folder in train:
         _check_splits(Path(folder), learnt)
-    base = _base_of(checkout)
+    if algorithm is not SFT:
+        check_files(train_shards, val_shards)
+    base = _base_of(checkout, algorithm)
     _check_output(path)
-    kinds = {_kind_of(shard) for shard in [*train_shards, *val_shards]}
-    if len(kinds) > 1:
-        raise UsageError("some files hold conversations and others pairs of input and output; train on one of them")
     if template is not None:
         check_template(template, render_seconds, counting=False)
     remarks: list[str] = []
@@ -102,6 +100,7 @@ def write_config(
         template=template,
         render_seconds=render_seconds,
         training=training,
+        algorithm=algorithm,
         jobs=jobs,
         on_progress=on_progress,
         remarks=remarks,
@@ -110,21 +109,27 @@ def write_config(
     if val_shards:
         look(val_shards, of="for validation ")
     length = training.sequence_length or _length_for(checked)
-    remarks += _told_of_length(length, checked)
-    batches = batches_of(training, checked.rows, gpus=training.gpus, nodes=training.nodes)
+    remarks += _told_of_length(length, checked, algorithm)
+    batches = batches_of(training, checked.rows, gpus=training.gpus, nodes=training.nodes, algorithm=algorithm)
     if batches[0] < (training.global_batch or DEFAULT_BATCH):
         why = f"as there are {checked.rows:,}, and NeMo RL leaves out a batch that is not full"
-        remarks.append(f"Batches of {batches[0]:,} rows, {why}.")
-    config = config_of(base, training, kinds.pop(), train_shards, val_shards, length, batches)
+        remarks.append(f"Batches of {batches[0]:,} {algorithm.rows}, {why}.")
+    if algorithm is SFT:
+        config = config_of(base, training, kind, train_shards, val_shards, length, batches)
+    else:
+        config = pairs_config_of(base, algorithm, training, kind, train_shards, val_shards, length, batches)
+        epochs = training.filled(algorithm).epochs
+        steps = epochs * (checked.rows // batches[0])
+        remarks.append(f"Steps: {steps:,} of {batches[0]:,} pairs, in {epochs:,} epochs; no limit ends it before.")
     if checkout is None:
-        remarks.append(f"Put {path.name} into the folder examples/ of NeMo RL, where {_BASE_BESIDE} is beside it.")
+        remarks.append(f"Put {path.name} into the folder examples/ of NeMo RL, where {base} is beside it.")
     text = yaml.dump(config, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=1000)
     if yaml.safe_load(text) != config:
         raise AssertionError("the config does not survive being written, please report this")
     with written_whole(path) as part, rewrite(part) as file:
         file.write(text.encode())
     shards = [*train_shards, *val_shards]
-    return Written(str(path), config, remarks, commands_of(path, training, checkout, shards, checked.rows))
+    return Written(str(path), config, remarks, commands_of(path, training, checkout, shards, checked.rows, algorithm))
 
 
 def _dumper() -> Any:
@@ -172,12 +177,12 @@ def _check_splits(folder: Path, files: set[str]) -> None:
                 raise UsageError(f"{aside} is a split that was set aside; name the files to train on, not {folder}")
 
 
-def _base_of(checkout: str | os.PathLike[str] | None) -> str:
+def _base_of(checkout: str | os.PathLike[str] | None, algorithm: Algorithm) -> str:
     if checkout is None:
-        return _BASE_BESIDE
-    base = Path(os.path.abspath(checkout), BASE)
+        return os.path.relpath(algorithm.base, "examples")  # from a file in that folder
+    base = Path(os.path.abspath(checkout), algorithm.base)
     if not base.is_file():
-        raise UsageError(f"{checkout} is no checkout of NeMo RL: it has no {BASE}")
+        raise UsageError(f"{checkout} is no checkout of NeMo RL: it has no {algorithm.base}")
     check_name(str(base))
     return str(base)
 
@@ -205,6 +210,7 @@ def _check_output(path: Path) -> None:
 _STOPPING = (
     "bad_json", "blank_line", "not_a_row", "mixed_rows", "no_rows", "last_role", "template_stops", "string_tools",
 )  # fmt: skip
+_STOPPING_PAIRS = ("bad_json", "not_a_row", "mixed_rows", "no_rows", "bad_pair", "tie", "template_stops")
 
 
 def _checked(
@@ -213,6 +219,7 @@ def _checked(
     template: str | None,
     render_seconds: float,
     training: Training,
+    algorithm: Algorithm,
     jobs: int | None,
     on_progress: Callable[[Progress], None] | None,
     remarks: list[str],
@@ -224,7 +231,9 @@ def _checked(
         UsageError: NeMo RL could not load them, or would train without their images.
     """
     paths = [shard.path for shard in shards]
-    most = training.sequence_length - 1 if training.sequence_length and training.sequence_length > 1 else None
+    most = training.sequence_length
+    if most is not None and algorithm is SFT:
+        most = most - 1 or None  # a row of just that length gets no loss, and a pair does
     counts = template is not None and renderer_at(template, render_seconds).counts_tokens
     checked = check_rows(
         paths,
@@ -235,7 +244,7 @@ def _checked(
         on_progress=on_progress,
     )
     found = {one.kind: one for one in (*checked.findings, *checked.notes)}
-    for kind in _STOPPING:
+    for kind in _STOPPING if algorithm is SFT else _STOPPING_PAIRS:
         if kind in found:
             where = f"{found[kind].examples[0].file}:{found[kind].examples[0].line}"
             detail = found[kind].examples[0].detail
@@ -243,7 +252,7 @@ def _checked(
             raise UsageError(f"NeMo RL would stop at these rows: {kind} ({told})", found[kind].fix)
     if media := found.get("media_parts"):
         raise UsageError(
-            f"NeMo RL would train without the images, sounds or files of {media.rows:,} rows {of}"
+            f"NeMo RL would train without the images, sounds or files of {media.rows:,} {algorithm.rows} {of}"
             f"({media.examples[0].detail}); convert the rollouts again with --for nemo-rl, or with --trainable"
         )
     if "parts" in found and not training.images and not reads_images(training.model):
@@ -254,7 +263,10 @@ def _checked(
     if checked.findings:
         listed = ", ".join(f"{one.kind} {one.rows:,}" for one in checked.findings if one.kind != "too_long")
         if listed:
-            remarks.append(f"These rows {of}may not train well ({listed}); fastsft check says where and why.")
+            remarks.append(
+                f"These {algorithm.rows} {of}may not train well ({listed}); fastsft check says where and why."
+            )
+    remarks += told_of_pairs(checked, of) if algorithm is not SFT else []
     if lost := found.get("reasoning_lost"):
         remarks.append(f"{lost.rows:,} rows {of}lose reasoning in this template: it renders the last turn's alone.")
     return checked
@@ -264,7 +276,8 @@ def _tokens_in(checked: CheckReport) -> dict[str, int]:
     """Return the quantiles of the rows' lengths in tokens, counted or estimated."""
     if "tokens" in checked.lengths:
         return checked.lengths["tokens"]
-    return {part: -(-nbytes // _BYTES_PER_TOKEN) for part, nbytes in checked.lengths["nbytes"].items()}
+    nbytes_of = checked.lengths.get("side") or checked.lengths["nbytes"]
+    return {part: -(-nbytes // _BYTES_PER_TOKEN) for part, nbytes in nbytes_of.items()}
 
 
 def _length_for(checked: CheckReport) -> int:
@@ -272,19 +285,21 @@ def _length_for(checked: CheckReport) -> int:
     return max(_SHORTEST, 1 << _tokens_in(checked)["0.99"].bit_length())
 
 
-def _told_of_length(length: int, checked: CheckReport) -> list[str]:
-    lengths = _tokens_in(checked)
+def _told_of_length(length: int, checked: CheckReport, algorithm: Algorithm) -> list[str]:
+    lengths, rows_of = _tokens_in(checked), algorithm.rows
+    each = "rows" if algorithm is SFT else "longer sides, behind their context,"
     how = (
         "" if "tokens" in checked.lengths else f", at {_BYTES_PER_TOKEN} bytes a token (--template FOLDER counts them)"
     )
     told = [
-        f"Sequence length {length:,}: half of the rows have at most {lengths['0.5']:,} tokens, 99 % at most "
+        f"Sequence length {length:,}: half of the {each} have at most {lengths['0.5']:,} tokens, 99 % at most "
         f"{lengths['0.99']:,}, the longest {lengths['1.0']:,}{how}."
     ]
-    if lengths["1.0"] >= length:
+    if lengths["1.0"] >= length + (algorithm is not SFT):
         rows = _rows_too_long(length, checked)
-        what = f"{rows:,} rows that are longer fill" if rows else "Longer rows fill"
-        told.append(f"{what} a place in the batch and teach nothing; convert --max-tokens --template leaves them out.")
+        what = f"{rows:,} {rows_of} that are longer fill" if rows else f"Longer {rows_of} fill"
+        how = "; convert --max-tokens --template leaves them out" if algorithm is SFT else ""
+        told.append(f"{what} a place in the batch and teach nothing{how}.")
     return told
 
 
@@ -295,7 +310,7 @@ def _rows_too_long(length: int, checked: CheckReport) -> int | None:
 
 
 def _kind_of(shard: Shard) -> str:
-    """Look at the first row of a file: a `conversation`, or a `pair` of input and output."""
+    """Look at the first row of a file, and tell its kind: a `conversation`, a `pair`, or a format of preferences."""
     for lines in lines_in(ByteRange(shard, 0, min(shard.nbytes, 1)), nbytes=1, max_line=1 << 40):
         line, _, _ = lines.data.partition(b"\n")
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -21,82 +21,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from fastsft.configs.training import SFT, Algorithm, Training
 from fastsft.errors import UsageError
-from fastsft.escape import escaped
 from fastsft.inputs.shards import Shard
 from fastsft.storage.files import read_file
 
 DEFAULT_BATCH = 128  # rows a step
 _NO_LIMIT = 1_000_000_000  # steps
 _RAY_SUB_GPUS = 8  # that ray.sub takes a node to have, unless GPUS_PER_NODE says another number
-
-
-class Training(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be trained and how; the defaults are those of NeMo Gym's SFT guide.
-
-    Attributes:
-        model: A model on the hub, or its folder.
-        sequence_length: Tokens; None for what 99 % of the rows need.
-        global_batch: Rows a step; None for 128, or what there are rows for.
-        micro_batch: Rows at once on a GPU.
-        epochs: How often each row is seen.
-        val_period: Steps between two validations, and between two checkpoints.
-        checkpoint_dir: Where checkpoints go.
-        images: Whether the model reads images, where its name and its config do not say so.
-        wandb: Whether to log to Weights & Biases.
-        project: Its project.
-        run: The name of the run.
-        gpus: GPUs of a node.
-        nodes: How many nodes.
-    """
-
-    model: str = "Qwen/Qwen2.5-1.5B"
-    sequence_length: int | None = None
-    global_batch: int | None = None
-    micro_batch: int = 4
-    epochs: int = 3
-    val_period: int = 100
-    checkpoint_dir: str = "results/gym_sft"
-    images: bool = False
-    wandb: bool = True
-    project: str = "nemo-gym-sft"
-    run: str = "gym-sft-run-1"
-    gpus: int = 1
-    nodes: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that mean nothing.
-
-        Raises:
-            UsageError: One is below 1.
-        """
-        names = ("sequence_length", "global_batch", "micro_batch", "epochs", "val_period", "gpus", "nodes")
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"the {name.replace('_', ' ')} must be at least 1, not {value}")
-        for text in (self.model, self.checkpoint_dir, self.project, self.run):
-            check_name(text)
-
-
-def check_name(text: str) -> None:
-    """Make sure that NeMo RL reads a name or a path from its config as it is.
-
-    Raises:
-        UsageError: It takes it for something else, or YAML cannot hold it.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"NeMo RL's config is UTF-8, and this name is not: {text!r}") from None
-    if "${" in text:
-        raise UsageError(f"NeMo RL's config takes ${{ for a reference, so no name can hold it: {text}")
-    if text == "???":
-        raise UsageError("NeMo RL's config takes ??? for what is not given yet, so it can be no name")
-    if escaped(text) != text:
-        raise UsageError(f"NeMo RL's config cannot hold a name with characters that are not printed: {escaped(text)}")
 
 
 _NAMES_VISION = re.compile(
@@ -130,21 +62,28 @@ def config_of(
     batches: tuple[int, int],
 ) -> dict[str, Any]:
     """Return the config: `kind` of rows, `length` of a sequence in tokens, rows a step and at once on a GPU."""
+    data = {
+        "_override_": True,
+        "max_input_seq_length": "${policy.max_total_sequence_length}",
+        "add_bos": True,
+        "add_eos": True,
+        "add_generation_prompt": False,
+        "shuffle": True,
+        "num_workers": 1,
+        "train": _datasets(kind, train),
+        "validation": _datasets(kind, val),
+        "default": {"prompt_file": None, "system_prompt_file": None, "processor": "sft_processor"},
+    }
+    return {"defaults": base, "data": data, **common_of(SFT, training, length, batches, validates=bool(val))}
+
+
+def common_of(
+    algorithm: Algorithm, training: Training, length: int, batches: tuple[int, int], *, validates: bool
+) -> dict[str, Any]:
+    """Return what the configs of all algorithms have beside the data."""
     batch, micro_batch = batches
+    own = training.filled(algorithm)
     return {
-        "defaults": base,
-        "data": {
-            "_override_": True,
-            "max_input_seq_length": "${policy.max_total_sequence_length}",
-            "add_bos": True,
-            "add_eos": True,
-            "add_generation_prompt": False,
-            "shuffle": True,
-            "num_workers": 1,
-            "train": _datasets(kind, train),
-            "validation": _datasets(kind, val),
-            "default": {"prompt_file": None, "system_prompt_file": None, "processor": "sft_processor"},
-        },
         "policy": {
             "model_name": model_of(training),
             "tokenizer": {"name": "${policy.model_name}", "chat_template": "default", "chat_template_kwargs": None},
@@ -152,26 +91,26 @@ def config_of(
             "train_global_batch_size": batch,
             "train_micro_batch_size": micro_batch,
         },
-        "sft": {
-            "max_num_epochs": training.epochs,
+        algorithm.name: {
+            "max_num_epochs": own.epochs,
             "max_num_steps": _NO_LIMIT,
-            "val_period": training.val_period if val else 0,
-            "val_at_start": bool(val),
-            "val_at_end": bool(val),
+            "val_period": training.val_period if validates else 0,
+            "val_at_start": validates,
+            "val_at_end": validates,
         },
         "checkpointing": {
             "enabled": True,
-            "checkpoint_dir": training.checkpoint_dir,
-            "metric_name": "val:val_loss" if val else None,
+            "checkpoint_dir": own.checkpoint_dir,
+            "metric_name": algorithm.metric if validates else None,
             "higher_is_better": False,
             "save_period": training.val_period,
         },
         "logger": {
             "wandb_enabled": training.wandb,
-            "wandb": {"project": training.project, "name": training.run},
-            "swanlab": {"project": training.project, "name": training.run},
-            "tensorboard": {"log_dir": f"tb_logs-{training.run}"},
-            "mlflow": {"experiment_name": training.project, "run_name": training.run},
+            "wandb": {"project": own.project, "name": own.run},
+            "swanlab": {"project": own.project, "name": own.run},
+            "tensorboard": {"log_dir": f"tb_logs-{own.run}"},
+            "mlflow": {"experiment_name": own.project, "run_name": own.run},
         },
         "cluster": {"gpus_per_node": training.gpus, "num_nodes": training.nodes},
     }
@@ -194,65 +133,73 @@ def _datasets(kind: str, shards: Sequence[Shard]) -> list[dict[str, Any]] | dict
     return blocks[0] if len(blocks) == 1 else blocks or None
 
 
-def batches_of(training: Training, rows: int, *, gpus: int, nodes: int) -> tuple[int, int]:
+def batches_of(training: Training, rows: int, *, gpus: int, nodes: int, algorithm: Algorithm = SFT) -> tuple[int, int]:
     """Return rows a step and rows at once on a GPU, which NeMo RL wants to divide over all GPUs without a rest.
+
+    Of pairs it counts pairs, and doubles both itself.
 
     Raises:
         UsageError: There are not so many rows, or what was asked for does not divide.
     """
-    workers = gpus * nodes
+    workers, what = gpus * nodes, algorithm.rows
     batch = training.global_batch or DEFAULT_BATCH
     if rows < batch:
         if training.global_batch:
-            problem = f"a batch of {batch:,} rows is more than there are ({rows:,})"
+            problem = f"a batch of {batch:,} {what} is more than there are ({rows:,})"
             raise UsageError(f"{problem}, and NeMo RL would make no step")
         batch = rows
     each = batch // workers
     if not each:
-        raise UsageError(f"{workers} GPUs take a batch of {workers} rows at least, and it would have {batch:,}")
+        raise UsageError(f"{workers} GPUs take a batch of {workers} {what} at least, and it would have {batch:,}")
     if training.global_batch and batch % workers:
-        raise UsageError(f"a batch of {batch:,} rows does not divide over {workers} GPUs")
+        raise UsageError(f"a batch of {batch:,} {what} does not divide over {workers} GPUs")
     if not training.global_batch:
         each = 1 << (each.bit_length() - 1)
-    micro_batch = min(training.micro_batch, each)
+    micro_batch = min(training.filled(algorithm).micro_batch, each)
     if each % micro_batch:
-        raise UsageError(f"{each:,} rows of a batch on each GPU do not divide by the micro batch of {micro_batch:,}")
+        raise UsageError(f"{each:,} {what} of a batch on each GPU do not divide by the micro batch of {micro_batch:,}")
     return each * workers, micro_batch
 
 
 def commands_of(
-    path: Path, training: Training, checkout: str | os.PathLike[str] | None, shards: Sequence[Shard], rows: int
+    path: Path,
+    training: Training,
+    checkout: str | os.PathLike[str] | None,
+    shards: Sequence[Shard],
+    rows: int,
+    algorithm: Algorithm = SFT,
 ) -> list[tuple[str, str]]:
     """Return the commands that train with the config at `path`, each with what it is for."""
     where = shlex.quote(os.path.abspath(checkout)) if checkout is not None else "YOUR_NEMO_RL"
     config = shlex.quote(str(path) if checkout is not None else f"examples/{path.name}")
     several, nodes = training.gpus if training.gpus > 1 else 8, training.nodes if training.nodes > 1 else 2
-    written = batches_of(training, rows, gpus=training.gpus, nodes=training.nodes)
+    written = batches_of(training, rows, gpus=training.gpus, nodes=training.nodes, algorithm=algorithm)
 
     def command(gpus: int, nodes: int) -> str | None:
         try:
-            batch, micro_batch = batches_of(training, rows, gpus=gpus, nodes=nodes)
+            batch, micro_batch = batches_of(training, rows, gpus=gpus, nodes=nodes, algorithm=algorithm)
         except UsageError:
             return None  # too few rows for so many GPUs
         changed = [f"cluster.gpus_per_node={gpus}", f"cluster.num_nodes={nodes}"]
         if (batch, micro_batch) != written:
             changed.append(f"policy.train_global_batch_size={batch}")
             changed.append(f"policy.train_micro_batch_size={micro_batch}")
-        return f"uv run examples/run_sft.py --config {config} {' '.join(changed)}"
+        return f"uv run examples/run_{algorithm.name}.py --config {config} {' '.join(changed)}"
 
     commands = [("In NeMo RL's checkout", f"cd {where}")]
     commands += [("One GPU", one)] if (one := command(1, 1)) else []
     commands += [(f"{several} GPUs", more)] if (more := command(several, 1)) else []
     if slurm := command(several, nodes):
-        named = (model_of(training), os.path.expanduser(training.checkpoint_dir))
+        checkpoint_dir = training.filled(algorithm).checkpoint_dir
+        named = (model_of(training), os.path.expanduser(checkpoint_dir))
         folders = sorted(
             {str(path.parent), *(os.path.dirname(shard.path) for shard in shards), *filter(os.path.isabs, named)}
         )
         mounts = ",".join(["$PWD:$PWD", *(_in_double_quotes(f"{folder}:{folder}") for folder in folders)])
         asked = f"--nodes={nodes} --gres=gpu:{several} --time=4:0:0 --account=YOUR_ACCOUNT --partition=YOUR_PARTITION"
-        made = shlex.quote(training.checkpoint_dir)
+        made = shlex.quote(checkpoint_dir)
         lines = [
-            *([f"mkdir -p {made} && "] if os.path.isabs(training.checkpoint_dir) else []),
+            *([f"mkdir -p {made} && "] if os.path.isabs(checkpoint_dir) else []),
             f'COMMAND="{_in_double_quotes(slurm)}"',
             f'CONTAINER=YOUR_CONTAINER MOUNTS="{mounts}"',
             *([f"GPUS_PER_NODE={several}"] if several != _RAY_SUB_GPUS else []),
