@@ -24,7 +24,8 @@ from fastsft.checks.rendering import ChatTemplate, Rendering
 from fastsft.errors import UsageError
 
 MOST_NBYTES = 4 * 1024**3  # of address space: a tokenizer of 250,000 tokens takes 0.5 GB
-_LENGTH = struct.Struct("<Q?")  # of a row, and whether findings are wanted beside its tokens
+_LENGTH = struct.Struct("<QB")  # of a row, and what is wanted of it
+_TOKENS, _FINDINGS, _PIECES = range(3)  # each but the last with what is before it
 _SECONDS_BETWEEN_LOOKS = 0.5  # at whether the one that asks still lives
 _START = "import sys; sys.path[:] = sys.argv[4:]; from fastsft.checks.renderer import serve; serve(*sys.argv[1:4])"
 
@@ -62,10 +63,21 @@ class Renderer:
         Raises:
             UsageError: The template is no longer what it was.
         """
+        return self._render(row, _FINDINGS if finds else _TOKENS)
+
+    def cut(self, row: bytes) -> Rendering:
+        """Render an encoded row turn by turn: its `pieces`, or why there are none.
+
+        Raises:
+            UsageError: The template is no longer what it was.
+        """
+        return self._render(row, _PIECES)
+
+    def _render(self, row: bytes, wanted: int) -> Rendering:
         with self._lock:
             if self._process is None:
                 self._begin()
-            answer = self._ask(_LENGTH.pack(len(row), finds), row)
+            answer = self._ask(_LENGTH.pack(len(row), wanted), row)
             found = Rendering(beyond=self._why_it_ended()) if answer is None else _rendering.decode(answer)
             if found.beyond:
                 self.close()  # what it holds is of no use any more
@@ -176,13 +188,16 @@ def serve(path: str, seconds: str, parent: str) -> None:
     while True:
         signal.setitimer(signal.ITIMER_REAL, 0)
         try:
-            length, finds = _LENGTH.unpack(_read(asked, _LENGTH.size))
+            length, wanted = _LENGTH.unpack(_read(asked, _LENGTH.size))
             row = _read(asked, length)
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_REAL, float(seconds))
         try:
-            answer = template.rendering_of(msgspec.json.decode(row), finds=finds)
+            value = msgspec.json.decode(row)
+            answer = (
+                template.cut(value) if wanted == _PIECES else template.rendering_of(value, finds=wanted == _FINDINGS)
+            )
         except MemoryError:
             answer = Rendering(beyond=_MEMORY)
         _answer(answers, answer)
@@ -199,7 +214,7 @@ def _end_with(parent: int) -> None:
 
 def _answer(pipe: IO[bytes], value: Any) -> None:
     data = _encode(value)
-    _write(pipe, _LENGTH.pack(len(data), False))
+    _write(pipe, _LENGTH.pack(len(data), _TOKENS))
     _write(pipe, data)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from fastsft.checks.controls import control_tokens, controls_in
+from fastsft.checks.pieces import Piece, pieces_of
 from fastsft.checks.prefixes import is_safe
 from fastsft.checks.rules import Found
 from fastsft.errors import UsageError
@@ -35,12 +36,14 @@ class Rendering(msgspec.Struct):
         tokens: How many the text has; None where nobody counts them, or the template raises.
         stops: What the template raises; None where it does not.
         beyond: Beyond which limit it went, as the end of a sentence; None where it did not.
+        pieces: What each turn adds to the text; empty where nobody asked.
     """
 
     findings: list[Found] = []
     tokens: int | None = None
     stops: str | None = None
     beyond: str | None = None
+    pieces: list[Piece] = []
 
 
 class ChatTemplate:
@@ -81,6 +84,10 @@ class ChatTemplate:
         """Tell whether there is a tokenizer."""
         return self._tokenizer is not None
 
+    def special(self, name: str) -> str:
+        """Return the text of a special token; empty where there is none."""
+        return self._special.get(name, "")
+
     def tokens(self, text: str) -> int:
         """Count the tokens of a rendered row."""
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
@@ -100,6 +107,19 @@ class ChatTemplate:
     def _name_for(self, tools: Any) -> str:
         name = "tool_use" if tools is not None and "tool_use" in self._compiled else "default"
         return name if name in self._compiled else next(iter(self._compiled))
+
+    def cut(self, row: dict[str, Any]) -> Rendering:
+        """Render a row turn by turn, and return what each adds.
+
+        Raises:
+            MemoryError: The template wants more than there is.
+        """
+        try:
+            return Rendering(pieces=pieces_of(self, *_conversation_of(row)))
+        except MemoryError:
+            raise
+        except Exception as error:
+            return Rendering(stops=_told(error))
 
     def rendering_of(self, row: dict[str, Any], *, finds: bool = True) -> Rendering:
         """Render a row, and count its tokens where there is a tokenizer; with `finds`, find what becomes of it.
