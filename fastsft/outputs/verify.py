@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
-from fastsft.errors import FailedRun, UsageError
 from fastsft.execution.placement import Placement
 from fastsft.execution.workers import Workers, cores
 from fastsft.inputs.shards import printable
-from fastsft.options import Options
 from fastsft.outputs.lock import Lock
 from fastsft.outputs.publication import is_pending
+from fastsft.outputs.published import REPORT, report_at, split_target, targets_at
 from fastsft.outputs.staging import finish_left
-from fastsft.outputs.target import Target, target_of
+from fastsft.outputs.target import Target
 from fastsft.report import OutputShard, Report
 from fastsft.storage.compression import SUFFIXES, corruption_errors, open_compressed
-from fastsft.storage.files import blocks_of, kind_of, read_file
+from fastsft.storage.files import blocks_of, kind_of
 
 _READ_NBYTES = 1024 * 1024
-REPORT = ".report.json"
 
 
 class Verification(msgspec.Struct):
@@ -57,15 +54,15 @@ def verify_output(output: str | os.PathLike[str], *, jobs: int | None = None) ->
     """
     found = Verification()
     reports: dict[Path, Report] = {}
-    for target in _targets_at(output):
+    for target in targets_at(output, "nothing to verify"):
         if is_pending(target.staging):
             _finish(target)
             found.notes.append(f"finished publishing what an interrupted run had ready: {target.report}")
-        reports[target.report] = _report_of(target)
+        reports[target.report] = report_at(target)
     for path, report in list(reports.items()):
-        for split in (_split_target(path.parent / split.name) for split in report.splits[1:]):
+        for split in (split_target(path.parent / split.name) for split in report.splits[1:]):
             if split.report.exists():
-                reports[split.report] = _report_of(split)
+                reports[split.report] = report_at(split)
             else:
                 found.differences.append(f"{split.report}: it is missing")
     files = [(path.parent, shard) for path, report in reports.items() for shard in report.outputs]
@@ -81,35 +78,6 @@ def verify_output(output: str | os.PathLike[str], *, jobs: int | None = None) ->
     return found
 
 
-def _targets_at(output: str | os.PathLike[str]) -> list[Target]:
-    """Find the outputs at a path: those of a folder that have a report, or the one of a file.
-
-    Raises:
-        UsageError: There is none.
-    """
-    path = Path(os.path.realpath(output))
-    if path.is_dir():
-        names = sorted(os.listdir(path))
-        stems = {name.removesuffix(REPORT) for name in names if name.endswith(REPORT)}
-        stems |= {name[1:].removesuffix(".fastsft") for name in names if re.fullmatch(r"\..+\.fastsft", name)}
-        where = path / f"NAME{REPORT}"
-    else:
-        is_report = path.name.endswith(REPORT)
-        stems = {path.name.removesuffix(REPORT) if is_report else target_of(path, Options()).stem}
-        path, where = path.parent, path.parent / f"{min(stems)}{REPORT}"
-    targets = [Target(path, stem, None) for stem in sorted(stems)]
-    targets = [target for target in targets if target.report.exists() or is_pending(target.staging)]
-    if not targets:
-        raise UsageError(f"nothing to verify: there is no report {where}")
-    return targets
-
-
-def _split_target(path: Path) -> Target:
-    """Return where a split lies: in the folder of its name, or in one file."""
-    is_file = ".jsonl" in path.suffixes or not path.is_dir()
-    return Target(path.parent, target_of(path, Options()).stem, None) if is_file else Target(path, path.name, None)
-
-
 def _finish(target: Target) -> None:
     lock = Lock(target)
     try:
@@ -117,13 +85,6 @@ def _finish(target: Target) -> None:
         finish_left(target.staging)
     finally:
         lock.release()
-
-
-def _report_of(target: Target) -> Report:
-    try:
-        return msgspec.json.decode(read_file(target.report), type=Report)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FailedRun(f"{target.report} cannot be read as a report: {error}") from None
 
 
 def _differences_in(path: Path, report: Report) -> Iterator[str]:

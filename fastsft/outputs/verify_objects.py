@@ -12,8 +12,9 @@ from fastsft.errors import FailedRun, UsageError
 from fastsft.execution.placement import Placement
 from fastsft.execution.workers import Workers, cores
 from fastsft.options import Options
+from fastsft.outputs.published import REPORT
 from fastsft.outputs.target import Target, target_of
-from fastsft.outputs.verify import REPORT, Verification, differences_from, fates_differ, refused_differ
+from fastsft.outputs.verify import Verification, differences_from, fates_differ, refused_differ
 from fastsft.report import OutputShard, Report
 from fastsft.storage.read_ahead import open_object
 from fastsft.storage.stores import entry_at, open_store, read_all
