@@ -15,8 +15,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 import fastsft
 from fastsft import FailedRun, UsageError
 from fastsft.inputs.shards import find_shards
-from fastsft.storage import stores
+from fastsft.storage import read_ahead, stores
 from fastsft.storage.attempts import why
+from fastsft.storage.urls import Entry
 
 
 class Hub(MemoryFileSystem):
@@ -129,6 +130,31 @@ def test_what_failed_is_told_without_keys(error, told, monkeypatch):
     monkeypatch.setenv("SOME_SECRET_KEY", "a-long-secret")
     assert told in why(error)
     assert "SIGNATURE" not in why(error)
+
+
+# Reading ahead.
+
+
+@pytest.mark.parametrize(("waits", "works", "is_ahead"), [(0.02, 0.05, False), (0.05, 0.02, True)])
+def test_objects_are_read_ahead_where_the_store_is_slower_than_the_worker(monkeypatch, waits, works, is_ahead):
+    now = [0.0]
+
+    class Slow:
+        def read(self, key: str, start: int, stop: int, etag: str) -> memoryview:
+            now[0] += waits
+            return memoryview(data)[start:stop]
+
+    data = bytes(range(256)) * 4
+    monkeypatch.setattr(read_ahead, "open_store", lambda url: (Slow(), "key"))
+    monkeypatch.setattr(read_ahead, "WINDOW_NBYTES", 100)
+    monkeypatch.setattr(read_ahead.time, "perf_counter", lambda: now[0])
+    read = b""
+    with read_ahead.ReadAhead(Entry("s3://bucket/key", len(data), ""), read_ahead.windows_of(0, len(data))) as ahead:
+        for start in range(0, len(data), 30):
+            read += ahead.read(start, min(start + 30, len(data)))
+            now[0] += works * 30 / 100
+
+        assert (read, ahead._threads is not None) == (data, is_ahead)
 
 
 # URLs, where no store is asked.
