@@ -378,13 +378,14 @@ def test_quiet_commands_print_what_is_wrong_and_json_that_was_asked_for(tmp_path
         assert (app.run(), printed in capsys.readouterr().out) == (code, True)
 
 
-def test_quiet_convert_names_the_files_whose_rows_are_missing(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("command", ["convert", "tasks --pass-rate 0:1"])
+def test_quiet_runs_name_the_files_whose_rows_are_missing(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("in.jsonl").write_bytes(lines(rollout("?", said("4"))))
     Path("torn.jsonl.gz").write_bytes(gzip.compress(lines(rollout("?", said("5"))))[:-9])
-    monkeypatch.setattr("sys.argv", "fastsft convert in.jsonl torn.jsonl.gz --output o.jsonl --quiet".split())
+    monkeypatch.setattr("sys.argv", f"fastsft {command} in.jsonl torn.jsonl.gz --output o.jsonl --quiet".split())
 
     assert app.run() == 0
 
     printed, problem = capsys.readouterr()
-    assert (printed, problem.count("\n"), "torn.jsonl.gz is damaged" in problem) == ("", 1, True)
+    assert (printed, problem.count("\n"), problem.startswith("Skipped file: torn.jsonl.gz is damaged")) == ("", 1, True)

@@ -118,7 +118,7 @@ def report_of(**fields):
 
 def test_the_summary_says_first_what_is_where_then_what_was_lost_then_the_fates():
     left_out = {"reasoning": 3, "calls": 2, "images": 1}
-    report = report_of(left_out=left_out, notes=["a \x1b note"], refused_lines="rows.refused")
+    report = report_of(left_out=left_out, notes=["a \x1b note", "word " * 20], refused_lines="rows.refused")
 
     assert summary_of(report).splitlines() == [
         "Wrote 4 rows, 1.0 kB, in 1.2 s.",
@@ -141,6 +141,8 @@ def test_the_summary_says_first_what_is_where_then_what_was_lost_then_the_fates(
         "  refused            1  bad_json 1",
         "  blank              0",
         "a \\x1b note",
+        ("word " * 16).strip(),
+        "  word word word word",
     ]
 
 
@@ -166,6 +168,7 @@ def test_shards_and_splits_have_a_line_each_and_strange_names_no_command(monkeyp
         "  next     fastsft check 'a b/rows.jsonl' val",
     ]
     assert told(folder="/\x1b[31m") == ["  rows     /\\x1b[31m/rows.jsonl", "  report   /\\x1b[31m/rows.report.json"]
+    assert "next" not in told(folder="/out", tasks={"rows": 4})[-1]  # task rows are none that `check` knows
     assert told(folder="s3://bucket/sft/")[0] == "  rows     s3://bucket/sft/rows.jsonl"
 
 

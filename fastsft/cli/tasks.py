@@ -10,6 +10,7 @@ from fastsft.cli.settings import with_settings
 from fastsft.cli.words import Inputs, Quiet, in_panel, published_whatever_happens, require_inputs
 from fastsft.errors import UsageError
 from fastsft.escape import escaped
+from fastsft.views.colour import paint_for
 from fastsft.views.progress import ProgressLine
 from fastsft.views.summary import damaged_of, summary_of
 
@@ -53,9 +54,9 @@ def tasks(
         report = run(paths, output, splits=splits_of(val, val_fraction, []), on_progress=line.show, **settings)
     if quiet and report.damaged and sys.stderr:
         with published_whatever_happens():
-            print(damaged_of(report), file=sys.stderr)
+            print("\n".join(damaged_of(report)), file=sys.stderr)
     if not quiet:
         with published_whatever_happens():
-            print(summary_of(report))
+            print(summary_of(report, paint_for(sys.stdout)))
             if block := data_block_of(report):
                 print(f"\nNeMo RL reads them with this in its config:\n\n{escaped(block, keep=chr(10))}")

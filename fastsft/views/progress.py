@@ -65,9 +65,13 @@ class Pace:
         return (more - less) / (now - before) if now > before else 0.0
 
     def seconds_left(self, progress: Progress) -> float | None:
-        """Return how long the phase still takes at this pace; None where that is not known yet."""
+        """Return how long the phase still takes at this pace; None at its end, and where that is not known yet."""
         rate = self.nbytes_per_second
-        if not rate or self.now - self._samples[0][0] < _SOON_SECONDS:
+        if (
+            not rate
+            or progress.phase_nbytes >= progress.phase_total_nbytes
+            or self.now - self._samples[0][0] < _SOON_SECONDS
+        ):
             return None
         return (progress.phase_total_nbytes - progress.phase_nbytes) / rate
 
@@ -176,7 +180,7 @@ def parts_of(progress: Progress, pace: Pace) -> dict[str, str]:
         parts["rate"] = f"{size_of(pace.nbytes_per_second)}/s"
     if progress.phase not in _WITHOUT_ROWS:
         parts["rows"] = f"{progress.rows:,} rows"
-    if (seconds := pace.seconds_left(progress)) is not None and progress.phase_total_nbytes:
+    if (seconds := pace.seconds_left(progress)) is not None:
         parts["left"] = f"{time_of(seconds)} left"
     return parts
 

@@ -28,7 +28,8 @@ def summary_of(report: Report, paint: Paint = plain) -> str:
     if lost := _lost(report):
         lines += [paint("Lost on the way:", "bold"), *(f"  {one}" for one in lost), ""]
     lines += _fates(report, paint)
-    lines += _first(map(escaped, report.notes), _SHOWN_NOTES, "notes")
+    for note in _first(map(escaped, report.notes), _SHOWN_NOTES, "notes"):
+        lines += textwrap.wrap(note, _COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines)
 
 
@@ -52,7 +53,7 @@ def _written(report: Report, paint: Paint) -> Iterator[str]:
     entries.append(("report", shown_path(path_in(report.folder, report.file))))
     if report.refused_lines:
         entries.append(("refused", f"{shown_path(path_in(report.folder, report.refused_lines))} ({refused})"))
-    if report.rows and outputs == list(map(escaped, outputs)):  # as a shell would take them
+    if report.rows and not report.tasks and outputs == list(map(escaped, outputs)):  # as a shell would take them
         entries.append(("next", shlex.join(["fastsft", "check", *map(shown_path, outputs)])))
     yield from (f"  {paint(f'{name:<8}', 'cyan')} {text}" for name, text in entries)
 
