@@ -70,9 +70,9 @@ def nemo_rl(
     quiet: Quiet = False,
     **settings: Any,
 ) -> None:
-    """Write the config with which NeMo RL trains on rows: SFT, and on pairs DPO or a reward model.
+    """Write NeMo RL's config for rows: SFT, DPO or a reward model.
 
-    It prints the commands that do it, and what was found in the rows.
+    Pairs train by DPO, or a reward model. It prints the commands that do it, and what was found in the rows.
     """
     from fastsft.configs.nemo_rl import write_config
     from fastsft.configs.training import Training
