@@ -1,9 +1,9 @@
 """What does a worker pay for rollouts and rows in a store, rather than in files?
 
-usage: python benchmarks/bench_remote.py [--size 200MB] [--pairs 5] [--shape real] [--results FOLDER]
+usage: python benchmarks/bench_remote.py [--size 200MB] [--pairs 5] [--shape real] [--all] [--results FOLDER]
 
 One process converts the same four shards from files to a file, from a store to a file, and from a store to a store: a
-moto server on loopback, whose own time does not count. Processor time of the process (user and system) is compared, as
+moto server on loopback, whose own time does not count. With `--all`, every line becomes a row. Processor time of the process (user and system) is compared, as
 a network is no part of it here, nor is TLS. All outputs are compared before any clock starts.
 """
 
@@ -45,6 +45,7 @@ def processor_seconds(words: Sequence[str | Path]) -> Run:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--shape", choices=corpora.SHAPES, default=corpora.SHAPES[0])
+    parser.add_argument("--all", action="store_true")
     chosen = parser.parse_args()
     if any(find_spec(name) is None for name in ("obstore", "moto", "boto3")):
         print("not measured: pip install 'fastsft[remote]' 'moto[server]' boto3")
@@ -60,7 +61,7 @@ def main() -> None:
         for path in shards:
             client.upload_file(str(path), "bucket", f"in/{path.name}")
         rows, url = Path(scratch, "rows.jsonl"), "s3://bucket/in/"
-        more = ["--jobs", "1", "--quiet"]
+        more = ["--jobs", "1", "--quiet", *(["--reward-threshold", "-1e9", "--format", "chat"] if chosen.all else [])]
         works = {
             "file to file": ["convert", *shards, "--output", rows, *more],
             "store to file": ["convert", url, "--output", rows, *more],
