@@ -3,8 +3,9 @@
 usage: python benchmarks/bench_remote.py [--size 200MB] [--pairs 5] [--shape real] [--all] [--results FOLDER]
 
 One process converts the same four shards from files to a file, from a store to a file, and from a store to a store: a
-moto server on loopback, whose own time does not count. With `--all`, every line becomes a row. Processor time of the process (user and system) is compared, as
-a network is no part of it here, nor is TLS. All outputs are compared before any clock starts.
+moto server on loopback, whose own time does not count. With `--all`, every line becomes a row. Processor time of the
+process (user and system) is compared, as a network is no part of it here, nor is TLS. All outputs are compared before
+any clock starts.
 """
 
 from __future__ import annotations

@@ -5,20 +5,25 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import generate
+import msgspec
 import polars as pl
 import pytest
 
+import fastsft
 from fastsft.execution.placement import Placement
 from fastsft.execution.workers import Workers
 from fastsft.inputs.shards import Shard, spans_of
 from fastsft.options import Options
 from fastsft.outputs.receipts import Receipt
 from fastsft.pipeline import choosing_in_parts
-from fastsft.pipeline.choosing import choose_lines
+from fastsft.pipeline.choosing import choose_lines, scanned_lines
 from fastsft.pipeline.choosing_in_parts import choose_in_parts, may_choose_in_parts
 from fastsft.pipeline.two_passes import CHOSEN
+from fastsft.report import Fates, InputShard, Report
 from fastsft.selection import partitions
 from fastsft.selection.criteria import columns_of
+from fastsft.selection.index_file import Index, columns_for, index_for, write_table
 from fastsft.selection.table import COLUMNS, HIDDEN, write_part
 
 ASKED = {
@@ -106,6 +111,11 @@ def told(receipts: list[Receipt], folder: Path) -> list[object]:
     ]
 
 
+def counted(dropped: list[tuple[int, str, int]]) -> list[tuple[int, str, int]]:
+    keys = sorted({(index, reason) for index, reason, _ in dropped})
+    return [(*key, sum(count for *other, count in dropped if tuple(other) == key)) for key in keys]
+
+
 @pytest.mark.parametrize("asked", ASKED)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_choice_is_that_of_the_whole_table(tmp_path, monkeypatch, asked, seed):
@@ -125,10 +135,6 @@ def test_the_choice_is_that_of_the_whole_table(tmp_path, monkeypatch, asked, see
     with Workers(Placement(jobs=1), nbytes=0, tasks=1) as workers:
         choice = choose_in_parts(parts, apart, shards, spans, options, shares, workers)
 
-    def counted(dropped: list[tuple[int, str, int]]) -> list[tuple[int, str, int]]:
-        keys = sorted({(index, reason) for index, reason, _ in dropped})
-        return [(*key, sum(count for *other, count in dropped if tuple(other) == key)) for key in keys]
-
     assert counted(choice.dropped) == counted(expected.dropped)
     assert told(choice.receipts, apart) == told(expected.receipts, whole)
     assert (choice.spans, choice.splits, choice.seen) == (expected.spans, expected.splits, expected.seen)
@@ -136,6 +142,53 @@ def test_the_choice_is_that_of_the_whole_table(tmp_path, monkeypatch, asked, see
         assert pl.read_ipc(apart / CHOSEN).equals(pl.read_ipc(whole / CHOSEN))
     left = {path.name.split(".")[0] for path in apart.iterdir()} - {name.split(".")[0] for name, *_ in parts}
     assert left <= {"chosen", "known"}
+
+
+def index_in(folder: Path, seed: int, order: list[int]) -> tuple[list[Shard], Index]:
+    """Write an index of a random table with some refused lines, and read it for some of its shards, in any order."""
+    options = Options(dedup=True)
+    shards, parts = parts_in(folder, columns_for(options), seed)
+    lines = scanned_lines(parts, folder, columns_for(options))
+    lines = lines.with_columns(shard=pl.concat_str(pl.col("shard_index"), pl.lit(".jsonl")))
+    refused = lines.filter(pl.col("line") % 9 == 0).select(
+        "shard", "line", "offset", pl.lit("bad_json").alias("reason"), pl.lit("torn").alias("problem")
+    )
+    counts = dict(refused.group_by("shard").len().rows())
+    entries = [
+        InputShard(shard.path, shard.nbytes, Fates(refused={"bad_json": counts.get(shard.path, 0)})) for shard in shards
+    ]
+    (folder / "i.index").touch()
+    report = Report(version="", options={}, inputs=entries)
+    write_table(folder / "i.index", lines.filter(pl.col("line") % 9 != 0), refused, report, shards, options)
+    mine = [msgspec.structs.replace(shards[number], index=at) for at, number in enumerate(order)]
+    index = index_for(folder / "i.index", mine, options, [])
+    assert index is not None
+    return mine, index
+
+
+@pytest.mark.parametrize("asked", [name for name in ASKED if "where" not in ASKED[name][0]] + ["all"])
+@pytest.mark.parametrize(("seed", "order"), [(1, [0, 1, 2]), (2, [2, 0, 1]), (3, [2, 1]), (4, [0, 2])])
+def test_the_choice_from_an_index_is_that_of_the_whole_index(tmp_path, monkeypatch, asked, seed, order):
+    more, shares = ASKED[asked]
+    options = Options(**more)
+    shards, index = index_in(tmp_path, seed, order)
+    spans = spans_of(shards, 700)
+    monkeypatch.setattr(choosing_in_parts, "_LINES_AT_ONCE", 50)
+    monkeypatch.setattr(choosing_in_parts, "_LINES_READ", 30)
+    whole, apart = tmp_path / "whole", tmp_path / "apart"
+    whole.mkdir()
+    apart.mkdir()
+
+    expected = choose_lines(index, whole, shards, spans, options, shares)
+    with Workers(Placement(jobs=1), nbytes=0, tasks=1) as workers:
+        choice = choose_in_parts(index, apart, shards, spans, options, shares, workers)
+
+    assert counted(choice.dropped) == counted(expected.dropped)
+    assert told(choice.receipts, apart) == told(expected.receipts, whole)
+    assert (choice.spans, choice.splits, choice.seen) == (expected.spans, expected.splits, expected.seen)
+    if expected.spans:
+        assert pl.read_ipc(apart / CHOSEN).equals(pl.read_ipc(whole / CHOSEN))
+    assert {path.name.split(".")[0] for path in apart.iterdir()} <= {"chosen", "known"}
 
 
 @pytest.mark.parametrize(
@@ -147,6 +200,14 @@ def test_large_tables_are_taken_apart(monkeypatch, lines, where, expected):
 
     assert may_choose_in_parts(parts, Options(best_of=1, where=where)) is expected
     assert not may_choose_in_parts(parts, Options(where="reward > avg(reward)"))
+
+
+def test_a_large_index_is_taken_apart(tmp_path, monkeypatch):
+    _, index = index_in(tmp_path, 1, [0, 1, 2])
+
+    for most, expected in ((index.count(), False), (index.count() - 1, True)):
+        monkeypatch.setattr(choosing_in_parts, "_MOST_LINES_IN_MEMORY", most)
+        assert may_choose_in_parts(index, Options(best_of=1)) is expected
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -163,3 +224,20 @@ def test_the_kth_of_a_group_is_found_from_counts_and_one_bucket(seed):
 
         of_each = [sorted(one[1:] for one in lines if one[0] == group)[:most] for group in ("a", "b", None)]
         assert sorted(one[1:] for one in kept) == sorted(one for several in of_each for one in several)
+
+
+def test_rows_chosen_from_a_large_index_are_those_of_a_scan(tmp_path, monkeypatch):
+    shards = generate.write(tmp_path / "in", "mixed", count=90, nbytes=0, shards=3, seed=7)
+    (tmp_path / "in" / "torn.jsonl").write_bytes(b"{torn\n")
+    fastsft.index(tmp_path / "in", tmp_path / "i.index", jobs=1)
+    inputs = [shards[2], tmp_path / "in" / "torn.jsonl", shards[0]]
+    expected = fastsft.convert(inputs, tmp_path / "scanned" / "rows.jsonl", best_of=1, jobs=1)
+    monkeypatch.setattr(choosing_in_parts, "_MOST_LINES_IN_MEMORY", 10)
+
+    report = fastsft.convert(inputs, tmp_path / "chosen" / "rows.jsonl", best_of=1, index=tmp_path / "i.index", jobs=2)
+
+    written = [(tmp_path / name / "rows.jsonl").read_bytes() for name in ("scanned", "chosen")]
+    assert written[0] == written[1]
+    assert (report.fates, report.inputs, report.rows) == (expected.fates, expected.inputs, expected.rows)
+    assert report.fates.kept > 0
+    assert [path.name for path in (tmp_path / "chosen").iterdir() if path.name.startswith(".")] == []

@@ -62,7 +62,7 @@ def choose_lines(
     receipts = []
     if isinstance(table, Index):
         lines, refused = table.read(names)
-        receipts.append(_receipt_of_index(table, refused, shards, folder))
+        receipts.append(receipt_of_index(table, refused, shards, folder))
     else:
         lines = scanned_lines(table, folder, names)
     chosen, dropped, rowless = choose(lines, options, shares)
@@ -121,7 +121,7 @@ def _in_input(shard_index: pl.Expr, offset: pl.Expr) -> pl.Expr:
     return (shard_index.cast(pl.UInt64) * _MOST_SHARD_NBYTES + offset).alias("edge")
 
 
-def _receipt_of_index(index: Index, refused: pl.DataFrame, shards: Sequence[Shard], folder: Path) -> Receipt:
+def receipt_of_index(index: Index, refused: pl.DataFrame, shards: Sequence[Shard], folder: Path) -> Receipt:
     """Return the receipt of what an index knows of shards beside their rollouts."""
     ranges = [RangeFates(shard.shard_index, shard.fates, shard.problem) for shard in index.known_shards()]
     first, segment = _write_refused([refused], shards, folder)

@@ -13,29 +13,34 @@ from fastsft.execution.workers import Workers
 from fastsft.inputs.shards import Shard, Span
 from fastsft.options import Options
 from fastsft.outputs.assembly import digest_of
-from fastsft.pipeline.choosing import Choice, chosen_spans, receipt_of_rowless, table_parts
+from fastsft.outputs.receipts import Receipt
+from fastsft.pipeline.choosing import Choice, chosen_spans, receipt_of_index, receipt_of_rowless, table_parts
 from fastsft.pipeline.two_passes import CHOSEN
 from fastsft.report import SplitRows
 from fastsft.selection import partitions
 from fastsft.selection.criteria import Dropped, columns_of, where_of
+from fastsft.selection.index_file import Index
 from fastsft.selection.partitions import LIMITED, PartitionJudged, Plan
 from fastsft.selection.seen import merged, seen_of
-from fastsft.selection.table import join_files, read_files
+from fastsft.selection.table import TablePart, join_files, read_files
 from fastsft.storage.files import make_folder, remove_folder
 
 # In memory, a line takes up to 330 bytes while lines are compared.
 _MOST_LINES_IN_MEMORY = 10_000_000
 _LINES_AT_ONCE = 2_000_000  # of which a worker ranks those of one partition
+_LINES_READ = 500_000  # of an index, at once
 
 
-def may_choose_in_parts(parts: Sequence[tuple[str, int, int, int]], options: Options) -> bool:
+def may_choose_in_parts(table: Index | Sequence[tuple[str, int, int, int]], options: Options) -> bool:
     """Tell whether a table is so large that it is taken apart; not where `--where` compares any lines with any."""
-    compares_all = options.where is not None and where_of(options.where)[1]
-    return sum(rows for _, rows, *_ in parts) > _MOST_LINES_IN_MEMORY and not compares_all
+    if options.where is not None and where_of(options.where)[1]:
+        return False
+    lines = table.count() if isinstance(table, Index) else sum(rows for _, rows, *_ in table)
+    return lines > _MOST_LINES_IN_MEMORY
 
 
 def choose_in_parts(
-    parts: Sequence[tuple[str, int, int, int]],
+    table: Index | Sequence[tuple[str, int, int, int]],
     folder: Path,
     shards: Sequence[Shard],
     spans: Sequence[Span],
@@ -43,23 +48,29 @@ def choose_in_parts(
     shares: Sequence[float],
     workers: Workers,
 ) -> Choice:
-    """Choose the lines that `choose_lines` would from the parts of a table, and write them.
+    """Choose the lines that `choose_lines` would from an index or the parts of a table, and write them.
 
     Raises:
         FailedRun: The table cannot be read, or `--where` cannot be worked out.
     """
-    inside = folder / "choosing"
-    remove_folder(inside)
-    make_folder(inside)
-    batches = partitions.batches_of(table_parts(parts, folder), _LINES_AT_ONCE)
+    inside, written = folder / "choosing", folder / "table"
+    for path in (inside, written):
+        remove_folder(path)
+        make_folder(path)
     names = tuple(columns_of(options, splits=bool(shares)))
+    choice = Choice([], [])
+    if isinstance(table, Index):
+        reading = partial(_read_index, names=names, shards=shards, folder=folder, written=written)
+        ((parts, receipt),) = workers.in_order(reading, [table])
+        choice.receipts.append(receipt)
+    else:
+        parts = table_parts(table, folder)
+    batches = partitions.batches_of(parts, _LINES_AT_ONCE)
     plan = Plan(str(inside), names, options, tuple(shares), batches, partitions.firsts_of(batches))
     steps = _Steps(plan, workers)
-    chosen, dropped, splits = steps.take()
-    choice = Choice(dropped, [])
-    if receipt := receipt_of_rowless(partitions.rowless_of(plan), shards, folder):
-        choice.receipts.append(receipt)
-    choice.splits = splits
+    chosen, choice.dropped, choice.splits = steps.take()
+    if rowless := receipt_of_rowless(partitions.rowless_of(plan), shards, folder):
+        choice.receipts.append(rowless)
     if chosen:
         files = partitions.sorted_chosen(plan)
         join_files(files, ("line", "offset", "nbytes", "split"), folder / CHOSEN)
@@ -69,7 +80,16 @@ def choose_in_parts(
         for seen in steps.each(_seen):
             choice.seen = merged(choice.seen, seen)
     remove_folder(inside)
+    remove_folder(written)
     return choice
+
+
+def _read_index(
+    _: int, index: Index, names: Sequence[str], shards: Sequence[Shard], folder: Path, written: Path
+) -> tuple[list[TablePart], Receipt]:
+    """Write the rollouts of an index as parts of a table; return these, and the receipt of its other lines."""
+    parts, refused = index.write_parts(names, written, _LINES_READ)
+    return parts, receipt_of_index(index, refused, shards, folder)
 
 
 class _Steps:

@@ -139,11 +139,7 @@ class Job:
             self._check_made(self._rows_of_chosen(choice[0]), choice[1])  # before choosing once more, from all lines
         table = ledger.parts if self._index is None else self._index
         self.report_phase("choose")
-        choosing = partial(_choose, table, folder, self._shards, self._spans, self._options, self._shares)
-        if self._index is None and _is_large(ledger.parts, self._options):
-            found = self._choose_in_parts()
-        else:
-            found = self._workers.run_alone(choosing)
+        found = self._choose(table)
         for receipt in found.receipts:
             ledger.take(receipt)
         ledger.drop(found.dropped)
@@ -170,13 +166,13 @@ class Job:
             self._sources, problems = make_sources(inputs, product, self._workers, self._options.span_nbytes)
             self._ledger.report.notes += problems
 
-    def _choose_in_parts(self) -> Choice:
-        from fastsft.pipeline.choosing_in_parts import choose_in_parts
+    def _choose(self, table: Index | Sequence[tuple[str, int, int, int]]) -> Choice:
+        from fastsft.pipeline.choosing_in_parts import choose_in_parts, may_choose_in_parts
 
-        folder = self._outputs.folder
-        return choose_in_parts(
-            self._ledger.parts, folder, self._shards, self._spans, self._options, self._shares, self._workers
-        )
+        words = (table, self._outputs.folder, self._shards, self._spans, self._options, self._shares)
+        if may_choose_in_parts(table, self._options):
+            return choose_in_parts(*words, self._workers)
+        return self._workers.run_alone(partial(_choose, *words))
 
     def _read_choice(self) -> tuple[str, list[ChosenSpan]] | None:
         """Read the digest of the chosen lines, and where those of each span stand; None before they are chosen."""
@@ -288,12 +284,6 @@ class Job:
         if len(known) < len(left):
             notes.append(f"{len(left) - len(known):,} of its spans are {done} again: their files or inputs differ")
         return known
-
-
-def _is_large(parts: Sequence[tuple[str, int, int, int]], options: Options) -> bool:
-    from fastsft.pipeline.choosing_in_parts import may_choose_in_parts
-
-    return may_choose_in_parts(parts, options)
 
 
 def _choose(*table: Any) -> Choice:

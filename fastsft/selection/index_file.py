@@ -6,8 +6,10 @@ while their sizes and modification times are the same. A digest tells whether it
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +21,7 @@ from fastsft.formats.row import Layout
 from fastsft.inputs.shards import Shard, printable
 from fastsft.options import INDEX_NAME, Options
 from fastsft.report import Fates, Report
-from fastsft.selection.table import COLUMNS
+from fastsft.selection.table import COLUMNS, TablePart, write_part
 from fastsft.selection.tasks import with_tasks
 from fastsft.storage.files import kind_of, rewrite
 from fastsft.storage.seal import UNSEALED, head_of, is_whole, seal
@@ -29,6 +31,7 @@ _COMMAND = "fastsft index INPUT... --output FILE"
 _KEY = "fastsft"
 _VERSION = 5  # of what it holds and how it is found
 _REFUSED = {"reason": pl.String, "problem": pl.String}  # of lines that are no rollout
+_REFUSED_COLUMNS = ("shard_index", "line", "offset", *_REFUSED)
 
 
 class _Entry(msgspec.Struct):
@@ -83,22 +86,72 @@ class Index:
         Raises:
             FailedRun: The file is damaged.
         """
+        wanted = list(dict.fromkeys([*names, "shard_index", "line", "offset", "reason", "problem"]))
+        with self._reading() as lines:
+            known = self._of_run(lines.select(wanted)).collect()
+        is_rollout = pl.col("reason").is_null()
+        rollouts = known.filter(is_rollout).select(names).sort("shard_index", maintain_order=True)
+        refused = known.filter(is_rollout.not_()).select(_REFUSED_COLUMNS)
+        return rollouts, refused.sort("shard_index", "line")
+
+    def count(self) -> int:
+        """Return how many lines it has, of all the shards that it is of.
+
+        Raises:
+            FailedRun: The file is damaged.
+        """
+        with self._reading() as lines:
+            return int(lines.select(pl.len()).collect().item())
+
+    def write_parts(self, names: Sequence[str], folder: Path, nrows: int) -> tuple[list[TablePart], pl.DataFrame]:
+        """Write what `read` would return of rollouts as parts of a table, so many lines at once; and the refused lines.
+
+        Raises:
+            FailedRun: The file is damaged, or the parts cannot be written.
+        """
+        parts = []
+        with self._reading() as lines:
+            for number, (start, count) in enumerate(self._pieces(lines, nrows)):
+                rollouts = lines.slice(start, count).filter(pl.col("reason").is_null())
+                known = self._of_run(rollouts).select(names).collect()
+                if not known.is_empty():
+                    path = folder / f"index-{number:06}.arrow"
+                    write_part([known], path)
+                    parts.append(TablePart(path, len(known), known["shard_index"][0], 0))
+            refused = self._of_run(lines.filter(pl.col("reason").is_not_null())).select(_REFUSED_COLUMNS)
+            return parts, refused.collect(engine="streaming").sort("shard_index", "line")
+
+    def _pieces(self, lines: pl.LazyFrame, nrows: int) -> Iterator[tuple[int, int]]:
+        """Return where the lines of the run's shards stand in the file, in the run's order, so many lines at once."""
+        counts = dict(lines.group_by("shard_index").agg(pl.len()).collect(engine="streaming").rows())
+        known = sorted(counts)
+        starts = dict(zip(known, accumulate((counts[entry] for entry in known[:-1]), initial=0), strict=True))
+        stretches: list[tuple[int, int]] = []
+        for entry in filter(counts.__contains__, self._entries):
+            start, count = starts[entry], counts[entry]
+            if stretches and sum(stretches[-1]) == start:  # one shard goes on where another ends
+                start, count = stretches[-1][0], stretches.pop()[1] + count
+            stretches.append((start, count))
+        for start, count in stretches:
+            for at in range(start, start + count, nrows):
+                yield at, min(nrows, start + count - at)
+
+    def _of_run(self, lines: pl.LazyFrame) -> pl.LazyFrame:
+        """Take the lines of the run's shards alone, and name these as the run does."""
         paths = [printable(shard.path) for shard in self._shards]
         columns = {"shard_index": self._entries, "now": range(len(paths)), "path": paths}
-        indexes = pl.DataFrame(columns, schema={"shard_index": pl.UInt32, "now": pl.UInt32, "path": pl.String})
-        wanted = list(dict.fromkeys([*names, "shard_index", "line", "offset", "reason", "problem"]))
+        indexes = pl.LazyFrame(columns, schema={"shard_index": pl.UInt32, "now": pl.UInt32, "path": pl.String})
+        known = lines.join(indexes, on="shard_index", how="inner", maintain_order="left")
+        return known.with_columns(pl.col("now").alias("shard_index"), pl.col("path").alias("shard"))
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[pl.LazyFrame]:
         try:
             with open(self._path, "rb") as file:  # a path would be taken for a glob
-                known = pl.read_parquet(file, columns=wanted)
+                yield pl.scan_parquet(file)
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             problem = f"{self._path} is damaged ({type(error).__name__}); rebuild it with: {_COMMAND}"
             raise FailedRun(f"{problem}; nothing was published") from None
-        known = known.join(indexes, on="shard_index", how="inner", maintain_order="left")
-        known = known.with_columns(pl.col("now").alias("shard_index"), pl.col("path").alias("shard"))
-        is_rollout = pl.col("reason").is_null()
-        rollouts = known.filter(is_rollout).select(names).sort("shard_index", maintain_order=True)
-        refused = known.filter(is_rollout.not_()).select("shard_index", "line", "offset", "reason", "problem")
-        return rollouts, refused.sort("shard_index", "line")
 
     def known_shards(self) -> list[KnownShard]:
         """Return what is known of the run's shards, in its order."""
