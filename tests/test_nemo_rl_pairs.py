@@ -248,7 +248,8 @@ def test_the_length_is_that_of_the_longer_side(tmp_path, checkout):
 
 
 def test_a_pair_of_just_the_length_is_not_too_long(tmp_path, checkout, tokenizer):
-    (tmp_path / "train.jsonl").write_bytes(lines(*(pair(n, assistant("a " * 38)) for n in range(9))))
+    longer = [pair(n, None, assistant("a " * 48)) for n in range(2)]
+    (tmp_path / "train.jsonl").write_bytes(lines(*longer, *(pair(n, assistant("a " * 38)) for n in range(9))))
 
     def remarks_at(length: int) -> str:
         training = Training(sequence_length=length)
@@ -256,8 +257,9 @@ def test_a_pair_of_just_the_length_is_not_too_long(tmp_path, checkout, tokenizer
         return " ".join(write_config(train, [], out, training, checkout=checkout, template=str(tokenizer)).remarks)
 
     longest = 40  # the beginning of the sequence, a question, 38 words
-    assert "fill a place" not in remarks_at(longest)
-    assert "9 pairs that are longer fill a place in the batch and teach nothing." in remarks_at(longest - 1)
+    assert "fill a place" not in remarks_at(longest + 10)
+    assert "2 pairs that are longer fill a place in the batch and teach nothing." in remarks_at(longest)
+    assert "11 pairs that are longer fill a place in the batch and teach nothing." in remarks_at(longest - 1)
 
 
 def test_steps_and_batches_are_counted_in_pairs(tmp_path, checkout):

@@ -317,7 +317,7 @@ def test_a_pair_is_too_long_where_one_side_is(tmp_path, tokenizer):
     assert (only.kind, [one.detail for one in only.examples]) == (
         "too_long", ["rejected: 22 tokens", "chosen: 22 tokens"],
     )  # fmt: skip
-    assert report.lengths["tokens"]["1.0"] == 22
+    assert (report.lengths["tokens"]["0.5"], report.lengths["tokens"]["1.0"]) == (22, 22)
 
 
 def test_both_sides_are_rendered_and_tools_are_not_where_nemo_rl_drops_them(tmp_path):
