@@ -398,7 +398,7 @@ def tasks(
     Args:
         inputs: Files, folders or globs of rollouts, one or several; URLs of objects name them in the same ways.
         output: A file for all rows, or a folder for shards, as in `convert`.
-        pass_rate: Take tasks whose share of rollouts at or above the threshold lies in this band: required.
+        pass_rate: Take tasks whose share of rollouts at or above the threshold lies in this band.
         reward_threshold: What counts as solving a task.
         allow: Gates to lift, as in `convert`: what they drop counts neither as solved nor as tried.
         where: Take tasks of which a line makes this SQL expression true; asked once the pass rates are known.
@@ -432,8 +432,6 @@ def tasks(
         FailedRun: The run could not be finished, or no task was in the band; nothing was published.
     """
     keywords = dict(locals())
-    if pass_rate is None:
-        raise UsageError("which tasks? name a band with --pass-rate, as 0.1:0.9; 0:1 takes all")
     paths = [os.fspath(output), *(os.fspath(path) for path in splits or {})]
     if packed := [path for path in paths if path.endswith((".gz", ".zst"))]:
         raise UsageError(f"NeMo RL reads task rows from plain files, and {packed[0]} would be compressed")
