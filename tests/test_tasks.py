@@ -67,7 +67,7 @@ def test_a_rollout_loses_what_the_attempt_added_and_keeps_its_numbers_as_they_ar
         b'"text":"\\u00e9 \\/","agent_ref":{"name":"a"}}',
         ("extracted_answer",),
         ("level", "big", "text"),
-        True,
+        "a",
         False,
     )
 
@@ -270,6 +270,12 @@ def test_lines_that_are_no_task_rows_stand_for_nothing(tmp_path):
     assert (report.tasks.materialized, report.tasks.rollouts, report.tasks.unmatched) == (1, 1, 1)
 
 
+def test_inputs_of_other_tasks_alone_are_as_good_as_none(tmp_path):
+    assert rows_of(tmp_path, attempt("a", 1.0, 7), attempt("b", 1.0), beside=[materialized("c", 0)]) == [
+        task("a"), task("b"),
+    ]  # fmt: skip
+
+
 def test_damaged_materialized_inputs_are_told_and_the_rollouts_stand_for_them(tmp_path):
     (tmp_path / "in.jsonl").write_bytes(lines(attempt("a", 1.0, 0)))
     (tmp_path / "in_materialized_inputs.jsonl.gz").write_bytes(gzip.compress(line(materialized("a", 0)))[:-9])
@@ -291,6 +297,28 @@ def test_an_index_means_nothing_in_another_file(tmp_path):
     assert report.tasks == TaskCounts(materialized=2)
 
 
+def test_of_one_index_the_line_of_the_same_agent_counts(tmp_path):
+    def of(name: str | None, value: Json) -> Json:
+        return {**{key: inner for key, inner in value.items() if key != "agent_ref"}, **agent(name)}
+
+    def agent(name: str | None) -> Json:
+        return {"agent_ref": {"name": name}} if name else {}
+
+    found = rows_of(
+        tmp_path,
+        *(of(name, attempt(f"of {name}", 1.0, 0)) for name in ("b", "a", "c", None)),
+        of("d", attempt("of d", 1.0, 1)),
+        beside=[
+            *(of(name, materialized(f"of {name}", 0, n=1)) for name in ("a", "b")),
+            of(None, materialized("of d", 1, n=1)),
+        ],
+    )
+
+    assert [(row["responses_create_params"]["input"][0]["content"], row.get("n")) for row in found] == [
+        ("of b", 1), ("of a", 1), ("of c", None), ("of a", 1), ("of d", 1),
+    ]  # fmt: skip
+
+
 # What is said aloud.
 
 
@@ -304,7 +332,7 @@ def test_what_a_person_should_know_is_in_the_notes(tmp_path):
             attempt("game", 1.0, 1, agent_ref={"name": "game"}),
         )
     )
-    observed = materialized("game", 1)
+    observed = {**materialized("game", 1), "agent_ref": {"name": "game"}}
     (tmp_path / "in_materialized_inputs.jsonl").write_bytes(lines(materialized("stale", 0), observed))
 
     report = fastsft.tasks(tmp_path / "in.jsonl", tmp_path / "tasks.jsonl", pass_rate=(0, 1))
@@ -314,6 +342,7 @@ def test_what_a_person_should_know_is_in_the_notes(tmp_path):
         dropped={"is_correct": 2}, kept={"expected_answer": 1},
     )  # fmt: skip
     assert report.notes == [
+        "2 task rows are lines of *_materialized_inputs.jsonl beside the rollouts",
         "2 task rows are made of rollouts, as no line of a *_materialized_inputs.jsonl beside has their index, 2 of "
         "them beside one: without response, reward, _ng_* and names that verification is known to add",
         "which other keys verification added, a line does not tell, so these stay: expected_answer; and what the "
@@ -364,7 +393,7 @@ def test_a_run_that_died_goes_on_but_not_with_other_materialized_inputs(tmp_path
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("fastsft.outputs.outputs.Outputs.publish", stop)
+        patched.setattr("fastsft.outputs.outputs.Outputs.assemble", stop)
         with pytest.raises(KeyboardInterrupt):
             fastsft.tasks(shard, tmp_path / "tasks.jsonl", pass_rate=(0, 1), jobs=1)
     beside.write_bytes(lines(*(materialized(f"{n}", n, v=22) for n in range(9))))

@@ -71,14 +71,14 @@ class TaskRow(NamedTuple):
         body: Its JSON, without a line feed.
         dropped: The keys that it lacks because verification adds them.
         kept: The keys beside the prompt and the agent.
-        has_agent: Whether it names the agent that runs it.
+        agent: The agent that runs it, by its name; None where it names none.
         has_seed: Whether all attempts at it would sample with one seed.
     """
 
     body: bytes
     dropped: tuple[str, ...]
     kept: tuple[str, ...]
-    has_agent: bool
+    agent: str | None
     has_seed: bool
 
 
@@ -88,7 +88,7 @@ def task_row(line: bytes | memoryview, *, is_rollout: bool) -> TaskRow:
     Text and numbers keep the form they are written in.
 
     >>> task_row(b'{"responses_create_params": {"input": "2+2?"}, "reward": 1, "_ng_task_index": 0}', is_rollout=True)
-    TaskRow(body=b'{"responses_create_params":{"input":"2+2?"}}', dropped=(), kept=(), has_agent=False, has_seed=False)
+    TaskRow(body=b'{"responses_create_params":{"input":"2+2?"}}', dropped=(), kept=(), agent=None, has_seed=False)
 
     Raises:
         Refused: It is no JSON object with `responses_create_params`, or holds what no strict reader takes.
@@ -104,7 +104,7 @@ def task_row(line: bytes | memoryview, *, is_rollout: bool) -> TaskRow:
         body,
         tuple(dropped),
         tuple(key for key in kept if key not in (_PARAMS, _AGENT)),
-        _names_agent(kept.get(_AGENT)),
+        _agent_in(kept.get(_AGENT)),
         _has_seed(kept[_PARAMS]),
     )
 
@@ -120,11 +120,11 @@ def _values_of(line: bytes | memoryview) -> dict[str, Raw]:
         raise Refused("bad_json", f"not a JSON object: {error}") from None
 
 
-def _names_agent(agent: Raw | None) -> bool:
+def _agent_in(agent: Raw | None) -> str | None:
     try:
-        return agent is not None and bool(_agent.decode(agent).name)
+        return None if agent is None else _agent.decode(agent).name or None
     except (msgspec.DecodeError, RecursionError):
-        return False
+        return None
 
 
 def _has_seed(params: Raw) -> bool:

@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -49,6 +50,7 @@ class _MadeSources(msgspec.Struct):
 
 class _Indexed(msgspec.Struct, gc=False):
     task_index: Raw = msgspec.field(name="_ng_task_index", default=ABSENT)
+    agent_ref: Raw = ABSENT
 
 
 _indexed = msgspec.json.Decoder(_Indexed)
@@ -76,17 +78,21 @@ class SourceRows(StagedProduct, frozen=True, kw_only=True):
         from fastsft.selection.task_sources import write_task_sources
 
         name = f"{self.phase}-{one.shard.index:06}-{one.start}.{secrets.token_hex(4)}"
-        places: dict[int, tuple[int, int, bool, bool]] = {}
+        places: dict[tuple[int, str | None], tuple[int, int, bool]] = {}
+        seen: set[tuple[int, bytes]] = set()  # as they are written; what repeats them is not read any further
         with contextlib.closing(_Rows(self.path / f"{name}.rows")) as rows:
             for lines in self.blocks_in(one):
                 fit = is_utf8(lines.data, by_polars=True)
-                for start, after in zip(starts := line_starts(lines.data), starts[1:], strict=False):
+                for start, after in pairwise(line_starts(lines.data)):
                     line = lines.data[start : after - 1]
-                    index = _index_of(line) if fit or is_utf8(line) else None
-                    if index is not None and index not in places:
-                        with contextlib.suppress(Refused):  # then a rollout stands for it
-                            row = task_row(line, is_rollout=False)
-                            places[index] = (*rows.write(row.body), row.has_agent, row.has_seed)
+                    key = _key_of(line) if fit or is_utf8(line) else None
+                    if key is None or key in seen:
+                        continue
+                    with contextlib.suppress(Refused):  # then a rollout stands for it
+                        row = task_row(line, is_rollout=False)
+                        seen.add(key)
+                        if (key[0], row.agent) not in places:
+                            places[key[0], row.agent] = (*rows.write(row.body), row.has_seed)
         if not places:
             return []
         write_task_sources(places, self.path / f"{name}.arrow")
@@ -110,12 +116,14 @@ class _Rows:
         self._file.close(flush=False)
 
 
-def _index_of(line: bytes) -> int | None:
+def _key_of(line: bytes) -> tuple[int, bytes] | None:
+    """Return a line's index, and its agent as it is written; None without an index."""
     try:
-        found: int = _integer.decode(_indexed.decode(line).task_index)
+        found = _indexed.decode(line)
+        index: int = _integer.decode(found.task_index)
     except (msgspec.DecodeError, RecursionError):
         return None
-    return found if abs(found) < 2**63 else None
+    return (index, bytes(found.agent_ref)) if abs(index) < 2**63 else None
 
 
 def make_sources(
@@ -134,15 +142,16 @@ def make_sources(
 
 
 def materialized_rows(
-    folder: Path, sources: str, shard_index: int, indexes: Sequence[int | None]
+    folder: Path, sources: str, shard_index: int, indexes: Sequence[int | None], agents: Sequence[str | None]
 ) -> list[TaskRow | None] | None:
-    """Return the row of each index of a shard, or None; nothing at all where the shard has no materialized inputs.
+    """Return the row of each index and agent of a shard, or None; None for all where the shard has no such inputs.
 
     Args:
         folder: Where what they left lies.
         sources: The name of the file that says what that is.
         shard_index: Which of the run's shards.
         indexes: Of its rollouts.
+        agents: Of its rollouts.
     """
     files = _sources_in(str(folder / sources)).get(shard_index)
     if not files:
@@ -152,12 +161,12 @@ def materialized_rows(
     rows: list[TaskRow | None] = []
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(open_file(folder / one.rows)).fileno() for one in files]
-        for place in places_of(tuple(str(folder / one.table) for one in files), indexes):
+        for place in places_of(tuple(str(folder / one.table) for one in files), indexes, agents):
             if place is None:
                 rows.append(None)
             else:
                 body = os.pread(opened[place.file], place.nbytes, place.offset)
-                rows.append(TaskRow(body, (), (), place.has_agent, place.has_seed))
+                rows.append(TaskRow(body, (), (), place.agent, place.has_seed))
     return rows
 
 

@@ -60,8 +60,8 @@ class TaskRows(ChosenRows, frozen=True, kw_only=True):
                 raise FailedRun(f"{shard.path}:{number}: not the rollout that was scanned") from None
         found: list[TaskRow | None] | None = None
         if self.sources:
-            indexes = list(map(facts.task_index, rollouts))
-            found = materialized_rows(self.path, self.sources, shard.index, indexes)
+            indexes, agents = list(map(facts.task_index, rollouts)), list(map(facts.agent, rollouts))
+            found = materialized_rows(self.path, self.sources, shard.index, indexes, agents)
         rows = EncodedTasks()
         for (number, line), rollout, row in zip(lines, rollouts, found or [None] * len(lines), strict=True):
             if row is not None:
@@ -104,7 +104,7 @@ class EncodedTasks:
         self._add(row)
 
     def _add(self, row: TaskRow) -> None:
-        self.tasks.agentless += not row.has_agent
+        self.tasks.agentless += row.agent is None
         self.tasks.seeded += row.has_seed
         self._rows.append(row.body)
 
@@ -139,6 +139,8 @@ def _begins_with(prompt: list[Item], task: bytes) -> bool:
 def notes_of(counts: TaskCounts) -> list[str]:
     """Say in sentences what a person should know of task rows."""
     notes = []
+    if counts.materialized:
+        notes.append(f"{counts.materialized:,} task rows are lines of *_materialized_inputs.jsonl beside the rollouts")
     if counts.rollouts:
         unmatched = f", {counts.unmatched:,} of them beside one" if counts.unmatched else ""
         notes.append(
