@@ -89,7 +89,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     changes_bytes: bool = True
 
 
-_LAID_OUT = ("convert", "index")
+_LAID_OUT = ("convert", "index", "show")
+_CHOOSES = ("convert", "show")
 # The settings that `tasks` shares with `convert`.
 _OF_TASKS = frozenset(
     "reward_threshold allow where pass_rate per_agent sample seed allow_empty max_refused max_refused_recorded shards "
@@ -180,12 +181,18 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             more="A rollout without `reward` counts as 0.0. Also spelled `--reward_threshold`.",
             metavar="SCORE",
             flags=("--reward-threshold", "--reward_threshold"),
-            commands=("convert", "stats", "show"),
+            commands=(*_CHOOSES, "stats"),
         ),
     ] = 0.95
     max_reward: Annotated[
         float | None,
-        Setting(panel="filter", help="Keep rollouts with reward <= SCORE.", metavar="SCORE", unset="no limit"),
+        Setting(
+            panel="filter",
+            help="Keep rollouts with reward <= SCORE.",
+            metavar="SCORE",
+            unset="no limit",
+            commands=_CHOOSES,
+        ),
     ] = None
     allow: Annotated[
         tuple[str, ...],
@@ -197,7 +204,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             read=words_of,
             choices=(*GATES, "all"),
             noun="gate",
-            commands=("convert", "stats"),
+            commands=(*_CHOOSES, "stats"),
         ),
     ] = ()
     trainable: Annotated[
@@ -207,6 +214,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             help="Leave out rows in which `fastsft check` finds a fault; see --template.",
             more="Each counts as `untrainable:` and the name of the [finding](trainers.md#will-it-train). Duplicates "
             "are left to `--dedup`.",
+            commands=_CHOOSES,
         ),
     ] = False
     template: Annotated[
@@ -218,7 +226,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             metavar="PATH",
             unset="what is recorded",
             read=os.fspath,
-            commands=("convert", "check", "nemo-rl"),
+            commands=(*_CHOOSES, "check", "nemo-rl"),
         ),
     ] = None
     where: Annotated[
@@ -229,6 +237,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             more="[Choosing](choosing.md) tells of this option and the next eight.",
             metavar="EXPR",
             unset="all",
+            commands=_CHOOSES,
         ),
     ] = None
     max_tokens: Annotated[
@@ -240,7 +249,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             unset="no limit",
             noun="most tokens",
             least=1,
-            commands=("convert", "check"),
+            commands=(*_CHOOSES, "check"),
         ),
     ] = None
     pass_rate: Annotated[
@@ -251,6 +260,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             metavar="LOW:HIGH",
             unset="all",
             read=pass_rate_of,
+            commands=_CHOOSES,
         ),
     ] = None
     dedup: Annotated[
@@ -265,6 +275,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             unset="all",
             noun="number of the best",
             least=1,
+            commands=_CHOOSES,
         ),
     ] = None
     per_task: Annotated[
@@ -276,6 +287,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             unset="all",
             noun="most of a task",
             least=1,
+            commands=_CHOOSES,
         ),
     ] = None
     per_agent: Annotated[
@@ -287,14 +299,24 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             unset="all",
             noun="most of an agent",
             least=1,
+            commands=_CHOOSES,
         ),
     ] = None
     sample: Annotated[
         int | str | None,
-        Setting(panel="choose", help="Keep N lines, or P percent of them, at random.", metavar="N|P%", unset="all"),
+        Setting(
+            panel="choose",
+            help="Keep N lines, or P percent of them, at random.",
+            metavar="N|P%",
+            unset="all",
+            commands=_CHOOSES,
+        ),
     ] = None
     seed: Annotated[
-        int, Setting(panel="choose", help="What random choices depend on, beside the input.", metavar="N")
+        int,
+        Setting(
+            panel="choose", help="What random choices depend on, beside the input.", metavar="N", commands=_CHOOSES
+        ),
     ] = 0
     allow_empty: Annotated[
         bool,
@@ -378,7 +400,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             read=nbytes_of,
             noun="longest line",
             least=1,
-            commands=_ALL,
+            commands=(*_ALL, "show"),
         ),
     ] = DEFAULT_MAX_LINE_NBYTES
     fresh: Annotated[
@@ -408,7 +430,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             unset="all cores from 96 MiB of input on, else 1",
             noun="number of jobs",
             least=1,
-            commands=(*_ALL, "check", "verify", "publish", "nemo-rl"),
+            commands=(*_ALL, "show", "check", "verify", "publish", "nemo-rl"),
             changes_bytes=False,
         ),
     ] = None
@@ -485,7 +507,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             unset="10",
             noun="time for a row",
             least=1,
-            commands=("convert", "check", "nemo-rl"),
+            commands=(*_CHOOSES, "check", "nemo-rl"),
             changes_bytes=False,
         ),
     ] = DEFAULT_RENDER_SECONDS

@@ -45,6 +45,7 @@ FOLDERS = (
         "errors",
         "escape",
         "report",
+        "reasons",
         "execution",
         "storage",
         "inputs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,9 @@ from fastsft.cli import app
 from fastsft.cli.settings import options_table
 from fastsft.configs.training import Training
 from fastsft.options import Split, declared, flag_of, keyword_of
+from fastsft.pipeline.search import Search
 from fastsft.quantities import nbytes_of
+from fastsft.views.preview import View
 
 
 @pytest.mark.parametrize(
@@ -237,7 +240,14 @@ OWN = {
         "val_fraction": ["--val-fraction", "20%"],
         "shards": [],  # which exclude a shard size
     },
-    "show": {"file": ["a"], "count": ["-n", "7"], "line": ["--line", "8"], "full": ["--full"]},
+    "show": {
+        "inputs": ["a"],
+        "count": ["-n", "7"],
+        "line": ["--line", "8"],
+        "reason": ["--reason", "kept"],
+        "rows": ["--rows"],
+        "full": ["--full"],
+    },
     "check": {"files": ["a"]},
     "verify": {"output": ["a"]},
     "publish": {"output": ["a"]},
@@ -261,7 +271,8 @@ WORK = {
     "publish": "fastsft.pipeline.parts.publish_parts",
     "nemo-rl": "fastsft.configs.nemo_rl.write_config",
 }
-PRINTED = {"json", "plot", "quiet"}  # how the command says what was found, of which the tests of its output tell
+# How the command says what was found, of which the tests of its output tell, and `test_show.py`.
+PRINTED = {"json", "plot", "quiet", "random", "report"}
 
 
 PLACEMENT = ("jobs", "backend", "address", "retries", "stall_seconds")
@@ -280,7 +291,10 @@ def call_of(command: str, settings: list[str]) -> Any:
             options = Options(makes="tasks", **values)
             return mock.call(["a"], "o/", options, splits=[Split("v", 0.2)], index=None, on_progress=mock.ANY)
         case "show":
-            return mock.call("a", count=7, first=8, full=True, **keywords)
+            columns = shutil.get_terminal_size().columns
+            search = Search(count=7, first=8, reason="kept", where=values.pop("where"))
+            view = View(full=True, rows=True, template=values["template"], columns=columns)
+            return mock.call(["a"], search, view, Options(**values), [], on_progress=mock.ANY)
         case "check":
             placement = Options(**{name: values.pop(name) for name in PLACEMENT}).placement
             del values["log"]  # which `on_progress` stands for

@@ -23,7 +23,6 @@ from fastsft.options import Options, Split
 from fastsft.pipeline import run
 from fastsft.pipeline.index import write_index
 from fastsft.report import Fates
-from fastsft.views.preview import shown
 
 
 def good(answer: str = "4", *, prompt: str = "2+2?", **more: Any) -> dict[str, Any]:
@@ -567,17 +566,6 @@ def test_show_tells_what_is_in_a_line_and_what_becomes_of_it(tmp_path):
     assert f"has no line {2**64}" in command("show", shard, "--line", 2**64, ok=False)
     assert command("show", shard, "-n", 2**64) == told
     assert list(itertools.islice(command("show", shard, "--line", 2, "-n", 1).splitlines(), 1, 2)) == [f"{shard}:2"]
-
-
-def test_show_says_of_a_line_that_is_too_long_what_convert_says(monkeypatch, tmp_path):
-    shard = tmp_path / "in.jsonl"
-    shard.write_bytes(lines(good(), good(padding="x" * 500)))
-    monkeypatch.setattr("fastsft.views.preview.Options", partial(Options, max_line_nbytes=400))
-    monkeypatch.setattr("fastsft.views.preview._READ_NBYTES", 100)
-    shown_lines = list(shown(str(shard), first=1, count=9, full=False, reward_threshold=0.95))
-
-    assert [text.splitlines()[2][:23] for text in shown_lines] == ["kept; reward 1", "refused: line_too_long:"]
-    assert len(shown_lines[1].splitlines()) == 3
 
 
 # What a newcomer tripped over.

@@ -31,8 +31,8 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         ),
     ),
     "show": (
-        ("the first three lines, and what becomes of each", "fastsft show rollouts/mixed-00000.jsonl"),
-        ("line 7 of some rows, long texts whole", "fastsft show train.jsonl --line 7 -n 1 --full"),
+        ("the first three lines, and what becomes of each", "fastsft show rollouts/"),
+        ("what lost against another attempt at its task", "fastsft show rollouts/ --best-of 1 --reason not_best"),
     ),
     "check": (
         ("what any trainer would stop at", "fastsft check train.jsonl"),

@@ -59,3 +59,17 @@ def report_at(target: Target) -> Report:
         return msgspec.json.decode(read_file(target.report), type=Report)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FailedRun(f"{target.report} cannot be read as a report: {error}") from None
+
+
+def report_of(output: str | os.PathLike[str]) -> Report:
+    """Read the report of the run that wrote an output: beside a file or in a folder, or the report itself.
+
+    Raises:
+        UsageError: There is none, or a folder has several.
+        FailedRun: It cannot be read.
+    """
+    targets = targets_at(output, "no run")
+    if len(targets) > 1:
+        names = ", ".join(target.report.name for target in targets)
+        raise UsageError(f"{output} has several reports; name one of them: {names}")
+    return report_at(targets[0])

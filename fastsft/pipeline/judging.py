@@ -185,19 +185,49 @@ def row_of(rollout: Rollout, line: memoryview, make: RowMaker) -> Row:
         return make(rollout_of(prune_deep_values(bytes(line))))
 
 
-def judged_line(line: bytes, options: Options) -> tuple[str, Rollout | None, Sequence[Turn]]:
-    """Say in words what becomes of one line judged by itself, and return its rollout and turns where it has them."""
+class JudgedLine(NamedTuple):
+    """What becomes of one line judged by itself.
+
+    Attributes:
+        fate: The same in words.
+        rollout: What it holds; None where it is no rollout.
+        turns: Of the rollout; empty where it has no row.
+        row: The row it has, wanted or not; None where it has none.
+    """
+
+    fate: str
+    rollout: Rollout | None = None
+    turns: Sequence[Turn] = ()
+    row: Row | None = None
+
+
+def judged_line(line: bytes, options: Options) -> JudgedLine:
+    """Judge one line by itself, by the options that compare no lines."""
     shard = Shard("", len(line), 0)
     (judged,) = judge_lines(LineBlock(line, 0), ByteRange(shard, 0, len(line)), 0, options)
     if judged.refused:
-        return f"refused: {judged.refused[0].reason}: {judged.refused[0].problem}", None, []
+        (line_refused,) = judged.refused
+        return JudgedLine(f"refused: {line_refused.reason}: {line_refused.problem}")
     if not judged.rollouts:
-        return "blank", None, []
+        return JudgedLine("blank")
     (rollout,) = judged.rollouts
     (reason,) = drop_reasons(judged, options)
+    view = memoryview(line)
     try:
         turns = conversation(rollout).turns
-        row_of(rollout, memoryview(line), row_maker(options))
+        row = row_of(rollout, view, row_maker(options, judging=False))
     except Refused as problem:
-        return f"refused: {problem.reason}: {problem.problem}" if reason is None else f"dropped: {reason}", rollout, []
-    return "kept" if reason is None else f"dropped: {reason}", rollout, turns
+        return JudgedLine(_refused(problem) if reason is None else f"dropped: {reason}", rollout)
+    if reason is not None:
+        return JudgedLine(f"dropped: {reason}", rollout, turns, row)
+    try:
+        row_of(rollout, view, row_maker(options))
+    except Dropped as unwanted:
+        return JudgedLine(f"dropped: {unwanted.reason}: {unwanted.problem}", rollout, turns, row)
+    except Refused as problem:
+        return JudgedLine(_refused(problem), rollout, turns, row)
+    return JudgedLine("kept", rollout, turns, row)
+
+
+def _refused(problem: Refused) -> str:
+    return f"refused: {problem.reason}: {problem.problem}"

@@ -114,12 +114,12 @@ class LineTable(StagedProduct, frozen=True, kw_only=True):
                 reasons = gates.drop_reasons(judged.rollouts, self.options)
         make, is_hashed = row_maker(self.options), "content" in self.columns
         return [
-            _known_of_row(rollout, judged.line(number), make, is_hashed=is_hashed) if reason is None else _NOT_ASKED
+            known_of_row(rollout, judged.line(number), make, is_hashed=is_hashed) if reason is None else _NOT_ASKED
             for number, rollout, reason in zip(judged.numbers, judged.rollouts, reasons, strict=True)
         ]
 
 
-def _known_of_row(
+def known_of_row(
     rollout: Rollout, line: memoryview, make: RowMaker, *, is_hashed: bool
 ) -> tuple[str | None, str | None, bytes | None]:
     """Return why a line has no row, in a word and in a sentence, and the hash of the row it has."""

@@ -263,11 +263,64 @@ def without_dropped(left: pl.DataFrame, several: Iterable[Criterion]) -> tuple[p
     """Ask criteria one after another; the lines that none drops, and the others, counted."""
     dropped: Dropped = []
     for at_once in _batches(several):
-        judged = _judged(left, _reason(at_once))
-        gone = judged.filter(pl.col("reason").is_not_null())
+        gone, left = _ask(left, at_once, "shard_index")
         dropped.extend(gone.group_by("shard_index", "reason").agg(pl.len()).sort("shard_index", "reason").rows())
-        left = left.filter(judged["reason"].is_null())
     return left, dropped
+
+
+def _ask(left: pl.DataFrame, at_once: Sequence[Criterion], name: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the column `name` and the `reason` of the lines that go, and the lines that are left."""
+    reason = _judged(left, _reason(at_once))["reason"]
+    gone = pl.DataFrame([left[name], reason]).filter(reason.is_not_null())
+    return gone, left.filter(reason.is_null())
+
+
+def with_reasons(lines: pl.DataFrame, options: Options) -> pl.DataFrame:
+    """Add the `reason` of each line of a whole run, as `choose` counts them; null where it is kept.
+
+    `lines` has the columns that `columns_of` lists.
+
+    Raises:
+        FailedRun: `where` cannot be worked out for a line.
+    """
+    left = lines.with_row_index("order")
+    if set(TASK_FROM) <= set(lines.columns):
+        left = with_tasks(left)
+    if "draw" in _asked(criteria(options)):
+        left = left.with_columns(draw(options.seed).alias("draw"))
+    known = []
+    for at_once in _batches(one for one in criteria(options) if not one.of_rows):
+        gone, left = _ask(left, at_once, "order")
+        known.append(gone)
+    known.append(left.filter(pl.col("unusable").is_not_null()).select("order", pl.col("unusable").alias("reason")))
+    left = left.filter(pl.col("unusable").is_null())
+    for at_once in _batches(one for one in criteria(options) if one.of_rows):
+        gone, left = _ask(left, at_once, "order")
+        known.append(gone)
+    return (
+        lines.with_row_index("order")
+        .join(pl.concat(known), on="order", how="left", maintain_order="left")
+        .drop("order")
+    )
+
+
+def matching(lines: pl.DataFrame, where: str) -> pl.Series:
+    """Tell of each line whether an expression is true of it; all lines of the run are among them.
+
+    Raises:
+        UsageError: It is no expression over the table's columns.
+        FailedRun: It cannot be worked out for a line.
+    """
+    expression, _ = where_of(where)
+    known = with_tasks(lines) if "task" in expression.meta.root_names() else lines
+    reason = pl.when(expression.fill_null(False)).then(pl.lit("yes")).alias("reason")
+    return _judged(known, reason)["reason"].is_not_null()
+
+
+def columns_asked(where: str) -> list[str]:
+    """List the columns of a scan that an expression asks for."""
+    names = where_of(where)[0].meta.root_names()
+    return list(dict.fromkeys(one for name in names for one in (TASK_FROM if name == "task" else [name])))
 
 
 def with_split(left: pl.DataFrame, options: Options, shares: Sequence[float]) -> pl.DataFrame:

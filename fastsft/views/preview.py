@@ -1,182 +1,139 @@
-"""A few rollouts or rows as a person reads them, and why a line would be kept or not."""
+"""Rollouts or rows as a person reads them, what becomes of each and why, and what a trainer sees of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from fastsft.checks.preferences import KTO, Preference, kind_of_row, preference_of
-from fastsft.errors import Refused, UsageError
+from fastsft.checks.renderer import check_template, end_renderer, renderer_at
+from fastsft.checks.rules import UNRENDERABLE, findings_of
 from fastsft.escape import escaped
-from fastsft.formats.calls import ASSISTANT
-from fastsft.formats.turns import Turn
-from fastsft.inputs.lines import line_starts, lines_in
-from fastsft.inputs.shards import ByteRange, Shard, find_shards
 from fastsft.options import Options
-from fastsft.pipeline.judging import judged_line, too_long
+from fastsft.pipeline.finding import find_lines
+from fastsft.pipeline.judging import JudgedLine, judged_line, too_long
+from fastsft.pipeline.search import FoundLine, OnProgress, Search
 from fastsft.rollouts.rollout import decoded
-from fastsft.views.terminal import size_of
+from fastsft.views.colour import Paint, plain
+from fastsft.views.loss import told_loss
+from fastsft.views.side_by_side import beside
+from fastsft.views.transcript import cut, message_of, told_messages, told_rollout, told_row, told_tools
 
-_SHOWN_CHARACTERS = 400
-_READ_NBYTES = 1024 * 1024  # at a time
-_RULE = "─" * 72
+_RULE_COLUMNS = 72
 _any = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder().encode
 
 
-def shown(path: str, *, first: int, count: int, full: bool, reward_threshold: float = 0.95) -> Iterator[str]:
-    """Return each of `count` lines from number `first` on as text, escaped.
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """How lines are shown.
+
+    Attributes:
+        full: Whether long texts are shown whole.
+        rows: Whether a rollout is shown as it was recorded, and beside it the row that it has.
+        template: The chat template whose rendering of each row is shown; None for the turns.
+        columns: Of the terminal.
+        paint: What colours a text for it.
+    """
+
+    full: bool = False
+    rows: bool = False
+    template: str | None = None
+    columns: int = 80
+    paint: Paint = plain
+
+
+def shown(
+    inputs: Iterable[str],
+    search: Search,
+    view: View,
+    options: Options,
+    notes: list[str],
+    on_progress: OnProgress = None,
+) -> Iterator[str]:
+    """Return each line that is wanted as text, escaped.
 
     Raises:
-        UsageError: There is no such file or no such line.
+        UsageError: The arguments are wrong, or there is no such line.
+        FailedRun: Nothing was found, or a file cannot be read.
     """
-    if first < 1 or count < 1:
-        raise UsageError("lines are numbered from 1, and at least one is shown")
-    shards, _ = find_shards([path])
-    if len(shards) != 1:
-        raise UsageError(f"{path} is {len(shards)} shards; show one of them")
-    options = Options(reward_threshold=reward_threshold)
-    found = False
-    for number, line in _numbered(shards[0], options):
-        if number < first:
-            continue
-        if number >= first + count:
-            break
-        found = True
-        yield f"{_RULE}\n{escaped(path)}:{number}\n" + escaped(_text_of(line, options, full), keep="\n")
-    if not found:
-        raise UsageError(f"{path} has no line {first}")
+    with contextlib.ExitStack() as stack:
+        stack.callback(end_renderer)
+        if options.template is not None:
+            check_template(options.template, options.render_seconds, counting=options.max_tokens is not None)
+        if view.template is not None:
+            check_template(view.template, options.render_seconds, counting=False)
+        for found in find_lines(inputs, search, options, notes, on_progress):
+            place = found.line.place
+            where = f"{found.path}:{place.number}" if place.number else f"{found.path}, byte {place.offset:,}"
+            yield f"{'─' * _RULE_COLUMNS}\n{escaped(where)}\n{_text_of(found, view, options)}"
 
 
-def _numbered(shard: Shard, options: Options) -> Iterator[tuple[int, bytes | Refused]]:
-    """Return each line with its number, from 1; where it is too long to be read, why."""
-    number = 0
-    for lines in lines_in(ByteRange(shard, 0, shard.nbytes), nbytes=_READ_NBYTES, max_line=options.max_line_nbytes):
-        for start, stop in pairwise(line_starts(lines.data)):
-            number += 1
-            yield number, lines.data[start : stop - 1]
-        if lines.too_long_nbytes is not None:
-            number += 1
-            yield number, too_long(lines.too_long_nbytes, options)
-
-
-def _text_of(line: bytes | Refused, options: Options, full: bool) -> str:
-    if isinstance(line, Refused):
-        return f"refused: {line.reason}: {line.problem}"
+def _text_of(found: FoundLine, view: View, options: Options) -> str:
+    """Return the text of a line, escaped."""
+    line = found.line
+    if line.too_long_nbytes is not None:
+        problem = too_long(line.too_long_nbytes, options)
+        return escaped(f"refused: {problem.reason}: {problem.problem}")
     try:
-        value = _any.decode(line)
+        value = _any.decode(line.data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = None
     kind = kind_of_row(value)
-    match kind:
-        case "conversation":
-            return "\n".join(["a row", *_tools(value.get("tools")), *_messages(value["messages"], full)])
-        case "pair":
-            turns = [{"role": name, "content": value[name]} for name in ("input", "output")]
-            return "\n".join(["a row", *_messages(turns, full)])
+    if kind in ("conversation", "pair"):
+        told = _loss_of(line.data, value, view, options) if view.template is not None else told_row(value, view.full)
+        return _lines("a row", told)
     if kind is not None:
-        return _text_of_sides(value, line, full)
-    fate, rollout, turns_ = judged_line(line, options)
-    if rollout is None:
-        return f"{fate}\n{_cut(line.decode('utf-8', 'backslashreplace'), full)}"
-    reward = "null" if rollout.reward is None else f"{rollout.reward:g}"
-    tools = decoded(rollout.tools)
-    return "\n".join([f"{fate}; reward {reward}", *_tools(tools), *_messages([_plain(turn) for turn in turns_], full)])
+        return escaped(_text_of_sides(value, line.data, view.full), keep="\n")
+    judged = judged_line(line.data, options)
+    fate = found.fate or judged.fate
+    if judged.rollout is None:
+        return _lines(fate, [cut(line.data.decode("utf-8", "backslashreplace"), view.full)] if line.data else [])
+    reward = "null" if judged.rollout.reward is None else f"{judged.rollout.reward:g}"
+    return _lines(f"{fate}; reward {reward}", _told_rollout(value, judged, view, options))
 
 
 def _text_of_sides(row: Any, line: bytes, full: bool) -> str:
     read = preference_of(row)
     if not isinstance(read, Preference):
-        return f"{read.kind}: {read.detail}\n{_cut(line.decode(), full)}"
+        return f"{read.kind}: {read.detail}\n{cut(line.decode(), full)}"
     what = f"a {'good' if read.label else 'bad'} side" if read.format == KTO else "a pair"
-    parts = [f"{what} ({read.format})", *_tools(read.tools), *_messages(read.context, full)]
+    parts = [f"{what} ({read.format})", *told_tools(read.tools), *told_messages(read.context, full)]
     for name, side in read.sides:
-        parts += [f"\n── {'the side' if read.format == KTO else name}", *_messages(side, full)]
+        parts += [f"\n── {'the side' if read.format == KTO else name}", *told_messages(side, full)]
     return "\n".join(parts)
 
 
-def _plain(turn: Turn) -> Any:
-    """Return a turn as a message of a row, with what layouts may leave out."""
-    calls = [
-        {"name": decoded(call.name), "arguments": _any.decode(_encode(call.arguments))} for call in turn.tool_calls
-    ]
-    reasoning = "\n\n".join(str(decoded(text)) for text in (turn.note.reasoning if turn.note else ()))
-    content = _any.decode(_encode(turn.content))
-    return {"role": turn.role, "content": content, "reasoning_content": reasoning, "tool_calls": calls}
+def _told_rollout(value: Any, judged: JudgedLine, view: View, options: Options) -> list[str] | str:
+    assert judged.rollout is not None
+    encoded = _encode(judged.row.body) if judged.row is not None else b""
+    row = _any.decode(encoded) if encoded else None
+    parts = []
+    if view.rows:
+        left = escaped("\n".join(told_rollout(value if isinstance(value, dict) else {}, view.full)), keep="\n")
+        right = escaped("\n".join(told_row(row, view.full)) if row else "(it has none)", keep="\n")
+        titles = ("the rollout", f"its row, {options.format}")
+        parts.append(beside(left, right, titles=titles, columns=view.columns))
+    if view.template is not None:
+        parts.append(_loss_of(encoded, row, view, options) if row else "it has no row")
+    if parts:
+        return "\n\n".join(parts)
+    turns = map(message_of, judged.turns)
+    return [*told_tools(decoded(judged.rollout.tools)), *told_messages(list(turns), view.full)]
 
 
-def _tools(tools: Any) -> list[str]:
-    if not isinstance(tools, list) or not tools:
-        return []
-    return [f"tools: {', '.join(map(_name_of_tool, tools))}"]
+def _loss_of(encoded: bytes, row: dict[str, Any], view: View, options: Options) -> str:
+    """Return what the template makes of a row, escaped."""
+    assert view.template is not None
+    if faults := [one for one in findings_of(row) if one.kind in UNRENDERABLE]:
+        return f"no template renders it: {faults[0].kind}: {escaped(faults[0].detail)}"
+    rendering = renderer_at(view.template, options.render_seconds).cut(encoded)
+    return told_loss(rendering, full=view.full, paint=view.paint)
 
 
-def _name_of_tool(tool: Any) -> str:
-    if not isinstance(tool, dict):
-        return _json(tool)
-    function = tool.get("function")
-    nested = function.get("name") if isinstance(function, dict) else None
-    return str(tool.get("name") or nested or tool.get("type"))
-
-
-def _messages(messages: list[Any], full: bool) -> Iterator[str]:
-    for message in messages:
-        if not isinstance(message, dict):
-            yield f"\n{_cut(_json(message), full)}"
-            continue
-        yield f"\n[{message.get('role', ASSISTANT)}]"
-        if reasoning := message.get("reasoning_content"):
-            thought = reasoning if isinstance(reasoning, str) else _json(reasoning)
-            yield f"<think>\n{_cut(thought, full)}\n</think>"
-        if text := _said(message.get("content"), full):
-            yield text
-        calls = message.get("tool_calls")
-        for call in calls if isinstance(calls, list) else [calls] if calls else []:
-            called = call.get("function", call) if isinstance(call, dict) else None
-            if not isinstance(called, dict):
-                yield f"  calls {_cut(_json(call), full)}"
-                continue
-            given = called.get("arguments")
-            yield f"  calls {called.get('name')}({_cut(given if isinstance(given, str) else _json(given), full)})"
-
-
-def _said(content: Any, full: bool) -> str:
-    if isinstance(content, list):
-        return "\n".join(_part(part, full) for part in content)
-    return _cut(content if isinstance(content, str) else "" if content is None else _json(content), full)
-
-
-def _part(part: Any, full: bool) -> str:
-    """Show a part of content: its text, or what kind of thing it is and how large."""
-    if not isinstance(part, dict):
-        return _cut(_json(part), full)
-    if isinstance(part.get("text"), str):
-        return _cut(part["text"], full)
-    kind = str(part.get("type"))
-    source = part.get(kind) or next((part[name] for name in (f"{kind}_url", "file_data") if part.get(name)), None)
-    if isinstance(source, dict):
-        kind = str(source.get("format") or source.get("filename") or kind) if "data" in source else kind
-        source = source.get("url") or source.get("data") or source.get("file_data")
-    if not isinstance(source, str):
-        return f"[{kind}]"
-    name, comma, data = source.partition(",")
-    if source.startswith("data:") and comma:
-        kind = name.removeprefix("data:").partition(";")[0] or kind
-    elif "://" in source[:12]:
-        return f"[{kind.removesuffix('_url')} {_cut(source, full)}]"
-    else:
-        data = source
-    return f"[{kind}, {size_of(len(data) * 3 // 4)}]"
-
-
-def _json(value: Any) -> str:
-    return _encode(value).decode()
-
-
-def _cut(text: str, full: bool) -> str:
-    if full or len(text) <= _SHOWN_CHARACTERS:
-        return text
-    return f"{text[:_SHOWN_CHARACTERS]}… ({len(text) - _SHOWN_CHARACTERS:,} more characters)"
+def _lines(first: str, told: list[str] | str) -> str:
+    """Put lines under the first; text is escaped already, a list is not."""
+    rest = told if isinstance(told, str) else escaped("\n".join(told), keep="\n")
+    return f"{escaped(first)}\n{rest}" if rest else escaped(first)
