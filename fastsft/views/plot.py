@@ -35,6 +35,7 @@ def check_plot(path: str, inputs: Sequence[str]) -> None:
         raise UsageError("a plot needs matplotlib: pip install matplotlib") from None
 
 
+_KEPT, _BELOW, _LINE = "#1f6fb2", "#b8bcc2", "#454a50"  # those of benchmarks/plot.py
 # Else an SVG has random names and the time in it.
 _SAME_BYTES: Any = {"svg.hashsalt": "fastsft"}
 _NO_DATE: dict[str, dict[str, None]] = {"svg": {"Date": None}, "png": {}}
@@ -63,13 +64,14 @@ def _figure(stats: Stats) -> Any:
 
     figure = Figure(figsize=(10, 5.5), layout="constrained")
     rewards, kept = figure.subplots(1, 2, width_ratios=(3, 2))
-    labels = [f"{low:.3g} to {high:.3g}" for low, high in edges_of(stats.histogram)]
-    _bars(rewards, labels, [bar.count for bar in stats.histogram], height=0.85)
-    rewards.set_title(f"{stats.rewards.count:,} rewards", loc="left")
-    rewards.set_ylabel("reward")
+    edges = edges_of(stats.histogram)
+    colours = [_KEPT if high > stats.reward_threshold else _BELOW for _, high in edges]
+    labels = [f"{low:.3g} to {high:.3g}" for low, high in edges]
+    _bars(rewards, labels, [bar.count for bar in stats.histogram], height=0.85, colours=colours)
+    rewards.set_title(f"{stats.rewards.count:,} rewards, and how many lines have each", loc="left")
     at = _place_of(stats.reward_threshold, stats.histogram)
     if at is not None:
-        rewards.axhline(at, color="#b04040", linewidth=0.8)
+        rewards.axhline(at, color=_LINE, linewidth=0.8)
         rewards.annotate(
             f"threshold {stats.reward_threshold:g}",
             (1, at),
@@ -79,23 +81,24 @@ def _figure(stats: Stats) -> Any:
             ha="right",
             va="bottom",
             fontsize=8,
-            color="#b04040",
+            color=_LINE,
         )
-    _bars(kept, [f"{threshold}" for threshold in stats.kept], list(stats.kept.values()), height=0.4)
-    kept.set_title("rows that a threshold would keep", loc="left")
-    kept.set_ylabel("threshold")
+    colours = [_KEPT if float(threshold) == stats.reward_threshold else _BELOW for threshold in stats.kept]
+    _bars(kept, [f"{threshold}" for threshold in stats.kept], list(stats.kept.values()), height=0.4, colours=colours)
+    kept.set_title("rows that a threshold keeps, at most", loc="left")
     return figure
 
 
-def _bars(axes: Any, labels: Sequence[str], counts: Sequence[int], *, height: float) -> None:
+def _bars(axes: Any, labels: Sequence[str], counts: Sequence[int], *, height: float, colours: Sequence[str]) -> None:
     """Draw a bar for each count, lowest at the bottom, with the count at its end."""
     positions = range(len(counts))
-    bars = axes.barh(positions, counts, height=height, color="#4878a8")
+    bars = axes.barh(positions, counts, height=height, color=colours)
     axes.bar_label(bars, [f"{count:,}" if count else "" for count in counts], padding=3, fontsize=8)
     axes.set_yticks(positions, labels, fontsize=8)
     axes.margins(x=0.3, y=0.01)
     axes.xaxis.set_visible(False)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.spines["left"].set_color(_BELOW)
     axes.tick_params(axis="y", length=0)
 
 
