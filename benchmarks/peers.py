@@ -230,7 +230,7 @@ PEERS: dict[str, Callable[[list[Path], Path], None]] = {
     "reference": reference,
 }
 
-_SHAPES = {  # that a peer can do; the others can do all
+SHAPES = {  # that a peer can do; the others can do all
     "jq": {"short", "tools", "tokens", "unicode"},
     "polars": {"short", "tokens", "unicode"},
     "duckdb": {"short", "tokens", "unicode"},
@@ -240,7 +240,7 @@ _SHAPES = {  # that a peer can do; the others can do all
 
 def can_do(name: str, shape: str) -> bool:
     """Tell whether a peer is there, packages of the extra `bench` or jq from the system, and can do a shape at all."""
-    if shape not in _SHAPES.get(name, {shape}):
+    if shape not in SHAPES.get(name, {shape}):
         return False
     match name:
         case "json" | "reference":
