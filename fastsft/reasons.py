@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-# Of a dropped line, with the option without which no line is dropped for it; None where it is always asked.
+# Of a dropped line, with the option without which no line is dropped for it; None where it is always asked. Beside them
+# there is `same_task` of `fastsft tasks`, which keeps one line of each task.
 DROPPED: dict[str, str | None] = {
     "masked": None,
     "failed": None,

@@ -25,6 +25,8 @@ def judged_as(inputs: Sequence[str], output: str | None, settings: dict[str, Any
         FailedRun: The report cannot be read.
     """
     report = report_of(output) if output is not None else None
+    if report is not None and report.options.get("makes", "rows") != "rows":
+        raise UsageError(f"{output} has the tasks of a run, and no rows: its lines are not judged as rows are")
     given = {name: value for name, value in settings.items() if value is not None and value is not False}
     if not given.keys() & {"trainable", "max_tokens"}:
         given.pop("template", None)
