@@ -25,6 +25,8 @@ import fastsft
 from fastsft import FailedRun, Options, UsageError
 from fastsft.options import Split
 from fastsft.pipeline import run
+from fastsft.pipeline.finding import find_lines
+from fastsft.pipeline.search import Search
 from fastsft.pipeline.to_store import run_to_store
 from fastsft.storage import attempts, stores
 
@@ -213,6 +215,26 @@ def test_an_object_that_changes_between_scan_and_convert_stops_the_run(shards, b
     assert os.listdir(tmp_path) == ["work"]
 
 
+@pytest.mark.parametrize(
+    ("search", "options"),
+    [
+        ({"reason": "kept"}, {}),
+        ({"reason": "below_threshold"}, {"best_of": 1}),
+        ({"reason": "not_best"}, {"best_of": 1}),
+        ({"at_random": True}, {}),
+    ],
+)
+def test_lines_are_found_in_objects_as_in_files(shards, bucket, monkeypatch, search, options):
+    url = bucket.put("in.jsonl", shards[0].read_bytes())
+    for whole in (10**9, 0):  # read whole, and in few places
+        monkeypatch.setattr("fastsft.pipeline.finding._READ_WHOLE_NBYTES", whole)
+        found = [
+            [one.line for one in find_lines([str(path)], Search(count=9, **search), Options(**options), [])]
+            for path in (shards[0], url)
+        ]
+        assert found[0] == found[1] != []
+
+
 def test_other_commands_read_objects_too(shards, bucket, tmp_path, monkeypatch):
     url = bucket.put("in.jsonl", shards[0].read_bytes())
     rows = fastsft.convert(url, tmp_path / "rows.jsonl", index=None)
@@ -222,12 +244,16 @@ def test_other_commands_read_objects_too(shards, bucket, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")  # an index is of URLs, wherever it is used
     report = fastsft.convert(url, tmp_path / "best.jsonl", best_of=1, index=tmp_path / "i.index")
-    shown = subprocess.run([sys.executable, "-m", "fastsft", "show", url, "-n", "1"], capture_output=True, text=True)
+    shown, reported = (
+        subprocess.run([sys.executable, "-m", "fastsft", "show", *words, "-n", "1"], capture_output=True, text=True)
+        for words in ([url], ["--report", tmp_path / "rows.jsonl", "--reason", "kept"])
+    )
 
     assert fastsft.stats(url).fates.lines == rows.fates.lines == report.fates.lines
     assert fastsft.check(f"{bucket.url}/rows.jsonl").findings == fastsft.check(tmp_path / "rows.jsonl").findings
     assert len(list(fastsft.rows(url))) == rows.rows
     assert (shown.returncode, f"{url}:1" in shown.stdout) == (0, True)
+    assert (reported.returncode, f"{url}:" in reported.stdout, "kept;" in reported.stdout) == (0, True, True)
     bucket.put("in.jsonl", shards[0].read_bytes().replace(b"a", b"b"))
     with pytest.raises(UsageError, match=r"is older than s3://.*/in.jsonl, which has changed"):
         fastsft.convert(url, tmp_path / "best.jsonl", best_of=1, index=tmp_path / "i.index")

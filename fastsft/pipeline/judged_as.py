@@ -13,6 +13,7 @@ from fastsft.inputs.shards import printable
 from fastsft.options import LAYOUT_CHOICES, Options, declared, keyword_of, options_of
 from fastsft.outputs.published import report_of
 from fastsft.report import Report
+from fastsft.storage.urls import is_remote
 
 
 def judged_as(inputs: Sequence[str], output: str | None, settings: dict[str, Any]) -> tuple[list[str], Options]:
@@ -50,6 +51,8 @@ def _options_of(report: Report) -> dict[str, Any]:
 
 def _check_inputs(report: Report) -> None:
     for shard in report.inputs:
+        if is_remote(shard.path):  # whose listing says its size when it is found
+            continue
         try:
             nbytes = os.stat(shard.path).st_size
         except OSError as error:
