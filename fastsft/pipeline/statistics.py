@@ -10,13 +10,16 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastsft.inputs.shards import find_rollouts
+from fastsft.inputs.shards import Shard, find_rollouts
 from fastsft.options import GATES, Options
 from fastsft.pipeline.scan import Scan
 from fastsft.report import Progress
-from fastsft.statistics.distribution import Stats
+from fastsft.statistics.distribution import Stats, Success
+
+if TYPE_CHECKING:
+    from fastsft.selection.index_file import Index
 
 # What is counted, of the columns of the table: rewards, what tells tasks, gates, lengths.
 _COLUMNS = ("reward", "shard_index", "agent", "task_index", "prompt", *GATES, "nbytes", "turns", "calls", "tokens")
@@ -46,6 +49,31 @@ def stats_of(
         reward_threshold=options.reward_threshold,
         notes=[*report.notes, *(f"Skipped file: {shard.problem}" for shard in report.damaged)],
         **results,
+    )
+
+
+def success_of(shards: Sequence[Shard], options: Options, index: Index | None, *, most: int) -> Success:
+    """Tell how often the rollouts of shards succeed, from a scan, or from at most `most` rows of an index of them.
+
+    Raises:
+        FailedRun: They cannot be scanned, or hold no rollout; or the index is damaged.
+    """
+    from fastsft.statistics.tally import Tally, counts_of
+
+    tally = Tally()
+    if index is not None:
+        for lines in index.some_rollouts(_COLUMNS, most=most):
+            tally.add_counts(counts_of(lines, options))
+    else:
+        with Scan(shards, [], options) as scan:
+            scan.run(_COLUMNS, None, reduce=partial(_counted, options=options))
+            tally.add([scan.folder / part[0] for part in scan.ledger.parts])
+    results = tally.results()
+    return Success(
+        reward_threshold=options.reward_threshold,
+        agents=tally.rates(),
+        octaves={name: tally.octaves(name) for name in results["lengths"]},
+        **{name: results[name] for name in ("rollouts", "rewards", "histogram", "tasks", "lengths")},
     )
 
 

@@ -29,6 +29,7 @@ from fastsft.version import __version__
 
 _COMMAND = "fastsft index INPUT... --output FILE"
 _KEY = "fastsft"
+_BLOCK_ROWS = 250_000  # read at once where some are enough
 _VERSION = 5  # of what it holds and how it is found
 _REFUSED = {"reason": pl.String, "problem": pl.String}  # of lines that are no rollout
 _REFUSED_COLUMNS = ("shard_index", "line", "offset", *_REFUSED)
@@ -152,6 +153,30 @@ class Index:
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             problem = f"{self._path} is damaged ({type(error).__name__}); rebuild it with: {_COMMAND}"
             raise FailedRun(f"{problem}; nothing was published") from None
+
+    @property
+    def rows(self) -> int:
+        """How many lines it holds, of all its shards."""
+        count: int = pl.scan_parquet(self._path, glob=False).select(pl.len()).collect().item()
+        return count
+
+    def some_rollouts(self, names: Sequence[str], *, most: int) -> Iterator[pl.DataFrame]:
+        """Read columns of at most `most` of the run's rollouts, in blocks that lie evenly over the index.
+
+        Raises:
+            FailedRun: The file is damaged.
+        """
+        try:
+            table = pl.scan_parquet(self._path, glob=False)
+            blocks = -(-self.rows // _BLOCK_ROWS)
+            wanted = min(blocks, max(1, most // _BLOCK_ROWS))
+            for number in range(wanted):
+                block = table.slice(number * blocks // wanted * _BLOCK_ROWS, _BLOCK_ROWS)
+                of_run = pl.col("reason").is_null() & pl.col("shard_index").is_in(self._entries)
+                yield block.filter(of_run).select(names).collect()
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            problem = f"{self._path} is damaged ({type(error).__name__}); rebuild it with: {_COMMAND}"
+            raise FailedRun(problem) from None
 
     def known_shards(self) -> list[KnownShard]:
         """Return what is known of the run's shards, in its order."""

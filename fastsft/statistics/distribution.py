@@ -88,6 +88,54 @@ class Stats(msgspec.Struct):
         return json.dumps(msgspec.to_builtins(self), indent=2).encode()
 
 
+class AgentRates(msgspec.Struct):
+    """How often one agent's rollouts reach the threshold; `name` is null where they name none.
+
+    Attributes:
+        name: The agent's.
+        rollouts: Those that pass the gates and have a reward.
+        mean: Of their rewards.
+        passed: How many of them reach the threshold.
+        tasks: What they attempt.
+        never: Tasks that none of their rollouts solves.
+        sometimes: Tasks that some solve.
+        always: Tasks that all solve.
+    """
+
+    name: str | None
+    rollouts: int
+    mean: float
+    passed: int
+    tasks: int
+    never: int
+    sometimes: int
+    always: int
+
+
+class Success(msgspec.Struct):
+    """What a page tells of the rollouts behind an output.
+
+    Attributes:
+        reward_threshold: What counts as a success.
+        rollouts: Lines that are rollouts.
+        rewards: Of the rollouts that pass the gates; so are `histogram`, `agents` and `tasks`.
+        histogram: The rewards, in equal bins.
+        agents: Each agent's rates.
+        tasks: What was attempted how often, and with which success.
+        lengths: Bytes, turns, calls and recorded tokens of a rollout.
+        octaves: The same counted by powers of two.
+    """
+
+    reward_threshold: float
+    rollouts: int
+    rewards: Distribution
+    histogram: list[Bin]
+    agents: list[AgentRates]
+    tasks: TaskStats
+    lengths: dict[str, Distribution]
+    octaves: dict[str, list[Bin]]
+
+
 def edges_of(bins: Sequence[Bin]) -> list[tuple[float, float]]:
     """Return where each bin begins and ends, as a person reads them: not -4.4e-16."""
     return [(round(one.low, 9), round(one.high, 9)) for one in bins]

@@ -15,7 +15,7 @@ import polars as pl
 from fastsft.options import Options
 from fastsft.selection.table import read_files
 from fastsft.selection.tasks import TASK_FROM, with_tasks
-from fastsft.statistics.distribution import THRESHOLDS, AgentStats, Bin, Distribution, TaskStats
+from fastsft.statistics.distribution import THRESHOLDS, AgentRates, AgentStats, Bin, Distribution, TaskStats
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 20
@@ -79,9 +79,54 @@ class Tally:
         """Add what spans counted, each in a file."""
         names = ["kind", *dict.fromkeys(key for keys in _KEYS.values() for key in keys), *_COUNTS]
         for batch in _batches(paths):
-            counts = read_files(batch, names)
-            for kind, keys in _KEYS.items():
-                self._add(kind, counts.filter(pl.col("kind") == kind).select(*keys, *_COUNTS))
+            self.add_counts(read_files(batch, names))
+
+    def add_counts(self, counts: pl.DataFrame) -> None:
+        """Add what `counts_of` counted."""
+        for kind, keys in _KEYS.items():
+            self._add(kind, counts.filter(pl.col("kind") == kind).select(*keys, *_COUNTS))
+
+    def rates(self) -> list[AgentRates]:
+        """Return how often each agent reaches the threshold, the one with the most rollouts first."""
+        rewards = self._counts["rewards"].filter(pl.col("gate").is_null() & pl.col("reward").is_not_null())
+        share = pl.col("one") / pl.col("one").sum()  # first, as the sum of finite rewards may be beyond a double
+        means = rewards.group_by("agent").agg(mean=(pl.col("reward") * share).sum())
+        tasks = with_tasks(self._counts["tasks"]).group_by("agent", "task").agg(pl.col(_COUNTS).sum())
+        agents = (
+            tasks.filter(pl.col("one") > 0)
+            .group_by("agent")
+            .agg(
+                pl.col("one").sum(),
+                pl.col("passed").sum(),
+                tasks=pl.len(),
+                never=(pl.col("passed") == 0).sum(),
+                always=(pl.col("passed") == pl.col("one")).sum(),
+            )
+            .join(means, on="agent", nulls_equal=True)
+        )
+        found = [
+            AgentRates(
+                row["agent"],
+                rollouts=row["one"],
+                mean=row["mean"],
+                passed=row["passed"],
+                tasks=row["tasks"],
+                never=row["never"],
+                sometimes=row["tasks"] - row["never"] - row["always"],
+                always=row["always"],
+            )
+            for row in agents.iter_rows(named=True)
+        ]
+        return sorted(found, key=lambda agent: (-agent.rollouts, agent.name or ""))
+
+    def octaves(self, name: str) -> list[Bin]:
+        """Count the values of a length by powers of two, from the least to the largest; each `high` is not included."""
+        counts: dict[int, int] = {}
+        for value, count in self._counts[name].select("value", "one").iter_rows():
+            power = max(int(value), 0).bit_length()  # 0, 1, 2 to 3, 4 to 7
+            counts[power] = counts.get(power, 0) + count
+        powers = range(min(counts, default=0), max(counts, default=-1) + 1)
+        return [Bin(float(2**power >> 1), float(2**power), counts.get(power, 0)) for power in powers]
 
     def _add(self, kind: str, values: pl.DataFrame) -> None:
         """Add to the counts of a kind; once there were too many numbers, all are cut to four decimals.
