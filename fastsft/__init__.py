@@ -48,12 +48,14 @@ __all__ = [
     "tasks",
     "to_row",
     "verify",
+    "write_report",
 ]
 
 # Imported when they are asked for, so that the command can look after signals before it imports anything.
 _HOMES = {
     **dict.fromkeys(
-        ("check", "convert", "index", "publish", "rows", "scan", "stats", "tasks", "to_row", "verify"), "api"
+        ("check", "convert", "index", "publish", "rows", "scan", "stats", "tasks", "to_row", "verify", "write_report"),
+        "api",
     ),
     **dict.fromkeys(("FailedRun", "FastsftError", "Refused", "TooManyRefused", "UsageError"), "errors"),
     **dict.fromkeys(("Fates", "Progress", "Report"), "report"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastsft.errors import UsageError, failures_told
@@ -544,6 +545,39 @@ def verify(output: str | os.PathLike[str], *, jobs: int | None = None) -> Verifi
     from fastsft.outputs.verify import verify_output
 
     return verify_output(output, jobs=jobs)
+
+
+@failures_told()
+def write_report(
+    output: str | os.PathLike[str],
+    page: str | os.PathLike[str] | None = None,
+    *,
+    template: str | os.PathLike[str] | None = None,
+    render_seconds: float = DEFAULT_RENDER_SECONDS,
+) -> Path:
+    """Write a page that shows an output: what became of the lines, rewards, lengths, faults, examples.
+
+    It is one HTML file that loads nothing from elsewhere, the same bytes for the same output. Totals are the report's;
+    the rest is from all of the rows and inputs where they are small, and else from a part of them, which it says.
+
+    Args:
+        output: The file or the folder that `convert` wrote to, or the report of one of its outputs.
+        page: The file to write; None for NAME.report.html beside the report.
+        template: A chat template to check rows with: a `.jinja` file, or a tokenizer's folder, which counts tokens.
+        render_seconds: How long the template may take for a row.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        UsageError: No report is there, or `page` is no page of fastsft's; nothing was written.
+        FailedRun: The report cannot be read, or the page cannot be written.
+    """
+    check_polars()
+    from fastsft.views.html.write import write_page
+
+    path = None if template is None else os.fspath(template)
+    return write_page(output, page, template=path, render_seconds=render_seconds)
 
 
 @contextlib.contextmanager

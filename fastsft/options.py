@@ -226,7 +226,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             metavar="PATH",
             unset="what is recorded",
             read=os.fspath,
-            commands=(*_CHOOSES, "check", "nemo-rl"),
+            commands=(*_CHOOSES, "check", "report", "nemo-rl"),
         ),
     ] = None
     where: Annotated[
@@ -507,7 +507,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             unset="10",
             noun="time for a row",
             least=1,
-            commands=(*_CHOOSES, "check", "nemo-rl"),
+            commands=(*_CHOOSES, "check", "report", "nemo-rl"),
             changes_bytes=False,
         ),
     ] = DEFAULT_RENDER_SECONDS

@@ -46,6 +46,7 @@ SECTIONS = {
     "tasks": ("tasks", "# Tasks for GRPO", "\n# "),
     "index": ("choosing", "## Choosing again", "\n## "),
     "check": ("trainers", "## Will it train?", "\n## "),
+    "report": ("report", "# A page to look at", "\n## "),
     "verify": ("internals", "```bash\nfastsft verify", "\n| exit code"),
     "nemo-rl": ("trainers", "## NeMo RL", "\n## "),
     "publish": ("scale", "## In parts", "\n## "),
@@ -166,7 +167,7 @@ def test_the_other_commands_run(command, tmp_path):
         rows = [{"messages": [turn("user", f"{name} {number}?"), assistant("!")]} for number in range(9)]
         (tmp_path / f"sft_data/{name}.jsonl").write_bytes(lines(*rows))
     words = [sys.executable, "-m", "fastsft", *shlex.split(command, comments=True)[1:]]
-    if words[3] == "verify":
+    if words[3] in ("verify", "report"):
         convert = [*words[:3], "convert", "run1", "--output", words[4]]
         subprocess.run(convert, check=True, cwd=tmp_path, capture_output=True, timeout=60)
 

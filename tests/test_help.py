@@ -104,6 +104,7 @@ def folder(tmp_path, tokenizer):
 
 BEFORE = {
     "verify": ["convert rollouts/ -o train.jsonl -q", "convert rollouts/ -o sft/ -q"],
+    "report": ["convert rollouts/ -o train.jsonl -q", "convert rollouts/ -o sft/ -q"],
     "publish": ["convert rollouts/ -o sft/ --part 1/2", "convert rollouts/ -o sft/ --part 2/2"],
 }
 
@@ -112,7 +113,8 @@ BEFORE = {
 def test_the_examples_run(name, example, folder):
     for words in [*BEFORE.get(name, []), re.split(" [|>] ", example.removeprefix("fastsft "))[0]]:
         command = [sys.executable, "-m", "fastsft", *shlex.split(words)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+        browser = {**os.environ, "BROWSER": "true"}  # for `--open`
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, env=browser)
         assert done.returncode == 0, done.stderr
     assert done.stdout
 

@@ -250,6 +250,7 @@ OWN = {
     },
     "check": {"files": ["a"]},
     "verify": {"output": ["a"]},
+    "report": {"output": ["a"], "page": ["--output", "p"], "open_page": ["--open"]},
     "publish": {"output": ["a"]},
     "nemo-rl": {
         "train": ["a"],
@@ -267,6 +268,7 @@ WORK = {
     "tasks": "fastsft.api.run",
     "show": "fastsft.views.preview.shown",
     "check": "fastsft.checks.run.check_rows",
+    "report": "fastsft.views.html.write.write_page",
     "verify": "fastsft.outputs.verify.verify_output",
     "publish": "fastsft.pipeline.parts.publish_parts",
     "nemo-rl": "fastsft.configs.nemo_rl.write_config",
@@ -300,6 +302,8 @@ def call_of(command: str, settings: list[str]) -> Any:
             del values["log"]  # which `on_progress` stands for
             keywords = {keyword_of(name): value for name, value in values.items()}
             return mock.call(["a"], on_progress=mock.ANY, placement=placement, **keywords)
+        case "report":
+            return mock.call("a", "p", **keywords)
         case "verify" | "publish":
             return mock.call("a", **keywords)
         case "nemo-rl":
@@ -326,7 +330,8 @@ def test_every_word_of_the_other_commands_reaches_what_does_their_work(command, 
     assert {*OWN[command], *map(keyword_of, settings)} == parameters - PRINTED
 
 
-WITH_PROGRESS = [command for command in app.COMMANDS if command not in ("show", "verify", "publish", "slurm", "docs")]
+WITHOUT_PROGRESS = ("show", "report", "verify", "publish", "slurm", "docs")
+WITH_PROGRESS = [command for command in app.COMMANDS if command not in WITHOUT_PROGRESS]
 
 
 @pytest.mark.parametrize(
@@ -357,6 +362,7 @@ ALL_WELL = {
     "nemo-rl": "o.jsonl -o config.yaml",
     "publish": "parts.jsonl",
     "tasks": "in.jsonl -o tasks.jsonl --pass-rate 0:1",
+    "report": "o.jsonl",
     "verify": "o.jsonl",
 }
 

@@ -15,6 +15,7 @@ from fastsft.cli.help import HelpCommand, HelpGroup
 from fastsft.cli.index import index
 from fastsft.cli.nemo_rl import nemo_rl
 from fastsft.cli.publish import publish
+from fastsft.cli.report import report
 from fastsft.cli.show import show
 from fastsft.cli.slurm import slurm
 from fastsft.cli.stats import stats
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show,
     "tasks": tasks,
     "check": check,
+    "report": report,
     "verify": verify,
     "publish": publish,
     "slurm": slurm,

@@ -41,6 +41,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
             "fastsft check sft/ --template Qwen3-4B/ --max-tokens 8192",
         ),
     ),
+    "report": (
+        ("a page beside the rows, in a browser", "fastsft report sft/ --open"),
+        ("with tokens counted", "fastsft report train.jsonl --template Qwen3-4B/ -o page.html"),
+    ),
     "verify": (
         ("a file and its report", "fastsft verify train.jsonl"),
         ("shards in a folder, or in a store", "fastsft verify sft/"),

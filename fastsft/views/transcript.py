@@ -118,6 +118,11 @@ def _part(part: Any, full: bool) -> str:
         return cut(_json(part), full)
     if isinstance(part.get("text"), str):
         return cut(part["text"], full)
+    return media_label(part, full)
+
+
+def media_label(part: dict[str, Any], full: bool = False) -> str:
+    """Tell what kind of thing a part of content is that is no text, and how large."""
     kind = str(part.get("type"))
     source = part.get(kind) or next((part[name] for name in (f"{kind}_url", "file_data") if part.get(name)), None)
     if isinstance(source, dict):

@@ -1,0 +1,1 @@
+"""One HTML page of an output, which needs nothing from elsewhere."""
