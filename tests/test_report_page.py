@@ -16,9 +16,13 @@ from typing import Any
 
 import pytest
 from builders import line, lines, rollout, said, user
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fastsft
 from fastsft import FailedRun, UsageError
+from fastsft.pipeline.sampled_rows import ShownRow
+from fastsft.views.html.conversations import conversation_of
 
 MARKUP = "</pre></details><script>alert(1)</script><img src=x onerror=alert(2)>"
 VOID = {"meta"}
@@ -151,6 +155,42 @@ def test_markup_is_text_wherever_it_stands(tmp_path):
     assert "\\x00\\u202e" in page.text("rows")
     assert MARKUP in page.text("success")
     assert "<b>.jsonl" in page.text("files")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = [
+    "messages",
+    "role",
+    "content",
+    "tool_calls",
+    "function",
+    "name",
+    "arguments",
+    "text",
+    "type",
+    "reasoning_content",
+]
+KEYS += ["tools", "input", "output", "prompt", "chosen", "rejected", "completion", "completions", "label", "context"]
+ROWS = st.recursive(
+    JSON | st.sampled_from(["user", "assistant", "tool", "image_url", "data:image/png;base64,AAAA"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(row=ROWS)
+def test_whatever_a_row_is_it_unfolds_and_is_well_formed(row):
+    drawn = conversation_of(ShownRow("rows.jsonl", 1, 0, row))
+
+    page = Page(drawn.encode())
+    assert page.open == []
+    assert page.elements[0] == ("details", {"class": "row"})
+    assert {name for name, _ in page.elements} <= set("details summary span div section h4 pre p".split())
 
 
 def test_large_outputs_are_sampled_and_totals_are_those_of_the_report(output, tmp_path, monkeypatch):

@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from fastsft.checks.rules import row_kind
+from fastsft.checks.preferences import Preference, kind_of_row, preference_of
 from fastsft.formats.calls import ASSISTANT
 from fastsft.pipeline.sampled_rows import ShownRow
 from fastsft.views.html.markup import Markup, joined, plain, tag
-from fastsft.views.transcript import media_label
 from fastsft.views.terminal import many
+from fastsft.views.transcript import media_label
 
 _TEXT = 6_000  # characters of a text
 _MESSAGES = 60  # of a row
@@ -24,11 +24,13 @@ def conversation_of(shown: ShownRow) -> Markup:
     """Return a row that unfolds."""
     row = shown.row
     place = shown.place
-    match row_kind(row):
+    match kind_of_row(row):
         case "conversation":
             messages = row["messages"] if isinstance(row["messages"], list) else [row["messages"]]
         case "pair":
             messages = [{"role": name, "content": row[name]} for name in ("input", "output")]
+        case kind if kind and isinstance(read := preference_of(row), Preference):
+            return _sides(place, read)
         case _ if isinstance(row, dict):
             return _folded(
                 place, "a row", _json(row)[: 8 * _TEASER], [one for key in row for one in _field(key, row[key])]
@@ -36,14 +38,19 @@ def conversation_of(shown: ShownRow) -> Markup:
         case _:
             text = row if isinstance(row, str) else _json(row)
             return _folded(place, "no row", text, [_text(text)])
-    said = next(
-        (message for message in messages if _role(message) in ("user", "input")), messages[0] if messages else ""
-    )
-    content = said.get("content") if isinstance(said, dict) else said
     body = [*_tools(row.get("tools")), *map(_message, messages[:_MESSAGES])]
     if len(messages) > _MESSAGES:
         body.append(tag("p", f"… {many(len(messages) - _MESSAGES, 'more turn')}", class_="more"))
-    return _folded(place, many(len(messages), "turn"), _teaser(content), body)
+    return _folded(place, many(len(messages), "turn"), _teaser(_asked(messages)), body)
+
+
+def _sides(place: str, read: Preference) -> Markup:
+    """Return a row of preferences: what both sides go on from, then each of them."""
+    body = [*_tools(read.tools), *map(_message, read.context[:_MESSAGES])]
+    label = None if read.label is None else "good" if read.label else "bad"
+    for name, side in read.sides:
+        body += [tag("h4", f"completion, {label}" if label else name, class_="field"), *map(_message, side[:_MESSAGES])]
+    return _folded(place, f"preference, {read.format}", _teaser(_asked(read.context)), body)
 
 
 def _field(key: str, value: Any) -> list[Markup]:
@@ -63,6 +70,12 @@ def _folded(place: str, what: str, teaser: str, body: list[Markup]) -> Markup:
         tag("span", " ".join(teaser[: 4 * _TEASER].split())[:_TEASER], class_="teaser", dir="auto"),
     )
     return tag("details", summary, tag("div", *body, class_="turns"), class_="row")
+
+
+def _asked(messages: list[Any]) -> Any:
+    """Return the content of the first turn that asks, or of the first of all."""
+    said = next((one for one in messages if _role(one) in ("user", "input")), messages[0] if messages else "")
+    return said.get("content") if isinstance(said, dict) else said
 
 
 def _teaser(content: Any) -> str:
