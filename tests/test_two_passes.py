@@ -529,7 +529,7 @@ def test_the_commands_print_and_draw(mixed, tmp_path):
     assert json.loads(command("stats", *mixed, "--json"))["fates"]["lines"] == 400
     assert "Wrote their table" in command("index", *mixed, "--output", tmp_path / "i.parquet")
     told = command("convert", *mixed, "--output", tmp_path / "t.jsonl", "--val", tmp_path / "v.jsonl", "--best-of", 1)
-    assert f"  {tmp_path}/v.jsonl: " in told
+    assert f"  rows     {tmp_path}/v.jsonl (" in told
     assert "a plot is a .png or .svg file" in command("stats", *mixed, "--plot", "x.pdf", ok=False)
     assert "a split is another path" in command("convert", *mixed, "--output", "x", "--split", "y", ok=False)
 
