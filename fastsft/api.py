@@ -69,6 +69,7 @@ def convert(
     shard_size: int | str | None = None,
     name: str = "train",
     compress: str | None = None,
+    card: bool = False,
     max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
     fresh: bool = False,
     verify_inputs: bool = False,
@@ -122,6 +123,7 @@ def convert(
         shard_size: Write shards of at most this size, in bytes or as in `"500MB"`.
         name: What the names of shards begin with.
         compress: Compress the rows: `gz` or `zst`; for one file its suffix says it.
+        card: Write a dataset card, README.md, beside shards.
         max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
         fresh: Start over, although an interrupted run left something to go on from.
         verify_inputs: Hash the inputs, so that a run goes on only from spans whose bytes are the same; without it, size

@@ -389,6 +389,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             noun="compression",
         ),
     ] = None
+    card: Annotated[
+        bool,
+        Setting(
+            panel="output",
+            help="Write a dataset card beside shards: README.md, as the Hugging Face hub reads it.",
+            more="[A dataset card](report.md#a-dataset-card). A README.md that is not fastsft's is never overwritten.",
+        ),
+    ] = False
     max_line_nbytes: Annotated[
         int,
         Setting(

@@ -185,6 +185,14 @@ class OutputShard(msgspec.Struct):
     sha256: str
 
 
+class Card(msgspec.Struct):
+    """The dataset card beside the rows: its name, its size, and the SHA-256 of its bytes, in hexadecimal."""
+
+    name: str
+    nbytes: int
+    sha256: str
+
+
 class Report(msgspec.Struct, kw_only=True):
     """What a run read, what it decided and what it wrote.
 
@@ -200,6 +208,7 @@ class Report(msgspec.Struct, kw_only=True):
         tasks: Of a run that makes task rows, where they come from; None for others.
         outputs: The files of rows, in order; empty where nothing was published.
         refused_lines: The name of the file beside them that lists the refused lines; None without any.
+        card: The dataset card beside them; None without one.
         run: Which run in parts it is of: a fingerprint of inputs, options and version; empty for others.
         folder: Where the outputs are; not in the file.
         file: The name of the report's own file there; not in it.
@@ -217,6 +226,7 @@ class Report(msgspec.Struct, kw_only=True):
     tasks: TaskCounts | None = None
     outputs: list[OutputShard] = []
     refused_lines: str | None = None
+    card: Card | None = None
     run: str = ""
     folder: str = ""
     file: str = ""
@@ -270,7 +280,7 @@ class Report(msgspec.Struct, kw_only=True):
         """Encode the report as it is written beside the output; where that is, it need not say."""
         fields = msgspec.to_builtins(self)
         del fields["folder"], fields["file"], fields["part"]
-        for name in ("run", "tasks"):
+        for name in ("card", "run", "tasks"):
             if not fields[name]:
                 del fields[name]
         return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"

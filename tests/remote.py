@@ -330,6 +330,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "train.jsonl.gz": {},
     "": {"shard_nbytes": 100_000},
     "deep/er/": {"shards": 3, "compress": "zst"},
+    "carded/": {"shards": 2, "card": True},
     "best.jsonl": {"best_of": 1, "dedup": True},
 }
 
@@ -378,6 +379,30 @@ def test_files_of_an_older_run_go_and_others_stay(shards, bucket, tmp_path):
         bucket.client.delete_object(Bucket=bucket.name, Key="out/notes.txt")
         assert same_in_bucket(bucket, tmp_path / "out")
         bucket.put("out/notes.txt", b"mine")
+
+
+def test_a_card_that_is_not_ours_stands_in_the_way_and_stays_without_card(shards, bucket, tmp_path):
+    options, url = Options(jobs=1, card=True), f"{bucket.url}/out/"
+    run_to_store(shards, url, options)
+    run(shards, f"{tmp_path}/out/", options)
+    assert same_in_bucket(bucket, tmp_path / "out")
+    bucket.put("out/README.md", b"mine")
+    before = bucket.objects()
+
+    with pytest.raises(UsageError, match="README.md is there, and not as an earlier run wrote it"):
+        run_to_store(shards, url, options)
+    assert bucket.objects() == before
+
+    run_to_store(shards, url, Options(jobs=1))
+    assert bucket.objects()["out/README.md"] == b"mine"
+
+
+def test_a_card_goes_with_a_run_that_writes_none(shards, bucket, tmp_path):
+    run_to_store(shards, f"{bucket.url}/out/", Options(jobs=1, card=True))
+    run_to_store(shards, f"{bucket.url}/out/", Options(jobs=1))
+    run(shards, f"{tmp_path}/out/", Options(jobs=1))
+
+    assert same_in_bucket(bucket, tmp_path / "out")
 
 
 def test_what_stands_in_the_way_is_told_before_any_work(shards, bucket, work):

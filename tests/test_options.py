@@ -167,6 +167,7 @@ WORDS = {
     "shard_nbytes": ("64MiB", 64 * 1024**2),
     "name": ("val", "val"),
     "compress": ("gz", "gz"),
+    "card": (None, True),
     "max_line_nbytes": ("1kB", 1000),
     "fresh": (None, True),
     "verify_inputs": (None, True),

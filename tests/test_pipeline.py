@@ -256,6 +256,7 @@ def test_the_report_says_what_was_read_decided_and_written(convert, tmp_path):
             "shard_nbytes": None,
             "name": "train",
             "compress": None,
+            "card": False,
             "max_line_nbytes": 256_000_000,
         },
         "fates": fates,

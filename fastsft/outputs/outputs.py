@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -11,20 +12,21 @@ from typing import Any
 
 import msgspec
 
-from fastsft.errors import Busy, FailedRun, KeepsReceipts
+from fastsft.errors import Busy, FailedRun, KeepsReceipts, UsageError
 from fastsft.execution.signals import signals_later, signals_too_late
 from fastsft.execution.workers import Workers, cores
 from fastsft.inputs.shards import Shard
 from fastsft.options import DEFAULT_SHARD_NBYTES, Options
 from fastsft.outputs import assembly
 from fastsft.outputs.assembly import FilePlan, Piece
+from fastsft.outputs.card import CardSplit, card_of
 from fastsft.outputs.lock import Lock
 from fastsft.outputs.publication import Publication, is_pending, publish
 from fastsft.outputs.receipts import Receipt, Segment
 from fastsft.outputs.refused import RefusedPart, build_refused
 from fastsft.outputs.staging import Staging, finish_left
-from fastsft.outputs.target import Target
-from fastsft.report import OutputShard, Report
+from fastsft.outputs.target import Target, check_card
+from fastsft.report import Card, OutputShard, Report
 from fastsft.storage.files import flush, make_sparse, remove, write_new
 
 
@@ -176,12 +178,35 @@ class Outputs:
             if mine.refused_lines:
                 renames.append((str(self.folder / "refused"), str(target.refused)))
                 new.append(target.refused.name)
+            mine.card = self._staged_card(files, mine, old) if target.has_card else None
+            if mine.card:
+                renames.append((str(staging.path / "card"), str(target.card)))
+                new.append(mine.card.name)
             renames += [(str(staging.path / output.name), str(target.folder / output.name)) for output in outputs]
             write_new(staging.path / "report", mine.to_json())
             reports.append((str(staging.path / "report"), str(target.report)))
             away += [str(target.folder / name) for name in sorted(old - set(new))]
             flush(staging.path)
         publish(Publication(renames, away, reports[::-1]), [staging.folder for staging in self._staging])
+
+    def _staged_card(self, files: Sequence[Sequence[OutputShard]], report: Report, earlier: set[str]) -> Card:
+        """Write the card of all outputs beside the main one's staged files.
+
+        Raises:
+            KeepsReceipts: Something else has its name by now.
+        """
+        main = self._targets[0]
+        try:
+            check_card(main, earlier)
+        except UsageError as error:
+            raise KeepsReceipts(f"{error.problem}; nothing was published") from None
+        splits = [
+            CardSplit(target.stem, os.path.relpath(target.folder, main.folder), list(outputs))
+            for target, outputs in zip(self._targets, files, strict=True)
+        ]
+        data = card_of(report, splits, main.report.name)
+        write_new(self._staging[0].path / "card", data)
+        return Card(main.card.name, len(data), hashlib.sha256(data).hexdigest())
 
     def remove_segments(self, receipts: Sequence[Receipt], workers: Workers) -> None:
         """Have workers remove what was published: 1 GB takes one process 0.1 s, as the system frees it page by page."""

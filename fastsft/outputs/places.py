@@ -19,11 +19,11 @@ from fastsft.errors import UsageError, errors_naming
 from fastsft.inputs.globs import matches
 from fastsft.options import Split
 from fastsft.outputs.target import Target, check_promise
-from fastsft.report import Report
+from fastsft.report import Card, Report
 from fastsft.storage.compression import SUFFIXES
 from fastsft.storage.files import make_folder
 from fastsft.storage.stores import open_store, read_all
-from fastsft.storage.urls import is_remote, root_and_key
+from fastsft.storage.urls import Entry, is_remote, root_and_key
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -119,6 +119,10 @@ def check_place(target: Target, url: str, inputs: Sequence[str], known: Sequence
         etag = entry.etag
         report = _decoded(read_all(entry))
     earlier = set(_names_in(report, target, url)) if report else set()
+    if report and report.card and _is_as_written(there.get(report.card.name), report.card):
+        earlier.add(target.card.name)
+    if target.has_card and target.card.name in there.keys() - earlier - {one.removeprefix(url) for one in known}:
+        raise UsageError(f"{url}{target.card.name} is there, and not as an earlier run wrote it; leave out --card")
     present = {name for name in there if target.is_shard(name)} if target.file is None else set()
     finals = {target.report.name, target.refused.name, *earlier, *present, *filter(None, [target.file])}
     finals.add(target.file or target.shard_name(0, 1))
@@ -136,6 +140,13 @@ def check_place(target: Target, url: str, inputs: Sequence[str], known: Sequence
             "remove it, or choose another folder or --name"
         )
     return Found(etag, [url + name for name in sorted(earlier)])
+
+
+def _is_as_written(entry: Entry | None, card: Card) -> bool:
+    """Tell whether a card is what a run put there, and nobody has edited it."""
+    if entry is None or entry.nbytes != card.nbytes:
+        return False
+    return hashlib.sha256(read_all(entry)).hexdigest() == card.sha256
 
 
 def _decoded(data: bytes) -> Report | None:

@@ -5,6 +5,7 @@ Everything that can be known to stand in the way is found here, before any work.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from fastsft.errors import UsageError
 from fastsft.inputs.globs import is_glob, names_file
 from fastsft.inputs.shards import Shard, is_same_file
 from fastsft.options import Options, Split
-from fastsft.report import Report
+from fastsft.report import Card, Report
 from fastsft.storage.compression import SUFFIXES, check_compressor
 from fastsft.storage.files import kind_of, read_file
 
@@ -29,12 +30,14 @@ class Target(msgspec.Struct, frozen=True):
         stem: What the names of all files begin with.
         file: The name of the one file of rows; None for shards.
         compression: `gz` or `zst` where the rows are compressed.
+        has_card: Whether a dataset card is written beside them.
     """
 
     folder: Path
     stem: str
     file: str | None
     compression: str | None = None
+    has_card: bool = False
 
     @property
     def suffix(self) -> str:
@@ -50,6 +53,11 @@ class Target(msgspec.Struct, frozen=True):
     def refused(self) -> Path:
         """The path of the list of refused lines, JSON lines too."""
         return self.folder / f"{self.stem}.refused"
+
+    @property
+    def card(self) -> Path:
+        """The path of the dataset card, by the name that the Hugging Face hub wants."""
+        return self.folder / "README.md"
 
     @property
     def staging(self) -> Path:
@@ -140,7 +148,7 @@ def targets_of(output: str | os.PathLike[str], splits: Sequence[Split], options:
     Raises:
         UsageError: Two are the same, or one cannot be written, or the shares leave nothing.
     """
-    targets = [target_of(output, options)]
+    targets = [_with_card(target_of(output, options), output) if options.card else target_of(output, options)]
     for split in splits:
         if not 0 < split.share < 1:
             raise UsageError(f"the share of a split lies between 0 and 1, not {split.share}")
@@ -155,6 +163,12 @@ def targets_of(output: str | os.PathLike[str], splits: Sequence[Split], options:
     if len({(target.folder, target.stem) for target in targets}) < len(targets):
         raise UsageError("two outputs have the same folder and name; choose others")
     return targets
+
+
+def _with_card(target: Target, output: str | os.PathLike[str]) -> Target:
+    if target.file is not None:
+        raise UsageError(f"a card lies beside shards in a folder; write the output as {os.fspath(output)}/")
+    return msgspec.structs.replace(target, has_card=True)
 
 
 def splits_left(targets: Sequence[Target]) -> list[str]:
@@ -200,7 +214,9 @@ def check_target(
     names = _names(target.folder)
     earlier = _earlier_outputs(target)
     present = {name for name in names if target.is_shard(name)} if target.file is None else set()
+    check_card(target, earlier)
     finals = {target.report.name, target.refused.name, *earlier, *present, *filter(None, [target.file])}
+    finals |= {target.card.name} if target.has_card else set()
     for name in finals:
         path = target.folder / name
         for source in (*(shard.path for shard in shards), *([os.fspath(index)] if index is not None else [])):
@@ -214,6 +230,16 @@ def check_target(
             "remove it, or choose another folder or --name"
         )
     return earlier
+
+
+def check_card(target: Target, earlier: set[str]) -> None:
+    """Make sure that a card takes the place of nothing, or of one of `earlier`, the files that an earlier run wrote.
+
+    Raises:
+        UsageError: It would not.
+    """
+    if target.has_card and target.card.name not in earlier and os.path.lexists(target.card):
+        raise UsageError(f"{target.card} is there, and not as an earlier run wrote it; move it, or leave out --card")
 
 
 def report_before(target: Target) -> Report | None:
@@ -237,7 +263,18 @@ def _earlier_outputs(target: Target) -> set[str]:
         raise UsageError(f"{target.report} belongs to {others[0]}; choose another output or --name")
     if report.refused_lines == target.refused.name:
         names.add(target.refused.name)
+    if report.card is not None and _is_as_written(target.card, report.card):
+        names.add(target.card.name)
     return names
+
+
+def _is_as_written(path: Path, card: Card) -> bool:
+    """Tell whether a card is what a run wrote there, and nobody has edited it."""
+    try:
+        data = read_file(path) if path.stat().st_size == card.nbytes else b""
+    except OSError:
+        return False
+    return hashlib.sha256(data).hexdigest() == card.sha256
 
 
 def _kind_of(path: str) -> str | None:

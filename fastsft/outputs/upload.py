@@ -121,6 +121,8 @@ def _files_of(target: Target, url: str, report: Report) -> Iterator[File]:
     named = [(output.name, output.nbytes, output.sha256) for output in report.outputs]
     if name := report.refused_lines:
         named.append((name, os.stat(target.folder / name).st_size, digest_of([name], target.folder)))
+    if report.card:
+        named.append((report.card.name, report.card.nbytes, report.card.sha256))
     for name, nbytes, sha256 in named:
         part_nbytes = max(_LEAST_PART_NBYTES, -(-nbytes // _MOST_PARTS))
         yield File(str(target.folder / name), url + name, nbytes, sha256, part_nbytes)

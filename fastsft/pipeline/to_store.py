@@ -54,6 +54,7 @@ def run_to_store(
         if not is_left:
             for target in targets:
                 discard(target.report)  # of which files are gone
+                discard(target.card)
         write_plan(place.work, plan)
         try:
             report = run(
