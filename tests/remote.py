@@ -389,7 +389,7 @@ def test_a_card_that_is_not_ours_stands_in_the_way_and_stays_without_card(shards
     bucket.put("out/README.md", b"mine")
     before = bucket.objects()
 
-    with pytest.raises(UsageError, match="README.md is there, and not as an earlier run wrote it"):
+    with pytest.raises(UsageError, match=r"README\.md is there, and not as an earlier run wrote it"):
         run_to_store(shards, url, options)
     assert bucket.objects() == before
 

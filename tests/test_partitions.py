@@ -205,7 +205,7 @@ def test_large_tables_are_taken_apart(monkeypatch, lines, where, expected):
 def test_a_large_index_is_taken_apart(tmp_path, monkeypatch):
     _, index = index_in(tmp_path, 1, [0, 1, 2])
 
-    for most, expected in ((index.count(), False), (index.count() - 1, True)):
+    for most, expected in ((index.rows, False), (index.rows - 1, True)):
         monkeypatch.setattr(choosing_in_parts, "_MOST_LINES_IN_MEMORY", most)
         assert may_choose_in_parts(index, Options(best_of=1)) is expected
 

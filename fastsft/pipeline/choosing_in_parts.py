@@ -35,7 +35,7 @@ def may_choose_in_parts(table: Index | Sequence[tuple[str, int, int, int]], opti
     """Tell whether a table is so large that it is taken apart; not where `--where` compares any lines with any."""
     if options.where is not None and where_of(options.where)[1]:
         return False
-    lines = table.count() if isinstance(table, Index) else sum(rows for _, rows, *_ in table)
+    lines = table.rows if isinstance(table, Index) else sum(rows for _, rows, *_ in table)
     return lines > _MOST_LINES_IN_MEMORY
 
 

@@ -95,15 +95,6 @@ class Index:
         refused = known.filter(is_rollout.not_()).select(_REFUSED_COLUMNS)
         return rollouts, refused.sort("shard_index", "line")
 
-    def count(self) -> int:
-        """Return how many lines it has, of all the shards that it is of.
-
-        Raises:
-            FailedRun: The file is damaged.
-        """
-        with self._reading() as lines:
-            return int(lines.select(pl.len()).collect().item())
-
     def write_parts(self, names: Sequence[str], folder: Path, nrows: int) -> tuple[list[TablePart], pl.DataFrame]:
         """Write what `read` would return of rollouts as parts of a table, so many lines at once; and the refused lines.
 
@@ -157,8 +148,8 @@ class Index:
     @property
     def rows(self) -> int:
         """How many lines it holds, of all its shards."""
-        count: int = pl.scan_parquet(self._path, glob=False).select(pl.len()).collect().item()
-        return count
+        with self._reading() as lines:
+            return int(lines.select(pl.len()).collect().item())
 
     def some_rollouts(self, names: Sequence[str], *, most: int) -> Iterator[pl.DataFrame]:
         """Read columns of at most `most` of the run's rollouts, in blocks that lie evenly over the index.
@@ -166,17 +157,13 @@ class Index:
         Raises:
             FailedRun: The file is damaged.
         """
-        try:
-            table = pl.scan_parquet(self._path, glob=False)
-            blocks = -(-self.rows // _BLOCK_ROWS)
-            wanted = min(blocks, max(1, most // _BLOCK_ROWS))
+        blocks = -(-self.rows // _BLOCK_ROWS)
+        wanted = min(blocks, max(1, most // _BLOCK_ROWS))
+        with self._reading() as lines:
             for number in range(wanted):
-                block = table.slice(number * blocks // wanted * _BLOCK_ROWS, _BLOCK_ROWS)
+                block = lines.slice(number * blocks // wanted * _BLOCK_ROWS, _BLOCK_ROWS)
                 of_run = pl.col("reason").is_null() & pl.col("shard_index").is_in(self._entries)
                 yield block.filter(of_run).select(names).collect()
-        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            problem = f"{self._path} is damaged ({type(error).__name__}); rebuild it with: {_COMMAND}"
-            raise FailedRun(problem) from None
 
     def known_shards(self) -> list[KnownShard]:
         """Return what is known of the run's shards, in its order."""
