@@ -305,6 +305,7 @@ def test_the_script_for_slurm_does_it(shards, tmp_path, more):
         (["in.jsonl"], "no output"),
         (["--output", "a.jsonl"], "no input"),
         (["in.jsonl", "--output", "a.jsonl", "--part", "1/3"], "the script says --part and --jobs itself"),
+        (["in.jsonl", "--output", "s3://bucket/out/"], "--part is for a folder that all parts see; upload the rows"),
         (["in.jsonl", "--output", "a.jsonl", "--formatt", "chat"], "No such option: --formatt"),
         (["in.jsonl", "--output", "a.jsonl", "--format", "sharegpt"], "no format named 'sharegpt'"),
     ],

@@ -13,6 +13,7 @@ from fastsft.cli.convert import convert
 from fastsft.cli.words import in_panel, print_all, require_inputs
 from fastsft.errors import UsageError
 from fastsft.options import declared, keyword_of, options_of
+from fastsft.storage.urls import is_remote
 
 
 def slurm(
@@ -62,6 +63,8 @@ def _read(words: list[str]) -> tuple[str, bool]:
     require_inputs([*(said["inputs"] or []), *(said["more_inputs"] or [])])
     if not said["output"]:
         raise UsageError("no output: name a file or a folder with --output")
+    if is_remote(said["output"]):
+        raise UsageError("--part is for a folder that all parts see; upload the rows when they are published")
     names = {keyword_of(name) for name in declared()}
     options = options_of({name: value for name, value in said.items() if name in names and value is not None})
     return said["output"], compares_lines(options) or bool(said["val"] or said["split"])
