@@ -84,6 +84,19 @@ def test_everything_is_on_the_disk_before_the_record_and_the_record_before_any_n
     assert operations.index("fsync /out", last) < operations.index("unlink STAGING/publish.json", last)
 
 
+def test_a_segment_that_becomes_a_shard_is_flushed_once_by_who_wrote_it(tmp_path):
+    operations = operations_of("shards-by-size", tmp_path)
+    renamed = [one.split()[1:] for one in operations if re.match(r"(rename|replace) \S+\.rows \S+\.jsonl$", one)]
+
+    assert len(renamed) > 1
+    for segment, shard in renamed:
+        named = next(at for at, one in enumerate(operations) if one.endswith(f" {segment} {shard}"))
+        written = max(at for at, one in enumerate(operations) if one == f"write {segment}")
+        flushed = [at for at, one in enumerate(operations) if one in (f"fsync {segment}", f"fsync {shard}")]
+        assert len(flushed) == 1
+        assert written < flushed[0] < named
+
+
 def test_the_names_of_folders_that_are_made_for_an_output_are_on_the_disk(tmp_path, monkeypatch):
     (tmp_path / "in.jsonl").write_bytes(lines(rollout(user("?"), said("4"))))
     flushed: list[str] = []

@@ -193,9 +193,10 @@ def _range_of(piece: Piece, folder: Path) -> tuple[Path, int, int]:
     return path, starts[0], starts[1]
 
 
-def rename_segment(plan: FilePlan, target: Path, folder: Path) -> OutputShard:
-    """Make a file of its one segment by giving it another name."""
+def rename_segment(plan: FilePlan, target: Path, folder: Path, *, is_flushed: bool) -> OutputShard:
+    """Make a file of its one segment by giving it another name; it is on the disk then."""
     (piece,) = plan.pieces
     rename(folder / piece.segment.name, target)
-    flush(target)
+    if not is_flushed:
+        flush(target)
     return OutputShard(plan.name, piece.rows, piece.segment.nbytes, piece.segment.sha256)

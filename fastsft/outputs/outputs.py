@@ -139,7 +139,8 @@ class Outputs:
         for number, target in enumerate(self._targets):
             mine = [segment for segment in segments if segment.split == number]
             plans = self._plans(target, mine)
-            files.append(_built(plans, target, self._staging[number].path, self.folder, workers, self._options))
+            staging, is_flushed = self._staging[number].path, self.most_nbytes is not None  # by who wrote the segments
+            files.append(_built(plans, target, staging, self.folder, workers, self._options, is_flushed=is_flushed))
         most = self._options.max_refused_recorded
         if refused and most != 0:
             nbytes = sum(part.segment.nbytes for part in refused)
@@ -217,7 +218,14 @@ class Outputs:
 
 
 def _built(
-    plans: Sequence[FilePlan], target: Target, staging: Path, folder: Path, workers: Workers, options: Options
+    plans: Sequence[FilePlan],
+    target: Target,
+    staging: Path,
+    folder: Path,
+    workers: Workers,
+    options: Options,
+    *,
+    is_flushed: bool,
 ) -> list[OutputShard]:
     """Make the files of a target in its staging folder."""
     done: dict[int, OutputShard] = {}
@@ -225,7 +233,7 @@ def _built(
     for number, plan in enumerate(plans):
         is_one = len(plan.pieces) == 1 and plan.pieces[0].is_whole and target.compression is None
         if is_one and _same_device(staging, folder):
-            done[number] = assembly.rename_segment(plan, staging / plan.name, folder)
+            done[number] = assembly.rename_segment(plan, staging / plan.name, folder, is_flushed=is_flushed)
         elif len(plans) == 1 and target.compression is None and plan.pieces and workers.jobs > 1:
             done[number] = _copied(plan, staging / plan.name, folder, workers)
         else:
