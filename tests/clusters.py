@@ -117,6 +117,10 @@ class RayCluster:
         self.end_node(node)
         return pid
 
+    def kill_head(self) -> None:
+        """Kill the node without which no task is handed out."""
+        self._nodes[0].kill_all_processes(check_alive=False, allow_graceful=False)
+
     @contextlib.contextmanager
     def another(self, **environment: str) -> Iterator[int]:
         """Have one more node, with an environment of its own; the process that starts its workers."""
@@ -285,9 +289,9 @@ def _nothing_left() -> Iterator[None]:
         run.communicate()
 
 
-def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
+def ended(run: subprocess.Popen[str], seconds: float = SECONDS) -> tuple[int, str]:
     """Wait for the end of a run; its exit code, and what it said on standard error."""
-    _, said = run.communicate(timeout=SECONDS)
+    _, said = run.communicate(timeout=seconds)
     return run.returncode, said
 
 
@@ -484,6 +488,33 @@ def test_where_the_driver_is_killed_the_same_command_goes_on_and_what_ends_late_
     (deeds / "go").touch()
     wait_for_end_of(pid, deeds)
     assert names_in(tmp_path / "out") == set(expected)
+
+
+def test_where_the_head_of_ray_is_killed_the_same_command_goes_on_with_another_cluster(
+    clusters, shards, tmp_path, deeds, expected
+):
+    """Ray itself ends the process that has joined after 60 s, without a word of the run."""
+    (deeds / "7").write_text("wait")
+    words = ["convert", shards, "--output", tmp_path / "out/train.jsonl", "-q"]
+    other = RayCluster()
+    try:
+        run = begin(*words, *on(other, "ray"), deeds=deeds)
+        pid_at(deeds, 7)
+        wait_until(lambda: list((tmp_path / "out/.train.fastsft").glob("*/*.receipt")), "a receipt")
+        other.kill_head()
+        code, told = ended(run, 3 * SECONDS)
+    finally:
+        (deeds / "go").touch()
+        other.end()
+
+    assert (code, told.splitlines()[-1]) == (
+        1,
+        f"fastsft: the head of Ray at {other.address} has not answered for 30 s; nothing was published, and the same "
+        "command goes on",
+    )
+    assert ended(begin(*words, *on(clusters("ray"), "ray"))) == (0, "")
+    assert files_in(tmp_path / "out") == expected
+    assert [note for note in notes_of(tmp_path / "out") if note.startswith("goes on from an interrupted run")]
 
 
 def test_of_two_attempts_at_once_one_is_taken_and_nothing_is_left(cluster, engine, shards, tmp_path, deeds, expected):

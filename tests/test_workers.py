@@ -569,3 +569,52 @@ with workers.Workers(workers.Placement(jobs=2, backend={backend!r}, stall_second
     print(list(two.in_order(work, range(9), nbytes=50_000_000)), two.losses)  # 10 s more
 """
     assert in_a_new_process(script) == "[0, 1, 2, 3, 4, 5, 6, 7, 8] []"
+
+
+class _Silent:
+    """An engine that takes tasks, and whose head answers as often as it is told."""
+
+    name, errors = "Silent", ()
+
+    def __init__(self, answers: list[str | None]) -> None:
+        self.answers = answers
+        self.attempts: list[Future[bytes]] = []
+
+    def slots(self) -> int:
+        return 1
+
+    def submit(self, run: Callable[[bytes], bytes], data: bytes, name: str) -> Future[bytes]:
+        self.attempts.append(Future())
+        self.data = data
+        return self.attempts[-1]
+
+    def absent(self) -> str | None:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if answer == "done":
+            self.attempts[0].set_result(engines.answer_to(self.data))
+            return None
+        return answer
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("answers", [["its head"], [None, "its head", None, "its head"]], ids=str)
+def test_a_run_ends_where_a_cluster_is_gone(monkeypatch, answers):
+    monkeypatch.setattr(engines, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(engines, "_GONE_SECONDS", 0.02)
+    pool = engines.EnginePool(_Silent(answers), None, retries=2)
+
+    with pytest.raises(KeepsReceipts, match=r"its head has not answered for 0\.02 s; nothing was published"):
+        pool.wait_for(pool.submit("a task", len, "four"))
+
+
+def test_a_cluster_that_answers_again_is_waited_for(monkeypatch):
+    monkeypatch.setattr(engines, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(engines, "_GONE_SECONDS", 60)
+    pool = engines.EnginePool(_Silent(["its head", None, "its head", "done"]), None, retries=2)
+    future = pool.submit("a task", len, "four")
+
+    pool.wait_for(future)
+
+    assert (future.result(), pool.losses) == (4, [])

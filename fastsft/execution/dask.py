@@ -138,6 +138,9 @@ class DaskEngine:
         answers = await self._client.run(ask, *words, workers=[address], asynchronous=True)
         return answers[address]
 
+    def absent(self) -> None:
+        """Say nothing: where the scheduler is gone, all attempts are lost at once."""
+
     def close(self) -> None:
         """Leave the cluster, which then forgets what is still waited for; harmless the second time."""
         with contextlib.suppress(Exception):

@@ -22,11 +22,13 @@ from types import FunctionType
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from fastsft.errors import FailedRun, FastsftError, UsageError
+from fastsft.errors import FailedRun, FastsftError, KeepsReceipts, UsageError
 from fastsft.execution.forked import LostWorker, result_of
 from fastsft.version import __version__
 
 PREFLIGHT_SECONDS = 60.0
+_LOOK_SECONDS = 5.0  # of silence, and then it is looked whether the cluster is there
+_GONE_SECONDS = 30.0  # for which it is not; Ray ends this process after 60, without a word
 _NO_STALL_SECONDS = 7 * 86400.0
 
 
@@ -73,6 +75,9 @@ class Engine(Protocol):
         It is None from who said nothing in time.
         """
 
+    def absent(self) -> str | None:
+        """Say what of the cluster does not answer without which no result comes; None where all does."""
+
     def close(self) -> None:
         """Let go of the cluster, whose tasks nobody waits for any more."""
 
@@ -117,6 +122,7 @@ class EnginePool:
         self._awaited: deque[_Task] = deque()  # those, in their order
         self._came: queue.SimpleQueue[tuple[_Task, Future[bytes]]] = queue.SimpleQueue()
         self._last_came = 0.0
+        self._gone_since: float | None = None
 
     def submit(self, name: str, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Have a task, named for a person, done; `wait_for` gets the result."""
@@ -152,20 +158,35 @@ class EnginePool:
 
         Raises:
             LostWorker: A task was lost too often.
+            KeepsReceipts: The cluster is gone.
         """
         while not future.done():
             while self._awaited and self._awaited[0].future.done():
                 self._awaited.popleft()
             oldest = max(self._awaited[0].since, self._last_came) if self._awaited else time.monotonic()
+            seconds = self.stall_seconds or _NO_STALL_SECONDS
+            left = max(0.0, oldest + seconds - time.monotonic())
             try:
-                seconds = self.stall_seconds or _NO_STALL_SECONDS
-                task, attempt = self._came.get(timeout=max(0.0, oldest + seconds - time.monotonic()))
+                task, attempt = self._came.get(timeout=min(left, _LOOK_SECONDS))
             except queue.Empty:
-                self._try_again(self._awaited[0], f"took more than {seconds:g} s (--stall-seconds)")
+                self._look()
+                if left <= _LOOK_SECONDS:
+                    self._try_again(self._awaited[0], f"took more than {seconds:g} s (--stall-seconds)")
                 continue
             self._last_came = time.monotonic()
             if not task.future.done():  # else another attempt was faster
                 self._take(task, attempt)
+
+    def _look(self) -> None:
+        """Make sure that the cluster is there, or was a moment ago."""
+        absent = self._engine.absent()
+        if absent is None:
+            self._gone_since = None
+            return
+        self._gone_since = self._gone_since or time.monotonic()
+        if time.monotonic() - self._gone_since >= _GONE_SECONDS:
+            problem = f"{absent} has not answered for {_GONE_SECONDS:g} s"
+            raise KeepsReceipts(f"{problem}; nothing was published, and the same command goes on")
 
     def _take(self, task: _Task, attempt: Future[bytes]) -> None:
         try:

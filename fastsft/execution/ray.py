@@ -14,6 +14,7 @@ from fastsft.errors import FailedRun
 from fastsft.execution.engines import Quiet, check_listens, missing
 
 _CONNECT_SECONDS = 10
+_LOOK_SECONDS = 3
 
 
 class RayEngine:
@@ -85,6 +86,15 @@ class RayEngine:
                 answers[asked[reference]] = error
         still = self._working_nodes()  # a node that was dying when it was asked does no task
         return {name: answers.get(node_id) for node_id, name in nodes.items() if node_id in still}
+
+    def absent(self) -> str | None:
+        """Say whether the head does not answer, without which no task is handed out."""
+        address = self._ray.get_runtime_context().gcs_address
+        try:
+            check_listens(self.name, address, seconds=_LOOK_SECONDS)
+        except FailedRun:
+            return f"the head of {self.name} at {address}"
+        return None
 
     def _working_nodes(self) -> dict[str, str]:
         """Return host and address of each node that does tasks, by its id."""
