@@ -167,8 +167,11 @@ def test_the_other_commands_run(command, tmp_path):
         rows = [{"messages": [turn("user", f"{name} {number}?"), assistant("!")]} for number in range(9)]
         (tmp_path / f"sft_data/{name}.jsonl").write_bytes(lines(*rows))
     words = [sys.executable, "-m", "fastsft", *shlex.split(command, comments=True)[1:]]
-    if words[3] in ("verify", "report"):
-        convert = [*words[:3], "convert", "run1", "--output", words[4]]
+    (tmp_path / "MODEL").mkdir()
+    (tmp_path / "MODEL/chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    if words[3] in ("verify", "report") or "--report" in words:
+        output = words[words.index("--report") + 1] if "--report" in words else words[4]
+        convert = [*words[:3], "convert", "run1", "--output", output]
         subprocess.run(convert, check=True, cwd=tmp_path, capture_output=True, timeout=60)
 
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
