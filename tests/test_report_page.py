@@ -108,7 +108,7 @@ def test_a_page_shows_fates_rates_lengths_findings_rows_and_files(output):
     assert "Counted from the inputs: 4 rollouts." in page.text("success")
     assert rows_of(page, "math", 8) == [["math", "3", "0.667", "66.7%", "2", "0", "1", "1"]]
     assert rows_of(page, "code", 8) == [["code", "1", "0.500", "0.0%", "1", "1", "0", "0"]]
-    assert "All 2 rows were checked. Nothing was found" in page.text("check")
+    assert "All rows were checked: 2. Nothing was found" in page.text("check")
     assert "2 example rows" in page.text("rows")
     assert "train.jsonl:1 2 turns 2+2? user 2+2? assistant 4" in page.text("rows")
     assert "bad_json" in page.text("rows")
@@ -204,9 +204,9 @@ def test_large_outputs_are_sampled_and_totals_are_those_of_the_report(output, tm
     page = shown(tmp_path / "sft")
 
     assert "4,000 rows in the layout openai, from 4,000 lines" in page.text("")
-    (checked,) = [one for one in page.texts["check"] if "checked" in one]
-    read = int(checked.split()[3].replace(",", ""))
-    assert checked == f"A sample of {read:,} of 4,000 rows were checked."
+    (checked,) = [one for one in page.texts["check"] if "checked:" in one]
+    read = int(checked.split()[4].replace(",", ""))
+    assert checked == f"A sample was checked: {read:,} of 4,000 rows."
     assert 100 < read < 1000
     assert "Counted from excerpts of the inputs" in page.text("success")
     places = [one for one in page.texts["rows"] if ", byte " in one]
@@ -225,7 +225,7 @@ def test_compressed_rows_and_inputs_are_read(tmp_path):
 
     page = shown(tmp_path / "out")
 
-    assert "All 30 rows were checked." in page.text("check")
+    assert "All rows were checked: 30." in page.text("check")
     assert "Counted from the inputs: 30 rollouts." in page.text("success")
     assert "train-00000-of-00001.jsonl.gz:1 2 turns 0?" in page.text("rows")
 
@@ -277,11 +277,23 @@ def test_rows_of_splits_are_shown_with_those_of_the_main_output(tmp_path):
 
     page = shown(tmp_path / "sft/train.jsonl")
 
-    assert "All 40 rows were checked." in page.text("check")
+    assert "All rows were checked: 40." in page.text("check")
     assert [split.name for split in report.splits] == ["train.jsonl", "val.jsonl"]
     for split in report.splits:
         assert f"{split.name} {split.rows} · " in page.text("fates")
         assert f" {split.name}:" in page.text("rows")
+
+
+def test_the_main_output_in_a_folder_is_called_by_its_name_among_splits(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines(*[solved(f"{number}?", "!") for number in range(40)]))
+    report = fastsft.convert(tmp_path / "in.jsonl", f"{tmp_path}/sft/", splits={f"{tmp_path}/sft/val/": 0.5})
+
+    page = shown(tmp_path / "sft")
+
+    counts = [str(split.rows) for split in report.splits]
+    assert [row[1] for row in rows_of(page, "train", 2)] == ["train-00000-of-00001.jsonl", counts[0]]
+    assert [row[1] for row in rows_of(page, "val", 2)] == ["val-00000-of-00001.jsonl", counts[1]]
+    assert "val/val-00000-of-00001.jsonl:" in page.text("rows")
 
 
 def test_with_a_tokenizer_tokens_of_rows_are_counted(output, tokenizer):

@@ -54,7 +54,7 @@ def overview_of(target: Target, *, template: str | None, render_seconds: float) 
         FailedRun: The report cannot be read, or files change while they are read.
     """
     report = report_at(target)
-    report.folder = str(target.folder)
+    report.folder, report.file = str(target.folder), target.report.name
     outputs, missing = _outputs_of(report)
     rows = sample_rows(list(outputs.values()), template=template, render_seconds=render_seconds)
     inputs = sample_inputs(report, os.stat(target.report).st_mtime_ns)

@@ -37,7 +37,7 @@ def flow_of(report: Report) -> Markup:
 
 def _fates(report: Report) -> list[_Node]:
     fates = report.fates
-    splits = [_Node(split.name or "rows", split.rows, "kept") for split in report.splits if split.rows]
+    splits = [_Node(split_name(report, split.name), split.rows, "kept") for split in report.splits if split.rows]
     nodes = [
         _Node("kept", fates.kept, "kept", parts=splits),
         _Node("dropped", fates.all_dropped, "dropped", parts=_reasons(fates.dropped, "dropped")),
@@ -45,6 +45,11 @@ def _fates(report: Report) -> list[_Node]:
         _Node("blank", fates.blank, "blank"),
     ]
     return [node for node in nodes if node.count]
+
+
+def split_name(report: Report, name: str) -> str:
+    """Return what a split is called; the main one in a folder has the name of its report."""
+    return report.file.removesuffix(".report.json") if name in ("", ".") else name
 
 
 def _reasons(counts: Mapping[str, int], kind: str) -> list[_Node]:
