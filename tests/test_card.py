@@ -195,3 +195,12 @@ def test_an_empty_split_is_no_file_of_the_card(rollouts, tmp_path):
     front, _ = parts_of(tmp_path / "sft/README.md")
 
     assert front["configs"] == [{"config_name": "default", "data_files": []}]
+
+
+def test_of_a_template_a_card_names_no_folder(rollouts, tmp_path, tokenizer):
+    fastsft.convert(rollouts, f"{tmp_path}/sft/", card=True, max_tokens=100, template=tokenizer)
+
+    _, text = parts_of(tmp_path / "sft/README.md")
+
+    assert json.loads(text.partition("```json\n")[2].partition("\n```")[0])["template"] == tokenizer.name
+    assert str(tmp_path) not in text

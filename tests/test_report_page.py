@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import line, lines, rollout, said, user
+from builders import line, lines, rollout, said, turn, user
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +23,7 @@ import fastsft
 from fastsft import FailedRun, UsageError
 from fastsft.pipeline.sampled_rows import ShownRow
 from fastsft.views.html.conversations import conversation_of
+from fastsft.views.html.flow import flow_of
 
 MARKUP = "</pre></details><script>alert(1)</script><img src=x onerror=alert(2)>"
 VOID = {"meta"}
@@ -254,6 +255,14 @@ def test_a_page_says_what_is_missing(output, tmp_path):
     assert "none were checked" in page.text("check")
 
 
+def test_inputs_of_another_size_are_not_counted_whatever_their_time(output, tmp_path):
+    state = os.stat(tmp_path / "in.jsonl")
+    (tmp_path / "in.jsonl").write_bytes(lines(solved("new", "!")))
+    os.utime(tmp_path / "in.jsonl", ns=(state.st_atime_ns, state.st_mtime_ns))
+
+    assert "cannot be found from here or have changed" in shown(output).text("")
+
+
 def test_inputs_that_were_touched_since_are_not_counted(output, tmp_path):
     later = os.stat(output.parent / "train.report.json").st_mtime + 10
     os.utime(tmp_path / "in.jsonl", (later, later))
@@ -372,3 +381,69 @@ def test_the_command_writes_the_page_and_opens_it(output, tmp_path):
 
     assert (done.returncode, done.stdout, done.stderr) == (0, f"Wrote {tmp_path}/a b.html\n", "")
     assert (tmp_path / "opened").read_text() == f"file://{tmp_path}/a%20b.html\n"
+
+
+def test_lengths_are_drawn_by_powers_of_two_and_the_threshold_is_marked(output, tmp_path):
+    page = shown(output)
+
+    assert "2 to 3: 4" in page.text("lengths")  # turns of the four rollouts
+    assert "threshold 0.95" in page.text("success")
+
+
+def test_rollouts_of_no_agent_are_a_row_of_their_own(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines(rollout(user("2+2?"), said("4"))))
+    fastsft.convert(tmp_path / "in.jsonl", tmp_path / "train.jsonl")
+
+    page = shown(tmp_path / "train.jsonl")
+
+    assert rows_of(page, "(no agent_ref)", 8) == [["(no agent_ref)", "1", "1.000", "100.0%", "1", "0", "0", "1"]]
+
+
+def test_of_an_index_only_the_files_of_the_run_count(output, tmp_path):
+    (tmp_path / "more.jsonl").write_bytes(lines(solved("7+7?", "14", agent="other")))
+    fastsft.index([tmp_path / "more.jsonl", tmp_path / "in.jsonl"], tmp_path, format="chat")
+
+    page = shown(output)
+
+    assert "Counted from an index: 4 rollouts." in page.text("success")
+    assert rows_of(page, "other", 8) == []
+
+
+def test_many_reasons_are_a_few_and_the_others_together():
+    dropped = {f"reason_{number:02}": 100 - number for number in range(12)}
+    report = fastsft.Report(version="1", options={}, fates=fastsft.Fates(lines=sum(dropped.values()), dropped=dropped))
+
+    page = Page(flow_of(report).encode())
+
+    assert page.text("").count("reason_") == 2 * 7  # wide and narrow
+    assert page.text("").count(f"5 other reasons {sum(100 - number for number in range(7, 12))} ·") == 2
+
+
+def test_sides_of_a_preference_are_shown_by_their_names():
+    asked, yes, no = turn("user", "2+2?"), turn("assistant", "4"), turn("assistant", "5")
+    pair = {"prompt": [asked], "chosen": [yes], "rejected": [no]}
+    kto = {"prompt": [asked], "completion": [no], "label": False}
+
+    def told(row: Any) -> str:
+        return Page(conversation_of(ShownRow("pairs.jsonl", 1, 0, row)).encode()).text("")
+
+    assert told(pair) == "pairs.jsonl:1 preference, trl 2+2? user 2+2? chosen assistant 4 rejected assistant 5"
+    assert told(kto) == "pairs.jsonl:1 preference, kto 2+2? user 2+2? completion, bad assistant 5"
+
+
+def test_long_texts_and_long_conversations_are_cut_and_it_is_said(tmp_path):
+    messages = [turn("user", "x" * 7000), *(turn("assistant", str(number)) for number in range(70))]
+
+    page = Page(conversation_of(ShownRow("rows.jsonl", 1, 0, {"messages": messages})).encode())
+
+    assert "… 1,000 more characters" in page.text("")
+    assert "… 11 more turns" in page.text("")
+
+
+def test_an_output_that_is_half_published_is_to_be_finished_first(output):
+    staging = output.parent / ".train.fastsft"
+    staging.mkdir()
+    (staging / "publish.json").write_text('{"renames":[],"away":[],"reports":[]}')
+
+    with pytest.raises(UsageError, match=r"is half published; `fastsft verify .*` finishes it"):
+        fastsft.write_report(output)
