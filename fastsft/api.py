@@ -46,6 +46,7 @@ def convert(
     loss: str | None = None,
     tools: str | None = None,
     trainer: str | None = None,
+    provenance: str | Iterable[str] = (),
     reward_threshold: float = 0.95,
     max_reward: float | None = None,
     allow: str | Iterable[str] = (),
@@ -99,6 +100,8 @@ def convert(
         loss: `own` marks the turns that the model sampled; None marks nothing. Not for `simple`.
         tools: Tools as a `list` (if None), or as one JSON `string`, which no loader alters. Not for `simple`.
         trainer: The trainer whose loader is to read the rows: `nemo-rl`, or None for the form of chat.
+        provenance: Say in each row, under `metadata`, where it comes from: `reward`, `agent`, `task`, `shard`, `line`,
+            one or several.
         reward_threshold: Keep rollouts with reward >= this; no unit, usually 0 to 1.
         max_reward: Keep rollouts with reward <= this.
         allow: Gates to lift, from `masked`, `failed`, `unverified`, `incomplete`, `no_generation`, `no_user_turn`, or

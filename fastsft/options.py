@@ -32,6 +32,7 @@ INDEX_NAME = "fastsft.index.parquet"  # where an index is found by itself, besid
 
 # What a line can say of itself that keeps it out; `allow` lets it in. The order is that of asking.
 GATES = ("masked", "failed", "unverified", "incomplete", "no_generation", "no_user_turn")
+PROVENANCE = ("reward", "agent", "task", "shard", "line")  # columns of the table of lines, for rows
 UNTRAINABLE = "untrainable:"  # begins the reason of rows in which `check` finds a fault; its name follows
 # The panels of `--help`, in order, by name, with their titles; some have options of commands alone.
 PANELS = {
@@ -173,6 +174,20 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             commands=_LAID_OUT,
         ),
     ] = None
+    provenance: Annotated[
+        tuple[str, ...],
+        Setting(
+            panel="rows",
+            help="Say in each row, under metadata, where it comes from: reward, agent, task, shard, line.",
+            more="[Where a row comes from](formats.md#where-a-row-comes-from).",
+            metavar="COLUMNS",
+            unset="nothing",
+            flags=("--with",),
+            read=words_of,
+            choices=PROVENANCE,
+            noun="column for a row",
+        ),
+    ] = ()
     reward_threshold: Annotated[
         float,
         Setting(
@@ -568,6 +583,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             if getattr(self, name) is not None and name not in CHOICES[self.format]:
                 able = " or ".join(other for other in FORMATS if name in CHOICES[other])
                 raise UsageError(f"{flag_of(name)} belongs to the format {able}, and this is {self.format}")
+        if len(set(self.provenance)) < len(self.provenance):
+            raise UsageError("--with names a column twice")
         if not math.isfinite(self.reward_threshold):
             raise UsageError(f"the reward threshold must be a finite number, not {self.reward_threshold}")
         if self.max_reward is not None and not self.max_reward >= self.reward_threshold:
@@ -637,7 +654,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     def may_compare(self) -> bool:
         """Tell whether a criterion is asked for that may compare lines; which do, `selection/criteria.py` says."""
         asked = (self.where, self.pass_rate, self.best_of, self.per_task, self.per_agent, self.sample)
-        return self.makes != "rows" or self.dedup or any(value is not None for value in asked)
+        return self.makes != "rows" or self.dedup or self.places_lines or any(value is not None for value in asked)
+
+    @property
+    def places_lines(self) -> bool:
+        """Tell whether rows say what only the table of all lines tells: a number in the shard, a task."""
+        return not {"line", "task"}.isdisjoint(self.provenance)
 
     def refuses_too_many(self, refused: int, lines: int | None) -> bool:
         """Tell whether so many refused among so many lines that are not blank exceed `max_refused`.

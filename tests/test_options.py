@@ -146,6 +146,7 @@ WORDS = {
     "loss": ("own", "own"),
     "tools": ("string", "string"),
     "trainer": ("nemo-rl", "nemo-rl"),
+    "provenance": ("reward,line", ("reward", "line")),
     "reward_threshold": ("0.5", 0.5),
     "max_reward": ("0.75", 0.75),
     "allow": ("masked,failed", ("masked", "failed")),

@@ -234,6 +234,7 @@ def test_the_report_says_what_was_read_decided_and_written(convert, tmp_path):
             "loss": None,
             "tools": "list",
             "trainer": None,
+            "provenance": [],
             "reward_threshold": 0.5,
             "max_reward": None,
             "allow": [],

@@ -26,6 +26,7 @@ PLANS = {
     "shards by number": {"shards": 3},
     "compressed": {"shards": 2, "compress": "gz"},
     "two passes": {"best_of": 1, "span_nbytes": 100_000},
+    "where rows come from": {"provenance": ("task", "line"), "span_nbytes": 100_000},
 }
 
 

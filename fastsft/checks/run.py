@@ -49,6 +49,7 @@ _SHOWN_CHARACTERS = 200  # of what was found
 _ROWS_AT_ONCE = 16_000_000  # of which one worker looks for those that are there again: 0.4 GB
 _READ_NBYTES = 1024 * 1024  # at a time
 _LENGTHS = ("nbytes", "turns", "tokens", "side")
+_encode = msgspec.json.Encoder().encode
 _MOST_KEYS = 2000  # of one path in a row that are counted
 
 
@@ -229,7 +230,8 @@ class _SpanCheck:
         kind = None if row is None or any(one.kind == "not_a_row" for one in found) else kind_of_row(row)
         if kind is not None:
             turns, side = self._turns_and_side_in(row)
-            identity = int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "little")
+            content = line if "metadata" not in row else _encode({**row, "metadata": None})  # of where it comes from
+            identity = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
             self._hashes.append((self._shard_index, self.lines, identity))
             for name, length in zip(_LENGTHS, (len(line), turns, tokens, side), strict=True):
                 self._lengths[name][length] += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -34,7 +35,7 @@ Read: TypeAlias = Callable[[int, int], bytes]  # a range of a file or an object,
 class ChosenLines(msgspec.Struct, frozen=True):
     """Some lines of a range: their numbers in the shard, from 1, where each begins, its bytes without line feed.
 
-    `split` is which output they go to.
+    `split` is which output they go to; `tasks` are their tasks, where somebody asks.
     """
 
     range: ByteRange
@@ -42,6 +43,11 @@ class ChosenLines(msgspec.Struct, frozen=True):
     offsets: list[int]
     nbytes: list[int]
     split: int = 0
+    tasks: list[int] = []
+
+    def task_of(self, line: int) -> int:
+        """Return the task of one of the lines, by its number; 0 where nobody asks."""
+        return self.tasks[bisect_left(self.lines, line)] if self.tasks else 0
 
 
 class LineBlock(msgspec.Struct):

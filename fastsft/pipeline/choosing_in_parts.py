@@ -22,7 +22,7 @@ from fastsft.selection.criteria import Dropped, columns_of, where_of
 from fastsft.selection.index_file import Index
 from fastsft.selection.partitions import LIMITED, PartitionJudged, Plan
 from fastsft.selection.seen import merged, seen_of
-from fastsft.selection.table import TablePart, join_files, read_files
+from fastsft.selection.table import CHOSEN_COLUMNS, TablePart, join_files, read_files
 from fastsft.storage.files import make_folder, remove_folder
 
 # In memory, a line takes up to 330 bytes while lines are compared.
@@ -73,7 +73,7 @@ def choose_in_parts(
         choice.receipts.append(rowless)
     if chosen:
         files = partitions.sorted_chosen(plan)
-        join_files(files, ("line", "offset", "nbytes", "split"), folder / CHOSEN)
+        join_files(files, [name for name in CHOSEN_COLUMNS if name != "task" or plan.has_tasks], folder / CHOSEN)
         lines = (read_files([file], ("shard_index", "offset")) for file in files)
         choice.spans, choice.digest = chosen_spans(spans, lines), digest_of([CHOSEN], folder)
     else:

@@ -16,6 +16,7 @@ from fastsft.inputs.shards import Span
 from fastsft.options import Options
 from fastsft.outputs.receipts import RangeFates, Receipt
 from fastsft.pipeline.judging import JudgedBlock, drop_reasons, judge_lines, row_maker
+from fastsft.pipeline.provenance import Origin, with_origin
 from fastsft.pipeline.staged import StagedProduct
 from fastsft.report import Fates, RefusedLine, TaskCounts, added
 from fastsft.selection.seen import Seen, merged, seen_in
@@ -29,16 +30,16 @@ class EncodedRows:
     tasks: TaskCounts | None = None
 
     def __init__(self) -> None:
-        self._bodies: list[msgspec.Struct] = []
+        self._bodies: list[msgspec.Struct | msgspec.Raw] = []
         self.left_out: dict[str, int] = {}
         self.trimmed = 0
 
     def __len__(self) -> int:
         return len(self._bodies)
 
-    def add(self, row: Row) -> None:
-        """Add a row."""
-        self._bodies.append(row.body)
+    def add(self, row: Row, body: msgspec.Raw | None = None) -> None:
+        """Add a row; `body` is its JSON, where there is more in it than the layout made."""
+        self._bodies.append(row.body if body is None else body)
         self.trimmed += row.turns_cut > 0
         for what in row.left_out:
             self.left_out[what] = self.left_out.get(what, 0) + 1
@@ -111,11 +112,12 @@ class Rows(StagedProduct, frozen=True, kw_only=True):
 def _convert(judged: JudgedBlock, options: Options, *, by_polars: bool) -> _ConvertedBlock:
     reasons = drop_reasons(judged, options) if judged.rollouts else []
     rows, make = EncodedRows(), row_maker(options)
+    origin = Origin(judged.shard.path) if options.provenance else None
     for number, rollout, reason in zip(judged.numbers, judged.rollouts, reasons, strict=True):
         if reason is not None:
             judged.drop(reason)
         elif row := judged.row(number, rollout, make):
-            rows.add(row)
+            rows.add(row, with_origin(row.body, rollout, origin, options) if origin else None)
     judged.fates.kept, judged.fates.trimmed = len(rows), rows.trimmed
     judged.refused.sort(key=lambda line: line.line)
     # Asked only where nothing is kept, as it says why a run keeps nothing.

@@ -8,8 +8,7 @@ from msgspec import Raw
 from fastsft.errors import FailedRun, Refused
 from fastsft.formats.tasks import TaskRow, task_row
 from fastsft.inputs.encoding import escape_line_separators
-from fastsft.inputs.lines import NumberedLines
-from fastsft.inputs.shards import Shard
+from fastsft.inputs.lines import ChosenLines, NumberedLines
 from fastsft.pipeline.judging import JudgedBlock
 from fastsft.pipeline.materialized import materialized_rows
 from fastsft.pipeline.two_passes import ChosenRows, LineTable, MadeRows
@@ -46,12 +45,13 @@ class TaskRows(ChosenRows, frozen=True, kw_only=True):
 
     sources: str = ""
 
-    def convert(self, lines: NumberedLines, shard: Shard) -> MadeRows:
+    def convert(self, lines: NumberedLines, chosen: ChosenLines) -> MadeRows:
         """Make task rows of chosen lines.
 
         Raises:
             FailedRun: A line is not the rollout that was scanned.
         """
+        shard = chosen.range.shard
         rollouts = []
         for number, line in lines:
             try:

@@ -13,13 +13,14 @@ from fastsft.errors import DamagedShard, FailedRun, NoRow, Refused
 from fastsft.execution.memory import no_garbage_collection
 from fastsft.execution.spans import ReportProgress
 from fastsft.formats.row import content_hash
-from fastsft.inputs.lines import NumberedLines, chosen_lines
-from fastsft.inputs.shards import Shard, Span, printable
+from fastsft.inputs.lines import ChosenLines, NumberedLines, chosen_lines
+from fastsft.inputs.shards import Span, printable
 from fastsft.outputs.assembly import digest_of
 from fastsft.outputs.receipts import RangeFates, Receipt, Segment
 from fastsft.outputs.staging import CHOICE_FILES
 from fastsft.pipeline.judging import JudgedBlock, RowMaker, drop_reasons, judge_lines, row_maker, row_of
 from fastsft.pipeline.one_pass import EncodedRows
+from fastsft.pipeline.provenance import Origin, with_origin
 from fastsft.pipeline.staged import StagedProduct
 from fastsft.report import Fates, RefusedLine, TaskCounts, added
 from fastsft.rollouts.line import rollout_of
@@ -202,7 +203,7 @@ class ChosenRows(StagedProduct, frozen=True, kw_only=True):
                         if lines.split != split:
                             continue
                         for numbered in chosen_lines(lines, nbytes=self.block_nbytes, max_line=max_line):
-                            rows = self.convert(numbered, lines.range.shard)
+                            rows = self.convert(numbered, lines)
                             writer.write_rows(rows.encode(by_polars=True), len(rows), split)
                             fates.kept += len(rows)
                             fates.trimmed += rows.trimmed
@@ -215,16 +216,22 @@ class ChosenRows(StagedProduct, frozen=True, kw_only=True):
         receipt = Receipt(span.index, ranges, segments, left_out=left_out, choice=self.choice, tasks=tasks)
         return self.leave(receipt, span.span)
 
-    def convert(self, lines: NumberedLines, shard: Shard) -> MadeRows:
+    def convert(self, lines: NumberedLines, chosen: ChosenLines) -> MadeRows:
         """Make the rows of chosen lines.
 
         Raises:
             FailedRun: A line is not the rollout that was scanned.
         """
         rows, make = EncodedRows(), row_maker(self.options, judging=False)  # the scan did
+        path = chosen.range.shard.path
         for number, line in lines:
             try:
-                rows.add(row_of(rollout_of(line), line, make))
+                rollout = rollout_of(line)
+                row, body = row_of(rollout, line, make), None
+                if self.options.provenance:
+                    origin = Origin(path, number, chosen.task_of(number))
+                    body = with_origin(row.body, rollout, origin, self.options)
+                rows.add(row, body)
             except Refused:
-                raise FailedRun(f"{shard.path}:{number}: not the rollout that was scanned") from None
+                raise FailedRun(f"{path}:{number}: not the rollout that was scanned") from None
         return rows

@@ -121,8 +121,8 @@ def where_of(text: str) -> tuple[pl.Expr, bool]:
 
 
 def compares_lines(options: Options) -> bool:
-    """Tell whether choosing takes the table of the whole run."""
-    return any(criterion.compares for criterion in criteria(options))
+    """Tell whether choosing takes the table of the whole run, or what rows say of where they come from."""
+    return any(criterion.compares for criterion in criteria(options)) or options.places_lines
 
 
 def _beyond_values(options: Options) -> list[Criterion]:
@@ -139,7 +139,7 @@ def columns_beyond_values(options: Options) -> tuple[str, ...]:
 
 def columns_of(options: Options, *, splits: bool) -> list[str]:
     """List the columns that a scan must find for all criteria, and for the splits."""
-    asked = [*_asked(criteria(options)), *(["task"] if splits else [])]
+    asked = [*_asked(criteria(options)), *(["task"] if splits or "task" in options.provenance else [])]
     found = ["shard_index", "line", "offset", "nbytes", "unusable", "problem"]
     for name in asked:
         found += TASK_FROM if name in ("task", "draw") else [] if name == "order" else [name]

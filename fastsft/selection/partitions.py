@@ -22,7 +22,7 @@ import polars as pl
 from fastsft.options import Options
 from fastsft.quantities import sample_of
 from fastsft.selection.criteria import Dropped, criteria, judge, with_split, without_dropped
-from fastsft.selection.table import TablePart, read_files, read_parts, write_part
+from fastsft.selection.table import CHOSEN_COLUMNS, TablePart, read_files, read_parts, write_part
 from fastsft.selection.tasks import TASK_FROM, add_tasks, draw_for, indexed_prompts, joined_prompts
 from fastsft.storage.files import rename
 
@@ -246,7 +246,7 @@ def limit_of(reason: str, options: Options, left: int) -> int | None:
 def split_partition(_: int, number: int, plan: Plan) -> list[tuple[int, int, int]]:
     """Route the chosen lines of a partition back to their batches; return rows and tasks of each split."""
     chosen = with_split(read_files([plan.path("left", number)], None), plan.options, plan.shares)
-    columns = ["order", "shard_index", "line", "offset", "nbytes", "split"]
+    columns = ["order", "shard_index", *(name for name in CHOSEN_COLUMNS if name in chosen.columns)]
     _route_to_batches(chosen.select(columns), plan, "chosen", number)
     if not plan.shares:
         return []

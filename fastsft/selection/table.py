@@ -47,6 +47,7 @@ class TablePart(NamedTuple):
 
 _FILES_AT_ONCE = 256  # of which a process may have 1,024 open
 FROM_ROWS = ("unusable", "problem", "content")
+CHOSEN_COLUMNS = ("line", "offset", "nbytes", "split", "task")  # of chosen lines; the last where it is known
 
 
 class ShardColumns(NamedTuple):
@@ -228,7 +229,7 @@ def write_chosen(lines: pl.DataFrame, path: Path) -> None:
         FailedRun: It cannot be written.
     """
     remove(path, missing_ok=True)
-    write_part([lines.select("line", "offset", "nbytes", "split")], path)
+    write_part([lines.select(name for name in CHOSEN_COLUMNS if name in lines.columns)], path)
 
 
 def read_chosen(path: str, one: ByteRange, start: int, stop: int) -> list[ChosenLines]:
@@ -238,6 +239,13 @@ def read_chosen(path: str, one: ByteRange, start: int, stop: int) -> list[Chosen
     with open(path, "rb") as file:
         lines = pl.scan_ipc(file).slice(start, stop - start).collect()
     return [
-        ChosenLines(one, part["line"].to_list(), part["offset"].to_list(), part["nbytes"].to_list(), split)
+        ChosenLines(
+            one,
+            part["line"].to_list(),
+            part["offset"].to_list(),
+            part["nbytes"].to_list(),
+            split,
+            part["task"].to_list() if "task" in part.columns else [],
+        )
         for (split,), part in lines.partition_by("split", as_dict=True, maintain_order=True).items()
     ]

@@ -30,7 +30,7 @@ def example_of(rows: str | os.PathLike[str], paint: Paint = plain) -> str:
     if isinstance(messages, list):
         turns = [(str(one.get("role")), _said(one)) for one in messages]
     else:
-        turns = [(name, _text_of(value)) for name, value in row.items()]
+        turns = [(name, _text_of(value)) for name, value in row.items() if name != "metadata"]
     lines = [
         f"  {paint(f'{cut(role, _ROLE):<{_ROLE}}', 'cyan')} {cut(text, _COLUMNS - _ROLE - 3)}" for role, text in turns
     ]
