@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from fastsft.options import Options
     from fastsft.report import Fates, Progress, Report
     from fastsft.statistics.distribution import Stats
+    from fastsft.trainers import TRAINERS
 
 __all__ = [
     "FORMATS",
+    "TRAINERS",
     "CheckReport",
     "FailedRun",
     "FastsftError",
@@ -63,6 +65,7 @@ _HOMES = {
     "CheckReport": "checks.report",
     "Options": "options",
     "Stats": "statistics.distribution",
+    "TRAINERS": "trainers",
 }
 
 

@@ -29,8 +29,22 @@ from fastsft.storage.urls import is_remote
 
 if TYPE_CHECKING:
     import polars
+    from typing_extensions import Unpack  # of Python 3.12
 
     from fastsft.checks.report import CheckReport
+    from fastsft.choices import (
+        Arguments,
+        Backend,
+        Compression,
+        FormatName,
+        Gate,
+        Loss,
+        Provenance,
+        Reasoning,
+        RowOptions,
+        Tools,
+        TrainerName,
+    )
     from fastsft.outputs.verify import Verification
     from fastsft.statistics.distribution import Stats
 
@@ -40,16 +54,16 @@ def convert(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
-    format: str = "openai",
-    arguments: str | None = None,
-    reasoning: str | None = None,
-    loss: str | None = None,
-    tools: str | None = None,
-    trainer: str | None = None,
-    provenance: str | Iterable[str] = (),
+    trainer: TrainerName | None = None,
+    format: FormatName | None = None,
+    arguments: Arguments | None = None,
+    reasoning: Reasoning | None = None,
+    loss: Loss | None = None,
+    tools: Tools | None = None,
+    provenance: str | Iterable[Provenance] = (),
     reward_threshold: float = 0.95,
     max_reward: float | None = None,
-    allow: str | Iterable[str] = (),
+    allow: str | Iterable[Gate] = (),
     where: str | None = None,
     max_tokens: int | None = None,
     template: str | os.PathLike[str] | None = None,
@@ -69,13 +83,13 @@ def convert(
     shards: int | None = None,
     shard_size: int | str | None = None,
     name: str = "train",
-    compress: str | None = None,
+    compress: Compression | None = None,
     card: bool = False,
     max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
     fresh: bool = False,
     verify_inputs: bool = False,
     jobs: int | None = None,
-    backend: str | None = None,
+    backend: Backend | None = None,
     address: str | None = None,
     retries: int = DEFAULT_RETRIES,
     part: tuple[int, int] | str | None = None,
@@ -94,12 +108,13 @@ def convert(
         inputs: Files, folders or globs of rollouts, one or several; URLs of objects name them in the same ways.
         output: A file for all rows, or a folder for shards: it exists, or is a text that ends in `/` (which a Path
             loses); or the URL of one.
-        format: The layout of the rows, a name in `fastsft.FORMATS`.
+        trainer: The trainer whose loader is to read the rows, a name in `fastsft.TRAINERS`. It sets the next five and
+            the kind of file; what is given beside it wins, or is refused.
+        format: The layout of the rows, a name in `fastsft.FORMATS`; the trainer's or `openai` if None.
         arguments: For `chat`: arguments of calls as an `object` (if None) or a JSON `string`.
         reasoning: For `chat`: reasoning in a `field` of its own (if None), in `think` tags, or `drop`.
         loss: `own` marks the turns that the model sampled; None marks nothing. Not for `simple`.
         tools: Tools as a `list` (if None), or as one JSON `string`, which no loader alters. Not for `simple`.
-        trainer: The trainer whose loader is to read the rows: `nemo-rl`, or None for the form of chat.
         provenance: Say in each row, under `metadata`, where it comes from: `reward`, `agent`, `task`, `shard`, `line`,
             one or several.
         reward_threshold: Keep rollouts with reward >= this; no unit, usually 0 to 1.
@@ -179,7 +194,9 @@ def _run(
         return run(_paths(inputs), output, options, splits=several, index=index, on_progress=watch)
 
 
-def rows(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **options: Any) -> Iterator[dict[str, Any]]:
+def rows(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **options: Unpack[RowOptions]
+) -> Iterator[dict[str, Any]]:
     """Give the rows of NeMo Gym rollouts one by one, without writing them, in input order.
 
     Args:
@@ -196,29 +213,29 @@ def rows(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **op
     from fastsft.pipeline.rows import rows_of
 
     _check_keywords(options)
-    return rows_of(_paths(inputs), options_of(options))
+    return rows_of(_paths(inputs), options_of({**options}))
 
 
 def to_row(
     rollout: Mapping[str, Any] | bytes,
     *,
-    format: str = "openai",
-    arguments: str | None = None,
-    reasoning: str | None = None,
-    loss: str | None = None,
-    tools: str | None = None,
-    trainer: str | None = None,
+    trainer: TrainerName | None = None,
+    format: FormatName | None = None,
+    arguments: Arguments | None = None,
+    reasoning: Reasoning | None = None,
+    loss: Loss | None = None,
+    tools: Tools | None = None,
 ) -> dict[str, Any]:
     """Convert one rollout, whatever its reward.
 
     Args:
         rollout: A decoded line, or its bytes.
-        format: As in `convert`; so are the others.
+        trainer: As in `convert`; so are the others.
+        format: As in `convert`.
         arguments: As in `convert`.
         reasoning: As in `convert`.
         loss: As in `convert`.
         tools: As in `convert`.
-        trainer: As in `convert`.
 
     Returns:
         The row, decoded.
@@ -267,15 +284,15 @@ def index(
     output: str | os.PathLike[str],
     *,
     dedup: bool = False,
-    format: str = "openai",
-    arguments: str | None = None,
-    reasoning: str | None = None,
-    loss: str | None = None,
-    tools: str | None = None,
-    trainer: str | None = None,
+    trainer: TrainerName | None = None,
+    format: FormatName | None = None,
+    arguments: Arguments | None = None,
+    reasoning: Reasoning | None = None,
+    loss: Loss | None = None,
+    tools: Tools | None = None,
     max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
     jobs: int | None = None,
-    backend: str | None = None,
+    backend: Backend | None = None,
     address: str | None = None,
     retries: int = DEFAULT_RETRIES,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
@@ -288,12 +305,12 @@ def index(
         inputs: Files, folders or globs of rollouts, one or several.
         output: The Parquet file to write; in a folder, `fastsft.index.parquet`.
         dedup: Hash the rows too, so that the index serves `dedup`.
-        format: The layout of the rows that are to be made by it; so are the next three.
+        trainer: Of the rows that are to be made by it, as in `convert`; so are the next five.
+        format: As in `convert`.
         arguments: As in `convert`.
         reasoning: As in `convert`.
         loss: As in `convert`.
         tools: As in `convert`.
-        trainer: As in `convert`.
         max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
         backend: `loky`, `ray` or `dask`; None for processes of this machine, or what `joblib.parallel_config` chose.
@@ -324,10 +341,10 @@ def stats(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     reward_threshold: float = 0.95,
-    allow: str | Iterable[str] = (),
+    allow: str | Iterable[Gate] = (),
     max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
     jobs: int | None = None,
-    backend: str | None = None,
+    backend: Backend | None = None,
     address: str | None = None,
     retries: int = DEFAULT_RETRIES,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
@@ -448,10 +465,11 @@ def tasks(
 def check(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
+    trainer: TrainerName | None = None,
     template: str | os.PathLike[str] | None = None,
     max_tokens: int | None = None,
     jobs: int | None = None,
-    backend: str | None = None,
+    backend: Backend | None = None,
     address: str | None = None,
     retries: int = DEFAULT_RETRIES,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
@@ -463,6 +481,7 @@ def check(
 
     Args:
         inputs: Files, folders or globs of rows, one or several.
+        trainer: Whose loader is to read them: only what stops it is a finding; None for any.
         template: A chat template to render each row with: a `.jinja` file, or the folder of a tokenizer.
         max_tokens: Find rows of more tokens, by the tokenizer in `template`.
         jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
@@ -482,15 +501,16 @@ def check(
         UsageError: The arguments are wrong; nothing was read.
         FailedRun: A file could not be read to its end.
     """
-    placement = options_of(
+    options = options_of(
         {
+            "trainer": trainer,
             "jobs": jobs,
             "backend": backend,
             "address": address,
             "retries": retries,
             "stall_seconds": stall_seconds,
         }
-    ).placement
+    )
     check_polars()
     from fastsft.checks.run import check_rows
 
@@ -500,8 +520,9 @@ def check(
             _paths(inputs),
             template=path,
             max_tokens=max_tokens,
+            trainer=options.trainer,
             render_seconds=render_seconds,
-            placement=placement,
+            placement=options.placement,
             on_progress=watch,
         )
 

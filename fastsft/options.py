@@ -11,16 +11,19 @@ import os
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 
+from fastsft import choices
 from fastsft.errors import UsageError
 from fastsft.execution.placement import Placement
-from fastsft.formats import CHOICES, FORMATS, TRAINERS
-from fastsft.formats.row import Layout
+from fastsft.formats import CHOICES, FORMATS
+from fastsft.formats.row import PLAIN, Layout
 from fastsft.quantities import nbytes_of, part_of, pass_rate_of, refused_limit_of, sample_of, words_of
 from fastsft.storage.compression import SUFFIXES
+from fastsft.trainers import TRAINERS
+from fastsft.trainers.trainer import Trainer
 
 DEFAULT_SHARD_NBYTES = 1_000_000_000
 DEFAULT_MAX_LINE_NBYTES = 256_000_000
@@ -32,7 +35,6 @@ INDEX_NAME = "fastsft.index.parquet"  # where an index is found by itself, besid
 
 # What a line can say of itself that keeps it out; `allow` lets it in. The order is that of asking.
 GATES = ("masked", "failed", "unverified", "incomplete", "no_generation", "no_user_turn")
-PROVENANCE = ("reward", "agent", "task", "shard", "line")  # columns of the table of lines, for rows
 UNTRAINABLE = "untrainable:"  # begins the reason of rows in which `check` finds a fault; its name follows
 # The panels of `--help`, in order, by name, with their titles; some have options of commands alone.
 PANELS = {
@@ -103,25 +105,41 @@ _ALL = ("convert", "index", "stats")
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is asked to do, but for its inputs and its output; `help(fastsft.convert)` says what each is."""
 
+    trainer: Annotated[
+        str | None,
+        Setting(
+            panel="rows",
+            help=f"Make rows that the loader of a trainer reads: {', '.join(TRAINERS)}.",
+            more="It sets this option and the next five, and the kind of file; what is given beside it wins, or is "
+            "refused. Rows at which the loader stops are dropped. [Trainers](trainers.md).",
+            metavar="TRAINER",
+            unset="none",
+            flags=("--for",),
+            choices=tuple(TRAINERS),
+            noun="trainer",
+            commands=(*_LAID_OUT, "check"),
+        ),
+    ] = None
     format: Annotated[
-        str,
+        str | None,
         Setting(
             panel="rows",
             help="The layout of rows.",
             more="[Which format](formats.md).",
             metavar="|".join(FORMATS),
+            unset="`openai`, or the trainer's",
             choices=tuple(FORMATS),
             commands=_LAID_OUT,
         ),
-    ] = "openai"
+    ] = None
     arguments: Annotated[
         str | None,
         Setting(
             panel="rows",
             help="For chat: arguments of calls as an object, or as the JSON string that the model wrote.",
             metavar="object|string",
-            unset="`object`",
-            choices=("object", "string"),
+            unset="`object`, or the trainer's",
+            choices=get_args(choices.Arguments),
             commands=_LAID_OUT,
         ),
     ] = None
@@ -132,8 +150,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             help="For chat: reasoning in a field of its turn, in think tags in front of the text, or left out.",
             more="The field is `reasoning_content`, the tags are written as NeMo Gym writes them.",
             metavar="field|think|drop",
-            unset="`field`",
-            choices=("field", "think", "drop"),
+            unset="`field`, or the trainer's",
+            choices=get_args(choices.Reasoning),
             commands=_LAID_OUT,
         ),
     ] = None
@@ -144,8 +162,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             help="Mark which assistant turns the model sampled.",
             more="[Loss where it belongs](formats.md#loss-where-it-belongs). Not for `simple`.",
             metavar="own",
-            unset="no marks",
-            choices=("own",),
+            unset="no marks, or the trainer's",
+            choices=get_args(choices.Loss),
             commands=_LAID_OUT,
         ),
     ] = None
@@ -156,21 +174,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             help="Tools as a list, or as one JSON string, which no loader alters.",
             more="TRL, Axolotl and NeMo Automodel read the string, NeMo RL does not. Not for `simple`.",
             metavar="list|string",
-            unset="`list`",
-            choices=("list", "string"),
-            commands=_LAID_OUT,
-        ),
-    ] = None
-    trainer: Annotated[
-        str | None,
-        Setting(
-            panel="rows",
-            help="Write images and videos in the form that the loader of a trainer reads.",
-            more="NeMo RL trains without the picture on chat's `image_url`.",
-            metavar="|".join(TRAINERS),
-            unset="chat's form",
-            flags=("--for",),
-            choices=TRAINERS,
+            unset="`list`, or the trainer's",
+            choices=get_args(choices.Tools),
             commands=_LAID_OUT,
         ),
     ] = None
@@ -184,7 +189,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             unset="nothing",
             flags=("--with",),
             read=words_of,
-            choices=PROVENANCE,
+            choices=get_args(choices.Provenance),
             noun="column for a row",
         ),
     ] = ()
@@ -465,7 +470,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             more="Needs `pip install 'fastsft[ray]'` or `'fastsft[dask]'`; [more](scale.md#on-a-cluster).",
             metavar="loky|ray|dask",
             unset="processes of this machine",
-            choices=("loky", "ray", "dask"),
+            choices=get_args(choices.Backend),
             commands=(*_ALL, "check"),
             changes_bytes=False,
         ),
@@ -563,6 +568,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             changes_bytes=False,
         ),
     ] = False
+    # For `rows`, which gives what would be written one by one: no option.
+    file: Annotated[
+        str | None,
+        Setting(panel="rows", help="The kind of file.", choices=("jsonl", "parquet"), commands=()),
+    ] = None
     # For tests and benchmarks: no option. Shards of a run hold whole spans; otherwise it never changes a byte.
     span_nbytes: Annotated[
         int | None,
@@ -579,10 +589,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """
         for name, setting in declared().items():
             _check_value(setting, flag_of(name), getattr(self, name))
+        if self.target is not None:
+            _check_target(self, self.target)
+        laid_out = self.layout.format
         for name in LAYOUT_CHOICES:
-            if getattr(self, name) is not None and name not in CHOICES[self.format]:
+            if getattr(self, name) is not None and name not in CHOICES[laid_out]:
                 able = " or ".join(other for other in FORMATS if name in CHOICES[other])
-                raise UsageError(f"{flag_of(name)} belongs to the format {able}, and this is {self.format}")
+                raise UsageError(f"{flag_of(name)} belongs to the format {able}, and this is {laid_out}")
         if len(set(self.provenance)) < len(self.provenance):
             raise UsageError("--with names a column twice")
         if not math.isfinite(self.reward_threshold):
@@ -616,18 +629,42 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         settings = {name: settings[name] for name, setting in declared().items() if setting.changes_bytes}
         if self.makes == "rows":
             del settings["makes"]
-        chosen = {
-            name: getattr(self.layout, name) if name in CHOICES[self.format] else None
-            for name in ("arguments", "reasoning", "tools")
-        }
-        return settings | chosen | {"allow": sorted(self.allow)}
+        layout = self.layout
+        chosen = {name: getattr(layout, name) if name in CHOICES[layout.format] else None for name in LAYOUT_CHOICES}
+        return settings | chosen | {"format": layout.format, "file": self.file_kind, "allow": sorted(self.allow)}
+
+    @property
+    def target(self) -> Trainer | None:
+        """The trainer that rows are made for; None where they are for none."""
+        return TRAINERS[self.trainer] if self.trainer is not None else None
 
     @property
     def layout(self) -> Layout:
-        """What is chosen about the layout."""
-        return Layout(
-            self.arguments or "object", self.reasoning or "field", self.loss, self.tools or "list", self.trainer
-        )
+        """What is chosen about rows: by itself, else by the trainer, else what `Layout` has."""
+        target = self.target
+        if target is None:
+            chosen: dict[str, Any] = {name: getattr(PLAIN, name) for name in _OF_TRAINERS}
+        else:
+            chosen = {name: getattr(target, name)[0] for name in _OF_TRAINERS}
+            chosen |= {"marks": target.marks, "media": target.media, "pair": target.pair}
+        given = {name: getattr(self, name) for name in _OF_TRAINERS}
+        return Layout(**(chosen | {name: value for name, value in given.items() if value is not None}))
+
+    @property
+    def file_kind(self) -> str:
+        """The kind of file that rows are written to, `jsonl` or `parquet`."""
+        return self.file or (self.target.file[0] if self.target is not None else "jsonl")
+
+    def target_note(self) -> str | None:
+        """Say in a sentence what the trainer sets; None without one."""
+        target, layout = self.target, self.layout
+        if target is None:
+            return None
+        given = [name for name in _OF_TRAINERS if getattr(self, name) is not None]
+        names = [name for name in _OF_TRAINERS if name not in given and name in ("format", *CHOICES[layout.format])]
+        words = [f"{flag_of(name)} {value}" for name in names if (value := getattr(layout, name)) is not None]
+        kind = ", Parquet" if self.file_kind == "parquet" else ""
+        return f"rows for {target.title}: {' '.join(words)}{kind} (fastsft docs trainers)"
 
     @property
     def placement(self) -> Placement:
@@ -672,7 +709,26 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         return refused > count if share is None else lines is not None and refused > share * lines
 
 
-LAYOUT_CHOICES = ("arguments", "reasoning", "loss", "tools", "trainer")  # what a format may have no choice of
+LAYOUT_CHOICES = ("arguments", "reasoning", "loss", "tools")  # what a format may have no choice of
+_OF_TRAINERS = ("format", *LAYOUT_CHOICES)
+
+
+def _check_target(options: Options, target: Trainer) -> None:
+    """Make sure that a trainer reads what was asked for beside it.
+
+    Raises:
+        UsageError: It does not.
+    """
+    for name in _OF_TRAINERS:
+        value, read = getattr(options, name), getattr(target, name)
+        if value is not None and value not in read:
+            known = " or ".join(f"{flag_of(name)} {one}" for one in read if one is not None)
+            why = f"it reads {known}" if known else "it reads no marks"
+            raise UsageError(f"{flag_of(name)} {value} is not for {target.title}: {why}")
+    if options.provenance and not target.takes_metadata:
+        raise UsageError(f"--with is not for {target.title}: what it does with another column is not known")
+    if options.compress is not None and target.file[0] == "parquet":
+        raise UsageError(f"--compress is not for {target.title}: it reads Parquet, which is compressed inside")
 
 
 @lru_cache(maxsize=1)

@@ -97,7 +97,7 @@ def chat_call(name: str, arguments: Any, *, id: str = "call_1") -> Json:
 def row_of(value: Json | bytes, format: str = "openai", **layout: Any) -> Json:
     """The row of one rollout, as a reader of the output decodes it."""
     encoded = value if isinstance(value, bytes) else json.dumps(value).encode()
-    made = FORMATS[format](rollout_of(encoded), layout=Layout(**layout))
+    made = FORMATS[format](rollout_of(encoded), layout=Layout(format, **layout))
     row: Json = json.loads(msgspec.json.encode(made.body))
     return row
 

@@ -52,6 +52,8 @@ FOLDERS = (
         "rollouts",
         "formats",
         "quantities",
+        "choices",
+        "trainers",
         "options",
     ),
     *("selection", "statistics", "outputs", "checks", "pipeline", "configs", "views", "api", "cli", "__main__"),

@@ -145,7 +145,7 @@ WORDS = {
     "reasoning": ("drop", "drop"),
     "loss": ("own", "own"),
     "tools": ("string", "string"),
-    "trainer": ("nemo-rl", "nemo-rl"),
+    "trainer": ("axolotl", "axolotl"),
     "provenance": ("reward,line", ("reward", "line")),
     "reward_threshold": ("0.5", 0.5),
     "max_reward": ("0.75", 0.75),

@@ -30,9 +30,10 @@ PLANS = {
     "shards by size": ("", {"shard_nbytes": 100_000}, {}),
     "shards by number": ("", {"shards": 3, "compress": "gz"}, {}),
     "two passes": ("", {"best_of": 1}, {}),
+    "Parquet with where rows come from": ("", {"trainer": "verl", "provenance": ("line", "task")}, {}),
     "splits": ("", {"where": "calls < 3"}, {"splits": [Split("val/", 0.2)]}),
 }
-COMPARE = ("two passes", "splits")
+COMPARE = ("two passes", "splits", "Parquet with where rows come from")
 
 
 @pytest.fixture(scope="module")

@@ -235,6 +235,7 @@ def test_the_report_says_what_was_read_decided_and_written(convert, tmp_path):
             "tools": "list",
             "trainer": None,
             "provenance": [],
+            "file": "jsonl",
             "reward_threshold": 0.5,
             "max_reward": None,
             "allow": [],

@@ -236,7 +236,7 @@ def test_images_for_nemo_rl_have_the_form_that_it_reads():
         {"type": "input_text", "text": "?"},
     ]
     for layout in ("openai", "chat"):
-        assert messages_of(rollout(user(parts), said("4")), layout, trainer="nemo-rl")[0]["content"] == [
+        assert messages_of(rollout(user(parts), said("4")), layout, media="nemo-rl")[0]["content"] == [
             {"type": "image", "image": "data:image/png;base64,AA=="},
             {"type": "image", "image": "https://example.org/a.png"},
             {"type": "text", "text": "?"},

@@ -23,6 +23,7 @@ class Kind(NamedTuple):
 
 _AGAIN = "convert the rollouts again with fastsft"
 _PAIRS_AGAIN = "make the pairs again with fastsft pairs"
+_FOR = "convert with --for and the trainer's name"
 _LEAVE_OUT = "leave such rows out: fastsft convert --trainable"
 
 KINDS = {
@@ -132,6 +133,68 @@ KINDS = {
         "tool result ends its turn",
         "leave such rows out: fastsft convert --trainable --template",
         "--trainable --template {template}",
+    ),
+    "columns": Kind("a pair whose columns the trainer does not read", _FOR, ""),
+    "file_kind": Kind("a file of a kind that the trainer does not read", _FOR, ""),
+    "flat_calls": Kind(
+        "calls without `function`, as the openai format has them; the loader stops at one",
+        _FOR,
+        "--format chat",
+        is_note=True,
+    ),
+    "arguments_no_string": Kind(
+        "arguments are objects, and the loader wants JSON strings",
+        _FOR,
+        "--format chat --arguments string",
+        is_note=True,
+    ),
+    "rounded_numbers": Kind(
+        "numbers in arguments with more than ten decimals, to which Hugging Face datasets rounds them",
+        "nothing, if that is near enough; else leave such rows out",
+        is_note=True,
+    ),
+    "list_tools": Kind(
+        "tools are a list, which no column of Parquet holds as it is",
+        _FOR,
+        "--tools string",
+        is_note=True,
+    ),
+    "no_call_id": Kind(
+        "a result does not say which call it answers; the loader stops",
+        "convert with --format chat",
+        "--format chat",
+        is_note=True,
+    ),
+    "function_name": Kind(
+        "a function's name has other characters than letters, digits, _ and -, or more than 64; or a tool is none",
+        f"leave such rows out: {_FOR}",
+        is_note=True,
+    ),
+    "media_place": Kind(
+        "images that are not the user's, sounds, videos or files, which are refused",
+        f"leave such rows out: {_FOR}",
+        is_note=True,
+    ),
+    "no_turns_taken": Kind(
+        "behind a first system turn, user (or results) and assistant do not take turns; the row is left out",
+        f"leave such rows out: {_FOR}",
+        is_note=True,
+    ),
+    "assistant_first": Kind(
+        "the assistant has the first turn; the loader renders what stands before each, and stops at nothing",
+        f"leave such rows out: {_FOR}",
+        is_note=True,
+    ),
+    "text_beside_calls": Kind(
+        "text or reasoning in a turn with calls, of which the loader reads the calls alone",
+        "nothing, if the model is meant to call without a word; else another trainer",
+        is_note=True,
+    ),
+    "reasoning_field": Kind(
+        "reasoning in a field, which the loader does not read",
+        _FOR,
+        "--format chat --reasoning think",
+        is_note=True,
     ),
     "no_tools": Kind(
         "calls, and no tools at all",

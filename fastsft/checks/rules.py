@@ -14,6 +14,7 @@ import msgspec
 
 from fastsft.formats.calls import ASSISTANT
 from fastsft.formats.reasoning import CLOSE, OPEN
+from fastsft.formats.simple import PAIRS
 from fastsft.inputs.encoding import escape_line_separators
 
 _ROLES = frozenset({"system", "developer", "user", ASSISTANT, "tool"})
@@ -72,7 +73,12 @@ UNRENDERABLE = frozenset({"not_a_row", "bad_content", "bad_call", "bad_arguments
 
 def is_pair(row: dict[str, Any]) -> bool:
     """Tell whether a row is a pair of input and output, and no conversation."""
-    return "messages" not in row and {"input", "output"} <= row.keys()
+    return "messages" not in row and pair_of(row) is not None
+
+
+def pair_of(row: dict[str, Any]) -> tuple[str, str] | None:
+    """Return the columns of a pair, the input's and the output's; None where a row is none."""
+    return next((columns for columns in PAIRS if set(columns) <= row.keys()), None)
 
 
 def findings_of(row: dict[str, Any]) -> Iterator[Found]:
@@ -80,23 +86,23 @@ def findings_of(row: dict[str, Any]) -> Iterator[Found]:
     messages = row.get("messages")
     if isinstance(messages, list) and messages:
         yield from conversation_findings(messages, row.get("tools"))
-    elif is_pair(row):
-        yield from _of_pair(row)
+    elif "messages" not in row and (columns := pair_of(row)):
+        yield from _of_pair(row, *columns)
     else:
         keys = ", ".join(list(row)[:6])
         yield Found("not_a_row", f"its keys are: {keys}" if "messages" not in row else "messages are no list of turns")
 
 
-def _of_pair(row: dict[str, Any]) -> Iterator[Found]:
-    for name in ("input", "output"):
+def _of_pair(row: dict[str, Any], asked: str, answer: str) -> Iterator[Found]:
+    for name in (asked, answer):
         if not isinstance(row[name], str):
             yield Found("bad_content", f"{name} is a {type(row[name]).__name__}")
-    if row["output"] == "":
-        yield Found("empty_turn", "output")
-    if row["input"] == "":
-        yield Found("no_user_turn", "input")
-    if has_stray_tag(row["output"]):
-        yield Found("stray_think_tag", "output")
+    if row[answer] == "":
+        yield Found("empty_turn", answer)
+    if row[asked] == "":
+        yield Found("no_user_turn", asked)
+    if has_stray_tag(row[answer]):
+        yield Found("stray_think_tag", answer)
 
 
 def conversation_findings(messages: list[Any], tools: Any) -> Iterator[Found]:

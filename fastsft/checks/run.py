@@ -29,6 +29,7 @@ from fastsft.checks.renderer import Renderer, check_template, end_renderer, rend
 from fastsft.checks.report import CheckReport
 from fastsft.checks.rules import UNRENDERABLE, Found, row_in, schemas_of
 from fastsft.checks.total import Total
+from fastsft.checks.trainer_rules import findings_for
 from fastsft.errors import DamagedShard, FailedRun, UsageError
 from fastsft.execution.memory import no_garbage_collection
 from fastsft.execution.placement import LOCAL, Placement
@@ -36,11 +37,13 @@ from fastsft.execution.spans import ReportProgress, make_all
 from fastsft.execution.workers import Workers
 from fastsft.inputs.encoding import escape_line_separators, is_utf8
 from fastsft.inputs.lines import BOM, line_starts, lines_in
-from fastsft.inputs.shards import Span, expanded_nbytes, find_shards, local_paths, printable, spans_of
+from fastsft.inputs.shards import ROW_SUFFIXES, Span, expanded_nbytes, find_shards, local_paths, printable, spans_of
 from fastsft.options import DEFAULT_MAX_LINE_NBYTES, DEFAULT_RENDER_SECONDS
 from fastsft.outputs.publication import check_nothing_is_pending
 from fastsft.report import Progress
 from fastsft.storage.files import nonce_in, scratch_folder
+from fastsft.trainers import TRAINERS
+from fastsft.trainers.trainer import Trainer
 
 if TYPE_CHECKING:
     from fastsft.checks.parts import Duplicates, Lengths
@@ -58,17 +61,18 @@ def check_rows(
     *,
     template: str | None = None,
     max_tokens: int | None = None,
+    trainer: str | None = None,
     render_seconds: float = DEFAULT_RENDER_SECONDS,
     placement: Placement = LOCAL,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> CheckReport:
-    """Check files of rows, and tell what would keep them from training.
+    """Check files of rows, and tell what would keep them from training, in general or by one trainer.
 
     Raises:
         UsageError: The arguments are wrong; nothing was read.
         FailedRun: A file could not be read to its end.
     """
-    shards, skipped = find_shards(inputs)
+    shards, skipped = find_shards(inputs, ROW_SUFFIXES)
     if max_tokens is not None and max_tokens < 1:
         raise UsageError(f"the most tokens must be at least 1, not {max_tokens}")
     if template is not None:
@@ -83,8 +87,9 @@ def check_rows(
         workers = stack.enter_context(Workers(placement, nbytes=expanded_nbytes(shards), tasks=len(spans)))
         folder = str(stack.enter_context(scratch_folder()))
         workers.check(nonce_in(folder), local_paths(shards[:1]))
-        total = Total(shards)
-        findings_of_spans = CheckedRows(folder, template, max_tokens, render_seconds)
+        target = TRAINERS[trainer] if trainer is not None else None
+        total = Total(shards, target)
+        findings_of_spans = CheckedRows(folder, template, max_tokens, render_seconds, target)
 
         def report_progress(span_nbytes: int, rows: int) -> None:
             if on_progress:
@@ -151,19 +156,21 @@ class CheckedRows(msgspec.Struct, frozen=True):
         template: A chat template to render each row with; None for none.
         max_tokens: Find rows of more tokens.
         render_seconds: How long the template may take for a row.
+        trainer: Whose loader is to read them; None for any.
     """
 
     folder: str
     template: str | None
     max_tokens: int | None
     render_seconds: float
+    trainer: Trainer | None = None
 
     @no_garbage_collection()
     def make(self, span: Span, report_progress: ReportProgress | None = None) -> Checked:
         """Check the lines of a span."""
         checked = Checked()
         renderer = renderer_at(self.template, self.render_seconds) if self.template is not None else None
-        check = _SpanCheck(checked, renderer, self.max_tokens)
+        check = _SpanCheck(checked, renderer, self.max_tokens, self.trainer)
         done = 0
         for one in span.ranges:
             check.begin(one.shard.index)
@@ -172,8 +179,10 @@ class CheckedRows(msgspec.Struct, frozen=True):
                     if one.start == 0 and lines.offset == len(BOM):
                         check.note("bad_json", "a byte order mark at the beginning")
                     # What is not UTF-8 cannot be searched at once: each line that decodes is looked at.
-                    has_line_ends = not is_utf8(lines.data, by_polars=True) or (
-                        escape_line_separators(lines.data, by_polars=True) != lines.data
+                    is_text = one.shard.compression != "parquet"  # which has no lines that could be split
+                    has_line_ends = is_text and (
+                        not is_utf8(lines.data, by_polars=True)
+                        or escape_line_separators(lines.data, by_polars=True) != lines.data
                     )
                     for start, after in pairwise(line_starts(lines.data)):
                         check.line(lines.data[start : after - 1], has_line_ends=has_line_ends)
@@ -193,8 +202,11 @@ class CheckedRows(msgspec.Struct, frozen=True):
 class _SpanCheck:
     """Fills in what a span gives, line by line."""
 
-    def __init__(self, checked: Checked, renderer: Renderer | None, max_tokens: int | None) -> None:
+    def __init__(
+        self, checked: Checked, renderer: Renderer | None, max_tokens: int | None, trainer: Trainer | None
+    ) -> None:
         self._checked = checked
+        self._trainer = trainer
         self._renderer = renderer
         self._max_tokens = max_tokens
         self._hashes: list[tuple[int, int, int]] = []  # of each row: index of the file, line, hash
@@ -219,6 +231,8 @@ class _SpanCheck:
         tokens = 0
         if row is not None:
             found += findings_in(row)
+            if self._trainer is not None:
+                found += findings_for(row, self._trainer)
             # Objects of one shape are counted together, and taken apart at the end: 2 times as fast as key by key.
             for shard_index, value in schemas_of(row):
                 keys = tuple(zip(value, map(type, value.values()), strict=True)) if type(value) is dict else ()

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from fastsft.checks.checked import MOST_EXAMPLES, Checked, Schema, Sides
 from fastsft.checks.kinds import KINDS
 from fastsft.checks.report import Example, Finding
+from fastsft.checks.trainer_rules import is_fault, is_told
 from fastsft.inputs.shards import Shard, printable
+from fastsft.trainers.trainer import Trainer
 
 if TYPE_CHECKING:
     from fastsft.checks.parts import Duplicates
@@ -31,8 +33,10 @@ class Total:
         sides: What there is of pairs of sides.
     """
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    def __init__(self, shards: Sequence[Shard], trainer: Trainer | None = None) -> None:
+        self._trainer = trainer
         self._paths = [printable(shard.path) for shard in shards]
+        self._kinds_of_files = ["parquet" if shard.compression == "parquet" else "jsonl" for shard in shards]
         self._lines_before = [0] * len(shards)
         self._counts: dict[str, int] = {}
         self._examples: dict[str, list[Example]] = {}
@@ -91,12 +95,13 @@ class Total:
         self._find_mixed_schemas()
         self._find_bias()
         found = sorted(self._counts, key=lambda kind: (-self._counts[kind], kind))
-        all_found = [
+        told = [
             Finding(kind, self._counts[kind], KINDS[kind].meaning, KINDS[kind].fix, self._examples[kind])
             for kind in found
+            if is_told(kind, self._trainer)
         ]
-        faults = [one for one in all_found if not KINDS[one.kind].is_note]
-        return faults, [one for one in all_found if KINDS[one.kind].is_note]
+        faults = [one for one in told if is_fault(one.kind, self._trainer)]
+        return faults, [one for one in told if not is_fault(one.kind, self._trainer)]
 
     def _add_duplicates(self, shares: Sequence[Duplicates]) -> None:
         count = sum(share.rows for share in shares)
@@ -109,8 +114,13 @@ class Total:
             ]
 
     def _find_odd_files(self) -> None:
-        """Find files without rows, and files of two kinds of rows, with the first row that is of the rarer kind."""
-        for shard_index, path in enumerate(self._paths):
+        """Find files without rows, of another kind than the trainer reads, and of two kinds of rows.
+
+        Of the latter with the first row that is of the rarer kind.
+        """
+        for shard_index, (path, kind) in enumerate(zip(self._paths, self._kinds_of_files, strict=True)):
+            if self._trainer is not None and kind not in self._trainer.file:
+                self._add("file_kind", 1, path, 0)
             if shard_index not in self._kinds:
                 self._add("no_rows", 1, path, 0)
         for shard_index, kinds in sorted(self._kinds.items()):

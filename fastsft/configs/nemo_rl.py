@@ -153,6 +153,8 @@ def _plain(paths: Sequence[str | os.PathLike[str]]) -> list[Shard]:
         raise UsageError(f"{remote[0]} is an object, and NeMo RL reads files; copy it first")
     shards = [msgspec.structs.replace(shard, path=os.path.abspath(shard.path)) for shard in found]
     for shard in shards:
+        if shard.compression == "parquet":
+            raise UsageError(f"{shard.path} is Parquet, and NeMo RL reads JSON lines; convert with --for nemo-rl")
         if shard.compression:
             raise UsageError(f"{shard.path} is compressed, and NeMo RL reads plain files; decompress it")
         if not shard.nbytes:

@@ -28,8 +28,7 @@ FORMATS: dict[str, Format] = {
 }
 # Which choices of `Layout` belong to which format.
 CHOICES: dict[str, frozenset[str]] = {
-    "openai": frozenset({"loss", "tools", "trainer"}),
-    "chat": frozenset({"arguments", "reasoning", "loss", "tools", "trainer"}),
-    "simple": frozenset({"trainer"}),
+    "openai": frozenset({"loss", "tools"}),
+    "chat": frozenset({"arguments", "reasoning", "loss", "tools"}),
+    "simple": frozenset(),
 }
-TRAINERS = ("nemo-rl",)  # whose forms the layouts know

@@ -19,7 +19,7 @@ from fastsft.formats.media import for_nemo_rl, media_beside
 from fastsft.formats.reasoning import in_think_tags
 from fastsft.formats.row import PLAIN, Layout, Row
 from fastsft.formats.tools import Function, tools_in, tools_of
-from fastsft.formats.turns import Turn, conversation, is_imitable, without_thoughts
+from fastsft.formats.turns import Turn, conversation, is_imitable, mark, without_thoughts
 from fastsft.formats.values import joined
 from fastsft.rollouts.rollout import ABSENT, Rollout
 
@@ -98,7 +98,7 @@ def to_chat(rollout: Rollout, layout: Layout = PLAIN) -> Row:
     turns = _without_silence(turns, layout)
     messages = [_message(turn, layout) for turn in turns]
     has_ids = any(message.tool_calls or message.tool_call_id for message in messages)
-    if layout.trainer == "nemo-rl":
+    if layout.media == "nemo-rl":
         for message in messages:
             message.content = for_nemo_rl(message.content)
     if found.instructions is not None:
@@ -143,7 +143,7 @@ def _message(turn: Turn, layout: Layout) -> ChatTurn:
     elif note.pieces and layout.reasoning == "think":
         message.content = _with_tags(turn)
     if layout.loss == "own":
-        message.weight = message.loss_mask = int(note.is_own)
+        mark(message, layout, is_own=note.is_own)
     return message
 
 

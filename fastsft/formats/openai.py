@@ -12,7 +12,7 @@ from msgspec import Raw
 from fastsft.formats.media import for_nemo_rl, media_beside
 from fastsft.formats.row import PLAIN, Layout, Row
 from fastsft.formats.tools import Function, tools_in, tools_of
-from fastsft.formats.turns import Turn, conversation, without_thoughts
+from fastsft.formats.turns import Turn, conversation, mark, without_thoughts
 from fastsft.rollouts.rollout import ABSENT, Rollout
 
 
@@ -52,13 +52,13 @@ def to_openai(rollout: Rollout, layout: Layout = PLAIN) -> Row:
     for turn in turns:
         if turn.note is not None:
             if layout.loss == "own":
-                turn.weight = turn.loss_mask = int(turn.note.is_own)
+                mark(turn, layout, is_own=turn.note.is_own)
             turn.note = None
             for call in turn.tool_calls:
                 call.written = call.id = ABSENT
         else:
             turn.call_id = ABSENT
-    if layout.trainer == "nemo-rl":
+    if layout.media == "nemo-rl":
         for turn in turns:
             turn.content = for_nemo_rl(turn.content)
     if found.instructions is not None:

@@ -11,21 +11,27 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """What can be chosen about a layout; not every layout has a choice.
+    """What can be chosen about rows; not every format has each choice.
 
     Attributes:
+        format: The name of the layout, one in `FORMATS`.
         arguments: Arguments of calls as an `object`, or as the JSON `string` that the model wrote.
         reasoning: Reasoning in a `field` of its turn, in front of the text in `think` tags, or `drop`.
         loss: `own` marks the turns that the model sampled; None marks nothing.
         tools: Tools as a `list`, or as one JSON `string` that holds it.
-        trainer: Whose form images and videos have; None for the one of chat.
+        marks: The fields of a turn that hold the mark.
+        media: Whose form images and videos have, `chat` or `nemo-rl`.
+        pair: The columns of a `simple` row.
     """
 
+    format: str = "openai"
     arguments: str = "object"
     reasoning: str = "field"
     loss: str | None = None
     tools: str = "list"
-    trainer: str | None = None
+    marks: tuple[str, ...] = ("weight", "loss_mask")
+    media: str = "chat"
+    pair: tuple[str, str] = ("input", "output")
 
 
 PLAIN = Layout()

@@ -21,6 +21,21 @@ class SimpleRow(msgspec.Struct, gc=False):
     output: Raw
 
 
+class CompletionRow(msgspec.Struct, gc=False):
+    """The same with other columns."""
+
+    prompt: Raw
+    completion: Raw
+
+
+# By their columns.
+_ROWS: dict[tuple[str, str], type[SimpleRow | CompletionRow]] = {
+    ("input", "output"): SimpleRow,
+    ("prompt", "completion"): CompletionRow,
+}
+PAIRS = tuple(_ROWS)
+
+
 def to_simple(rollout: Rollout, layout: Layout = PLAIN) -> Row:
     """Keep the prompt's last user text and the output's last assistant text; turns and calls between are left out.
 
@@ -45,7 +60,7 @@ def to_simple(rollout: Rollout, layout: Layout = PLAIN) -> Row:
         left_out.add("reasoning")
     if any(turn.tool_calls for turn in turns):
         left_out.add("calls")
-    body = SimpleRow(NO_TEXT if asked is None else _text(asked.content), _text(_said_last(answer)))
+    body = _ROWS[layout.pair](NO_TEXT if asked is None else _text(asked.content), _text(_said_last(answer)))
     return Row(body, left_out=tuple(sorted(left_out)))
 
 

@@ -17,6 +17,7 @@ from fastsft.formats.calls import ASSISTANT, Called, call_of, chat_shaped_calls,
 from fastsft.formats.content import NO_TEXT, Content, content_of, one_content
 from fastsft.formats.reasoning import Piece, reasoning_of, reasoning_of_turn, split_thoughts
 from fastsft.formats.results import TOOL, pair_results
+from fastsft.formats.row import Layout
 from fastsft.rollouts.rollout import ABSENT, Item, Rollout, is_string
 from fastsft.rollouts.token_ids import has_ids, same_ids, split_at_last_sampled
 
@@ -298,6 +299,12 @@ def without_thoughts(turns: list[Turn]) -> list[Turn]:
 
 def _thinks(turn: Turn) -> bool:
     return turn.note is not None and bool(turn.note.reasoning)
+
+
+def mark(turn: msgspec.Struct, layout: Layout, *, is_own: bool) -> None:
+    """Mark a turn of a row as the model's own or not, in the fields that the layout has for it."""
+    for name in layout.marks:
+        setattr(turn, name, int(is_own))
 
 
 def is_imitable(turn: Turn) -> bool:

@@ -40,6 +40,8 @@ def why_not_rollouts(path: str, compression: str | None, entry: Entry | None = N
     Raises:
         OSError: It cannot be read.
     """
+    if compression == "parquet":
+        compression = None  # of which the beginning tells
     start, end = _ends_of(path, compression) if entry is None else _ends_of_object(entry, compression)
     name = os.path.basename(path)
     for magic, (kind, way) in _MAGIC.items():

@@ -24,6 +24,7 @@ from fastsft.storage.files import kind_of, open_file
 from fastsft.storage.urls import Entry, is_remote
 
 ROLLOUT_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+ROW_SUFFIXES = (*ROLLOUT_SUFFIXES, ".parquet")
 # What NeMo Gym writes beside rollouts, by the end of its stem.
 _NOT_ROLLOUTS = ("_materialized_inputs", "_failures", "_reward_profiling", ".capture", ".tokens")
 _NOT_ROLLOUTS_FOLDER = "preprocessed_datasets"  # what `ng_e2e_collect_rollouts` reads
@@ -142,11 +143,13 @@ def _why_not_rollouts(shard: Shard) -> str | None:
         raise UsageError(f"cannot read {shard.path}: {error.strerror}") from None
 
 
-def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], list[str]]:
+def find_shards(
+    inputs: Iterable[str | os.PathLike[str]], suffixes: tuple[str, ...] = ROLLOUT_SUFFIXES
+) -> tuple[list[Shard], list[str]]:
     """Find the files that the arguments name, and say in sentences which were left out and why.
 
     The order is the arguments', and sorted within one. A folder means its own
-    rollout files; a glob with `**` goes deeper. A file is read once, however often
+    files whose names end with one of `suffixes`; a glob with `**` goes deeper. A file is read once, however often
     and by whatever links it is named. URLs name objects in the same ways.
 
     Raises:
@@ -159,7 +162,9 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
     left_out: list[str] = []
     for argument in inputs:
         text = os.fspath(argument)
-        for found in _objects(text, left_out) if is_remote(text) else map(_file, _paths(text, left_out)):
+        for found in (
+            _objects(text, left_out, suffixes) if is_remote(text) else map(_file, _paths(text, left_out, suffixes))
+        ):
             if before := seen.get(found.identity):
                 path = found.path
                 again.append(f"{path} counts once" if path == before else f"{path} is {before} again, and counts once")
@@ -185,6 +190,10 @@ def find_shards(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Shard], 
     return shards, notes
 
 
+def _files(argument: str, left_out: list[str], suffixes: tuple[str, ...]) -> Iterable[_Found]:
+    return map(_file, _paths(argument, left_out, suffixes))
+
+
 def _file(path: str) -> _Found:
     try:
         found = os.stat(path)
@@ -196,10 +205,10 @@ def _file(path: str) -> _Found:
     return _Found(path, found.st_size, found.st_mtime_ns, compression, (found.st_dev, found.st_ino), location)
 
 
-def _objects(url: str, left_out: list[str]) -> list[_Found]:
+def _objects(url: str, left_out: list[str], suffixes: tuple[str, ...]) -> list[_Found]:
     from fastsft.inputs.objects import compressions_of, number_of, objects_at
 
-    entries, is_named = objects_at(url, ROLLOUT_SUFFIXES)
+    entries, is_named = objects_at(url, suffixes)
     kept = entries if is_named else _kept(entries, url, left_out)
     return [
         _Found(entry.url, entry.nbytes, number_of(entry.etag), compression, entry.url, entry.url, entry.etag)
@@ -207,7 +216,7 @@ def _objects(url: str, left_out: list[str]) -> list[_Found]:
     ]
 
 
-def _paths(argument: str, left_out: list[str]) -> list[str]:
+def _paths(argument: str, left_out: list[str], suffixes: tuple[str, ...]) -> list[str]:
     if argument == "-":
         raise UsageError("an input is a file, a folder or a glob, as it may be read twice; a file of that name is ./-")
     if _kind_of(argument) == "folder":
@@ -215,7 +224,7 @@ def _paths(argument: str, left_out: list[str]) -> list[str]:
             names = os.listdir(argument)
         except OSError as error:
             raise UsageError(f"cannot read {argument}: {error.strerror}") from None
-        names = [name for name in names if name.endswith(ROLLOUT_SUFFIXES) and not name.startswith(".")]
+        names = [name for name in names if name.endswith(suffixes) and not name.startswith(".")]
         found = [os.path.join(argument, name) for name in sorted(names)]
         what = f"the folder {argument} has no file named *.jsonl, *.jsonl.gz or *.jsonl.zst{_deeper(argument)}"
     elif not is_glob(argument):

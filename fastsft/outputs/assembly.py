@@ -157,7 +157,7 @@ def build_file(plan: FilePlan, target: Path, folder: Path, compression: str | No
 
 def _build_zstd(plan: FilePlan, target: Path, folder: Path, threads: int) -> OutputShard:
     """Make one frame, which says how many bytes it holds before the first of them."""
-    nbytes = sum(stop - start for _, start, stop in map(_range_of, plan.pieces, itertools.repeat(folder)))
+    nbytes = sum(stop - start for _, start, stop in map(range_of, plan.pieces, itertools.repeat(folder)))
     file = HashedFile(target)
     try:
         for block in zstd_frame(_rows_of(plan.pieces, folder), nbytes, workers=min(threads, _MAX_THREADS)):
@@ -169,12 +169,12 @@ def _build_zstd(plan: FilePlan, target: Path, folder: Path, threads: int) -> Out
 
 def _rows_of(pieces: Sequence[Piece], folder: Path) -> Iterator[bytes]:
     for piece in pieces:
-        path, start, stop = _range_of(piece, folder)
+        path, start, stop = range_of(piece, folder)
         yield from blocks_of(path, start, stop)
 
 
-def _range_of(piece: Piece, folder: Path) -> tuple[Path, int, int]:
-    """Find where the rows of a piece begin and end in its segment's file."""
+def range_of(piece: Piece, folder: Path) -> tuple[Path, int, int]:
+    """Return where the rows of a piece begin and end in its segment's file."""
     path = folder / piece.segment.name
     if piece.is_whole:
         return path, 0, piece.segment.nbytes

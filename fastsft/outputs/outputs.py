@@ -231,15 +231,19 @@ def _built(
     done: dict[int, OutputShard] = {}
     build: list[tuple[int, FilePlan]] = []
     for number, plan in enumerate(plans):
-        is_one = len(plan.pieces) == 1 and plan.pieces[0].is_whole and target.compression is None
+        is_plain = target.compression is None and target.kind == "jsonl"
+        is_one = len(plan.pieces) == 1 and plan.pieces[0].is_whole and is_plain
         if is_one and _same_device(staging, folder):
             done[number] = assembly.rename_segment(plan, staging / plan.name, folder, is_flushed=is_flushed)
-        elif len(plans) == 1 and target.compression is None and plan.pieces and workers.jobs > 1:
+        elif len(plans) == 1 and is_plain and plan.pieces and workers.jobs > 1:
             done[number] = _copied(plan, staging / plan.name, folder, workers)
         else:
             build.append((number, plan))
     threads = options.jobs or cores()
     work = partial(_build, staging=str(staging), folder=str(folder), compression=target.compression, threads=threads)
+    if target.kind == "parquet":
+        names = _names_in([piece.segment for plan in plans for piece in plan.pieces], folder, workers)
+        work = partial(_build_parquet, staging=str(staging), folder=str(folder), names=names, options=options)
     nbytes = max((sum(piece.segment.nbytes for piece in plan.pieces) for _, plan in build), default=0)
     built = workers.in_order(work, [plan for _, plan in build], nbytes=nbytes)
     for (number, _), output in zip(build, built, strict=True):
@@ -273,6 +277,29 @@ def _remove_segments(_: int, names: Sequence[str], folder: str) -> None:
 
 def _build(_: int, plan: FilePlan, *, staging: str, folder: str, compression: str | None, threads: int) -> OutputShard:
     return assembly.build_file(plan, Path(staging, plan.name), Path(folder), compression, threads)
+
+
+def _build_parquet(
+    _: int, plan: FilePlan, *, staging: str, folder: str, names: list[str], options: Options
+) -> OutputShard:
+    from fastsft.outputs.parquet import build_parquet  # Polars: not in the process that forks workers
+
+    return build_parquet(plan, Path(staging, plan.name), Path(folder), names, options.provenance)
+
+
+def _names_in(segments: Sequence[Segment], folder: Path, workers: Workers) -> list[str]:
+    """Have workers find what some row of an output has, of what a row or a turn may lack."""
+    names = list(dict.fromkeys(segment.name for segment in segments))
+    shares = [names[start :: workers.jobs] for start in range(workers.jobs)]
+    nbytes = sum(segment.nbytes for segment in segments)
+    found = workers.in_order(partial(_names_in_share, folder=str(folder)), list(filter(None, shares)), nbytes=nbytes)
+    return sorted({name for several in found for name in several})
+
+
+def _names_in_share(_: int, names: list[str], folder: str) -> list[str]:
+    from fastsft.outputs.parquet import names_in
+
+    return names_in(names, Path(folder))
 
 
 def _same_device(first: Path, second: Path) -> bool:

@@ -17,10 +17,9 @@ import msgspec
 
 from fastsft.errors import UsageError, errors_naming
 from fastsft.inputs.globs import matches
-from fastsft.options import Split
-from fastsft.outputs.target import Target, check_promise
+from fastsft.options import Options, Split
+from fastsft.outputs.target import Target, check_kind
 from fastsft.report import Card, Report
-from fastsft.storage.compression import SUFFIXES
 from fastsft.storage.files import make_folder
 from fastsft.storage.stores import open_store, read_all
 from fastsft.storage.urls import Entry, is_remote, root_and_key
@@ -53,7 +52,7 @@ class Place(msgspec.Struct, frozen=True):
         return start if below == "." else f"{start}{below}/"
 
 
-def place_of(output: str, splits: Sequence[Split], work: str | None) -> Place:
+def place_of(output: str, splits: Sequence[Split], options: Options) -> Place:
     """Find the place of a run's outputs.
 
     Raises:
@@ -64,9 +63,9 @@ def place_of(output: str, splits: Sequence[Split], work: str | None) -> Place:
         if not root or not is_remote(split.output) or root_and_key(split.output)[0] != root:
             raise UsageError(f"{split.output} and {output} lie apart: all outputs of a run lie in one bucket, or none")
     digest = hashlib.sha256(output.encode()).hexdigest()[:16]
-    parent = os.path.realpath(work or tempfile.gettempdir())
+    parent = os.path.realpath(options.work or tempfile.gettempdir())
     folder = Path(parent, f"fastsft-{os.getuid()}-{digest}")
-    local = [_local(folder / "out", url) for url in (output, *(split.output for split in splits))]
+    local = [_local(folder / "out", url, options) for url in (output, *(split.output for split in splits))]
     shares = [split.share for split in splits]
     return Place(folder, root, local[0], [Split(*one) for one in zip(local[1:], shares, strict=True)])
 
@@ -85,7 +84,7 @@ def make_work(folder: Path) -> None:
         raise UsageError(f"{folder} is in the way: it is another's; choose another folder with --work")
 
 
-def _local(out: Path, url: str) -> str:
+def _local(out: Path, url: str, options: Options) -> str:
     """Return the path that stands for a URL; of a folder, which ends in a slash or holds objects, with a slash."""
     _, key = root_and_key(url)
     if set(key.rstrip("/").split("/")) & {"..", "."} or "//" in key:
@@ -95,7 +94,7 @@ def _local(out: Path, url: str) -> str:
         if store.list(key, deep=False):
             key += "/"
         else:
-            check_promise(key, "rows are written as .jsonl, .jsonl.gz or .jsonl.zst", ("jsonl", *SUFFIXES))
+            check_kind(key, options)
     return f"{out}/{key}"
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import msgspec
 
 from fastsft.errors import FailedRun, UsageError
-from fastsft.options import Options
 from fastsft.outputs.publication import is_pending
-from fastsft.outputs.target import Target, target_of
+from fastsft.outputs.target import Target, stem_of
 from fastsft.report import Report
 from fastsft.storage.files import read_file
 
@@ -34,7 +33,7 @@ def targets_at(output: str | os.PathLike[str], nothing: str) -> list[Target]:
         where = path / f"NAME{REPORT}"
     else:
         is_report = path.name.endswith(REPORT)
-        stems = {path.name.removesuffix(REPORT) if is_report else target_of(path, Options()).stem}
+        stems = {path.name.removesuffix(REPORT) if is_report else stem_of(path.name)}
         path, where = path.parent, path.parent / f"{min(stems)}{REPORT}"
     targets = [Target(path, stem, None) for stem in sorted(stems)]
     targets = [target for target in targets if target.report.exists() or is_pending(target.staging)]
@@ -45,8 +44,8 @@ def targets_at(output: str | os.PathLike[str], nothing: str) -> list[Target]:
 
 def split_target(path: Path) -> Target:
     """Return where a split lies: in the folder of its name, or in one file."""
-    is_file = ".jsonl" in path.suffixes or not path.is_dir()
-    return Target(path.parent, target_of(path, Options()).stem, None) if is_file else Target(path, path.name, None)
+    is_file = not {".jsonl", ".parquet"}.isdisjoint(path.suffixes) or not path.is_dir()
+    return Target(path.parent, stem_of(path.name), None) if is_file else Target(path, path.name, None)
 
 
 def report_at(target: Target) -> Report:

@@ -31,6 +31,7 @@ class Target(msgspec.Struct, frozen=True):
         file: The name of the one file of rows; None for shards.
         compression: `gz` or `zst` where the rows are compressed.
         has_card: Whether a dataset card is written beside them.
+        kind: The kind of file, `jsonl` or `parquet`.
     """
 
     folder: Path
@@ -38,11 +39,12 @@ class Target(msgspec.Struct, frozen=True):
     file: str | None
     compression: str | None = None
     has_card: bool = False
+    kind: str = "jsonl"
 
     @property
     def suffix(self) -> str:
         """What the names of shards end with."""
-        return f".jsonl.{self.compression}" if self.compression else ".jsonl"
+        return f".{self.kind}.{self.compression}" if self.compression else f".{self.kind}"
 
     @property
     def report(self) -> Path:
@@ -75,7 +77,7 @@ class Target(msgspec.Struct, frozen=True):
 
     def is_shard(self, name: str) -> bool:
         """Tell whether a file name is that of a shard with this stem."""
-        return re.fullmatch(re.escape(self.stem) + r"-\d{5,}-of-\d{5,}\.jsonl(\.gz|\.zst)?", name) is not None
+        return re.fullmatch(re.escape(self.stem) + r"-\d{5,}-of-\d{5,}\.(jsonl(\.gz|\.zst)?|parquet)", name) is not None
 
 
 def target_of(output: str | os.PathLike[str], options: Options) -> Target:
@@ -94,23 +96,55 @@ def target_of(output: str | os.PathLike[str], options: Options) -> Target:
     except UnicodeEncodeError:
         raise UsageError(f"the name of the output is not valid UTF-8: {text!r}") from None
     if not text.endswith("/"):
-        check_promise(text, "rows are written as .jsonl, .jsonl.gz or .jsonl.zst", ("jsonl", *SUFFIXES))
+        check_kind(text, options)
     elif _URL.match(text):
         check_promise(text, "", ())
     path, kind = Path(os.path.realpath(text)), _kind_of(os.path.realpath(text))
     if text.endswith("/") or kind == "folder":
         if kind not in (None, "folder"):
             raise UsageError(f"cannot write shards to {text}: it is a file")
-        return Target(path, options.name, None, options.compress)
+        return Target(path, options.name, None, options.compress, kind=options.file_kind)
     if options.shards or options.shard_nbytes:
         raise UsageError(f"shards go to a folder; write the output as {text}/")
     if kind not in (None, "file"):
         raise UsageError(f"cannot write to {text}: it is not a regular file")
+    if options.file_kind == "parquet":
+        if path.suffix != ".parquet":
+            raise UsageError(
+                f"{_title(options)} reads Parquet alone; write the output as {text}.parquet, or as a folder"
+            )
+        return Target(path.parent, stem_of(path.name), path.name, kind="parquet")
     suffix = path.suffix[1:] if path.suffix[1:] in SUFFIXES else None
     if options.compress and options.compress != suffix:
         raise UsageError(f"rows compressed as {options.compress} go to a file that says so: {text}.{options.compress}")
-    stem = path.name.removesuffix(f".{suffix}").removesuffix(".jsonl")
-    return Target(path.parent, stem, path.name, suffix)
+    return Target(path.parent, stem_of(path.name), path.name, suffix)
+
+
+def stem_of(name: str) -> str:
+    """Return what the names of all files beside one file of rows begin with.
+
+    >>> stem_of("train.jsonl.gz"), stem_of("train.parquet"), stem_of("train")
+    ('train', 'train', 'train')
+    """
+    for suffix in SUFFIXES:
+        name = name.removesuffix(f".{suffix}")
+    return name.removesuffix(".jsonl").removesuffix(".parquet")
+
+
+def check_kind(output: str, options: Options) -> None:
+    """Make sure that the name of a file promises the kind of file that is written.
+
+    Raises:
+        UsageError: It promises another.
+    """
+    if options.file_kind == "parquet":
+        check_promise(output, f"{_title(options)} reads .parquet", ("parquet",))
+    else:
+        check_promise(output, "rows are written as .jsonl, .jsonl.gz or .jsonl.zst", ("jsonl", *SUFFIXES))
+
+
+def _title(options: Options) -> str:
+    return options.target.title if options.target is not None else "the trainer"
 
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from fastsft.outputs.target import Target
 from fastsft.report import OutputShard, Report
 from fastsft.storage.compression import SUFFIXES, corruption_errors, open_compressed
 from fastsft.storage.files import blocks_of, kind_of
+from fastsft.storage.parquet import parquet_rows
 
 _READ_NBYTES = 1024 * 1024
 
@@ -115,7 +117,7 @@ def _differences_of(_: int, item: tuple[Path, OutputShard]) -> list[str]:
 
 def differences_from(said: OutputShard, path: str, open_it: Callable[[], IO[bytes]]) -> list[str]:
     """Read a file, and compare it with what its report says."""
-    compression = path.rpartition(".")[2]
+    kind = path.rpartition(".")[2]
     nbytes, digest = 0, hashlib.sha256()
     rows = 0
     with open_it() as file:
@@ -123,8 +125,10 @@ def differences_from(said: OutputShard, path: str, open_it: Callable[[], IO[byte
             nbytes += len(data)
             digest.update(data)
             rows += data.count(b"\n")
-    if compression in SUFFIXES:
-        rows = _rows_in(open_it, compression)
+    if kind in SUFFIXES:
+        rows = _rows_in(open_it, kind)
+    elif kind == "parquet":
+        rows = _rows_in_parquet(open_it)
     differences = []
     if nbytes != said.nbytes:
         differences.append(f"{path}: {nbytes:,} bytes, and the report says {said.nbytes:,}")
@@ -145,6 +149,13 @@ def _rows_in(open_it: Callable[[], IO[bytes]], compression: str) -> int:
     except corruption_errors(compression):
         return rows  # its digest differs, too
     return rows
+
+
+def _rows_in_parquet(open_it: Callable[[], IO[bytes]]) -> int:
+    """Read how many rows a Parquet file says it has; none where it is damaged, as its digest differs, too."""
+    with open_it() as file, contextlib.suppress(EOFError):
+        return parquet_rows(file)
+    return 0
 
 
 def fates_differ(where: str, report: Report) -> Iterator[str]:

@@ -11,9 +11,8 @@ import msgspec
 from fastsft.errors import FailedRun, UsageError
 from fastsft.execution.placement import Placement
 from fastsft.execution.workers import Workers, cores
-from fastsft.options import Options
 from fastsft.outputs.published import REPORT
-from fastsft.outputs.target import Target, target_of
+from fastsft.outputs.target import Target, stem_of
 from fastsft.outputs.verify import Verification, differences_from, fates_differ, refused_differ
 from fastsft.report import OutputShard, Report
 from fastsft.storage.read_ahead import open_object
@@ -57,15 +56,11 @@ def _reports_at(url: str) -> list[Entry]:
     found = [entry for entry in entries if entry.url.endswith(REPORT)]
     if not found and not url.endswith("/"):
         start, _, name = url.rpartition("/")
-        at = url if name.endswith(REPORT) else f"{start}/{_stem_of(name)}{REPORT}"
+        at = url if name.endswith(REPORT) else f"{start}/{stem_of(name)}{REPORT}"
         found = [entry for entry in [entry_at(at)] if entry]
     if not found:
         raise UsageError(f"nothing to verify: there is no report at {url}")
     return sorted(found)
-
-
-def _stem_of(name: str) -> str:
-    return target_of(f"./{name}", Options()).stem
 
 
 def _report_of_split(folder: str, name: str) -> str:
@@ -73,8 +68,8 @@ def _report_of_split(folder: str, name: str) -> str:
     root, key = root_and_key(f"{folder}/")
     path = posixpath.normpath(posixpath.join(key, name))
     stem = posixpath.basename(path)
-    beside = posixpath.dirname(path) if ".jsonl" in stem else path
-    return "/".join(filter(None, [root, beside, f"{_stem_of(stem)}{REPORT}"]))
+    beside = posixpath.dirname(path) if ".jsonl" in stem or ".parquet" in stem else path
+    return "/".join(filter(None, [root, beside, f"{stem_of(stem)}{REPORT}"]))
 
 
 def _report_in(entry: Entry) -> Report:

@@ -155,6 +155,7 @@ def begin(
         stack.enter_context(outputs.locked(shards, shared=joins))
         earlier = [check_target(target, [*shards, *materialized], arguments, index) for target in targets]
         notes += splits_left(targets)
+        notes += filter(None, [options.target_note()])
         found = _index_for(shards, splits, options, index, notes)
         compares = _compares(splits, options) or found is not None
         if spans and call is None and _writes_straight(workers, targets):

@@ -32,8 +32,8 @@ def judged_as(inputs: Sequence[str], output: str | None, settings: dict[str, Any
     if not given.keys() & {"trainable", "max_tokens"}:
         given.pop("template", None)
     before = {keyword_of(name): value for name, value in _options_of(report).items()} if report is not None else {}
-    if "format" in given:
-        before = {name: value for name, value in before.items() if name not in LAYOUT_CHOICES}
+    if given.keys() & {"format", "trainer"}:
+        before = {name: value for name, value in before.items() if name not in ("trainer", "format", *LAYOUT_CHOICES)}
     options = options_of({**before, **given})
     if report is None or inputs:
         return list(inputs), options

@@ -158,8 +158,9 @@ def drop_reasons(judged: JudgedBlock, options: Options) -> list[str | None]:
 
 def row_maker(options: Options, *, judging: bool = True) -> RowMaker:
     """Return what makes rows; with `judging`, it also drops rows that are too long or would not train."""
-    make = partial(FORMATS[options.format], layout=options.layout)
-    if not (judging and options.judges_rows):
+    layout = options.layout
+    make = partial(FORMATS[layout.format], layout=layout)
+    if not (judging and (options.judges_rows or options.trainer is not None)):
         return make
     from fastsft.checks.judge import row_judge
 

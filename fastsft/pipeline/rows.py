@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from fastsft.errors import UsageError
+from fastsft.errors import Dropped, Refused, UsageError
 from fastsft.execution.spans import make_all
 from fastsft.execution.workers import Workers
-from fastsft.formats import FORMATS
 from fastsft.inputs.shards import expanded_nbytes, find_rollouts, local_paths, spans_of
 from fastsft.options import Options
 from fastsft.pipeline.drive import run
+from fastsft.pipeline.judging import row_maker
 from fastsft.pipeline.one_pass import Rows
 from fastsft.rollouts.line import rollout_of
 from fastsft.storage.files import nonce_in, remove, scratch_folder
@@ -32,6 +32,7 @@ def rows_of(inputs: Iterable[str | os.PathLike[str]], options: Options) -> Itera
         UsageError: The arguments are wrong.
         FailedRun: An input cannot be read.
     """
+    options = msgspec.structs.replace(options, file="jsonl")
     if options.part is not None or options.shards is not None or options.compress is not None:
         raise UsageError("rows that are not written have no part, no shards and no compression")
     from fastsft.selection.criteria import compares_lines
@@ -73,8 +74,12 @@ def row_of_rollout(rollout: Any, options: Options) -> dict[str, Any]:
     """Return the row of one rollout: a value, or an encoded line.
 
     Raises:
-        Refused: It has none; its `reason` is the report's.
+        Refused: It has none, or one that the trainer does not read; its `reason` is the report's.
     """
     line = bytes(rollout) if isinstance(rollout, (bytes, bytearray, memoryview)) else _encode(rollout)
-    row: dict[str, Any] = _decode(_encode(FORMATS[options.format](rollout_of(line), layout=options.layout).body))
+    try:
+        made = row_maker(options)(rollout_of(line))
+    except Dropped as unwanted:
+        raise Refused(unwanted.reason, unwanted.problem) from None
+    row: dict[str, Any] = _decode(_encode(made.body))
     return row

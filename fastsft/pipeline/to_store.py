@@ -42,7 +42,7 @@ def run_to_store(
     if options.part is not None:
         raise UsageError("--part is for a folder that all parts see; upload the rows when they are published")
     arguments = [os.fspath(path) for path in inputs]
-    place = place_of(output, splits, options.work)
+    place = place_of(output, splits, options)
     options = msgspec.structs.replace(options, work=None)
     with _held(place, output):
         if options.fresh:

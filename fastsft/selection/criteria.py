@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import polars as pl
 
 from fastsft.errors import FailedRun, UsageError
-from fastsft.options import UNTRAINABLE, Options
+from fastsft.options import Options
 from fastsft.quantities import sample_of
 from fastsft.selection.gates import ValueCriterion, gate_criteria, reward_criteria
 from fastsft.selection.table import COLUMNS, frame_of
@@ -250,7 +250,8 @@ def judge(lines: pl.DataFrame, options: Options) -> Judged:
     # What has no row takes no other's place: it is gone before rows are compared and counted.
     without_row = left.filter(pl.col("unusable").is_not_null())
     left = left.filter(pl.col("unusable").is_null())
-    unwanted = (pl.col("unusable") == "too_long") | pl.col("unusable").str.starts_with(UNTRAINABLE)  # rows there are
+    # Of rows that there are, and that are not wanted: a colon stands before the name of a finding.
+    unwanted = (pl.col("unusable") == "too_long") | pl.col("unusable").str.contains(":", literal=True)
     counts = (
         without_row.filter(unwanted).group_by("shard_index", "unusable").agg(pl.len()).sort("shard_index", "unusable")
     )

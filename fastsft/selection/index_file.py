@@ -30,7 +30,7 @@ from fastsft.version import __version__
 _COMMAND = "fastsft index INPUT... --output FILE"
 _KEY = "fastsft"
 _BLOCK_ROWS = 250_000  # read at once where some are enough
-_VERSION = 5  # of what it holds and how it is found
+_VERSION = 6  # of what it holds and how it is found
 _REFUSED = {"reason": pl.String, "problem": pl.String}  # of lines that are no rollout
 _REFUSED_COLUMNS = ("shard_index", "line", "offset", *_REFUSED)
 
@@ -52,8 +52,8 @@ class _About(msgspec.Struct):
     fastsft: str
     sha256: str
     max_line_nbytes: int
-    format: str
     layout: Layout
+    trainer: str | None
     content: bool
     shards: list[_Entry]
 
@@ -222,10 +222,10 @@ def _fitting(path: str, shards: Sequence[Shard], options: Options) -> Index:
     again = f"rebuild it with: {_COMMAND}"
     if about.max_line_nbytes != options.max_line_nbytes:
         raise UsageError(f"{path} was made with --max-line {about.max_line_nbytes}, and this run has another; {again}")
-    if (about.format, about.layout) != (options.format, options.layout):
+    if (about.layout, about.trainer) != (options.layout, options.trainer):
         raise UsageError(
-            f"{path} is of {about.format} rows, and this run makes others; {again} --format {options.format} "
-            "and the same --arguments, --reasoning and --loss"
+            f"{path} is of {about.layout.format} rows, and this run makes others; {again} --format "
+            f"{options.layout.format} and the same --for, --arguments, --reasoning and --loss"
         )
     if options.dedup and not about.content:
         raise UsageError(f"{path} holds no hashes of rows; {again} --dedup")
@@ -282,7 +282,14 @@ def write_table(
         for shard, entry in zip(shards, report.inputs, strict=True)
     ]
     about = _About(
-        _VERSION, __version__, UNSEALED, options.max_line_nbytes, options.format, options.layout, options.dedup, entries
+        _VERSION,
+        __version__,
+        UNSEALED,
+        options.max_line_nbytes,
+        options.layout,
+        options.trainer,
+        options.dedup,
+        entries,
     )
     indexes = {"shard": [entry.path for entry in report.inputs], "shard_index": range(len(report.inputs))}
     known = pl.DataFrame(indexes, schema={"shard": pl.String, "shard_index": pl.UInt32})

@@ -94,6 +94,8 @@ def _why(reason: str, count: int, options: Options, seen: Seen) -> str:
         return f"{have} more than {options.max_tokens:,} tokens"
     if reason.startswith(UNTRAINABLE):
         return f"{are} dropped as {reason}; fastsft check says why, of rows made without --trainable"
+    if options.trainer is not None and reason.startswith(f"{options.trainer}:"):
+        return f"{are} dropped as {reason}; fastsft check --for {options.trainer} says why, of rows made without --for"
     return f"{are} dropped as {reason}"
 
 

@@ -18,6 +18,7 @@ from concurrent.futures import Executor, Future
 from typing import IO, Any, cast
 
 from fastsft.errors import UsageError
+from fastsft.storage.parquet import open_parquet
 
 MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst"}
 SUFFIXES = tuple(MAGIC.values())
@@ -69,12 +70,14 @@ class GzipCompressor:
 
 
 def compression_of(start: bytes) -> str | None:
-    """Name the compression of a file from its first four bytes; None for plain files.
+    """Name the compression of a file from its first four bytes; None for plain files, `parquet` for rows in columns.
 
     A Zstandard file may begin with a skippable frame, as those of pzstd do (RFC 8878, 3.1.2).
     """
     if start[1:4] == _SKIPPABLE and 0x50 <= start[0] <= 0x5F:
         return "zst"
+    if start == b"PAR1":
+        return "parquet"
     return next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
 
 
@@ -84,11 +87,15 @@ def open_compressed(file: str | IO[bytes], compression: str) -> IO[bytes]:
     Raises:
         UsageError: The extra that reads it is not installed.
     """
+    if compression == "parquet":
+        return open_parquet(file)
     return cast("IO[bytes]", (_gzip() if compression == "gz" else _zstd()).open(file, "rb"))
 
 
 def corruption_errors(compression: str) -> tuple[type[Exception], ...]:
     """List what reading raises where a stream is damaged or ends early."""
+    if compression == "parquet":
+        return (EOFError,)
     if compression == "zst":
         return (EOFError, _zstd().ZstdError)
     # isal's own error is none of zlib's; Python's gzip has no such attribute.

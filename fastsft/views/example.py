@@ -7,6 +7,7 @@ import json
 import os
 from typing import IO, Any
 
+from fastsft.execution.polars_after_fork import check_polars
 from fastsft.storage.compression import SUFFIXES, open_compressed
 from fastsft.storage.urls import is_remote
 from fastsft.views.colour import Paint, plain
@@ -21,9 +22,11 @@ def example_of(rows: str | os.PathLike[str], paint: Paint = plain) -> str:
     """Show the first row of a file, a line for each of its first turns and one for its last, all escaped."""
     path = os.fspath(rows)
     compression = os.path.splitext(path)[1][1:]
+    if compression == "parquet":
+        check_polars()
     with contextlib.ExitStack() as stack:
         file: Any = stack.enter_context(_opened(path))
-        if compression in SUFFIXES:
+        if compression in (*SUFFIXES, "parquet"):
             file = stack.enter_context(open_compressed(file, compression))
         row = json.loads(file.readline())
     messages = row.get("messages")

@@ -114,7 +114,7 @@ def _told_rollout(value: Any, judged: JudgedLine, view: View, options: Options) 
     if view.rows:
         left = escaped("\n".join(told_rollout(value if isinstance(value, dict) else {}, view.full)), keep="\n")
         right = escaped("\n".join(told_row(row, view.full)) if row else "(it has none)", keep="\n")
-        titles = ("the rollout", f"its row, {options.format}")
+        titles = ("the rollout", f"its row, {options.layout.format}")
         parts.append(beside(left, right, titles=titles, columns=view.columns))
     if view.template is not None:
         parts.append(_loss_of(encoded, row, view, options) if row else "it has no row")

@@ -54,7 +54,8 @@ def _written(report: Report, paint: Paint) -> Iterator[str]:
     if report.refused_lines:
         entries.append(("refused", f"{shown_path(path_in(report.folder, report.refused_lines))} ({refused})"))
     if report.rows and not report.tasks and outputs == list(map(escaped, outputs)):  # as a shell would take them
-        entries.append(("next", shlex.join(["fastsft", "check", *map(shown_path, outputs)])))
+        target = ["--for", trainer] if (trainer := report.options.get("trainer")) else []
+        entries.append(("next", shlex.join(["fastsft", "check", *target, *map(shown_path, outputs)])))
     yield from (f"  {paint(f'{name:<8}', 'cyan')} {text}" for name, text in entries)
 
 
