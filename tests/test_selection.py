@@ -174,6 +174,7 @@ CHOSEN = {
     "provenance": ("reward", "line"),
     "makes": "tasks",
     "log": True,
+    "card": True,
     "file": "jsonl",
     "reward_threshold": 0.5,
     "max_reward": 2.0,

@@ -332,7 +332,7 @@ def test_a_closed_choice_lists_what_there_is(kind, registry):
 def test_rows_take_the_keywords_of_convert_but_for_those_of_files():
     of_files = {
         *("splits", "index", "max_refused_recorded", "shards", "shard_size", "name", "compress", "fresh"),
-        *("verify_inputs", "part", "work", "log", "on_progress", "inputs", "output"),
+        *("card", "verify_inputs", "part", "work", "log", "on_progress", "inputs", "output"),
     }
     assert get_type_hints(choices.RowOptions).keys() == inspect.signature(fastsft.convert).parameters.keys() - of_files
 
