@@ -295,7 +295,7 @@ OF_PAIRS = {
     ),
     "object_arguments": Kind(
         "arguments of calls are objects: NeMo RL loads pairs with Hugging Face datasets, which before version 5 fills "
-        "the keys of all rows in with null",
+        "the keys of all rows in with null, and version 5 changes their numbers (0.6 to 0.6000000000000001)",
         "write them as JSON strings, as fastsft pairs does",
         is_note=True,
     ),
