@@ -142,9 +142,9 @@ def _row_of(split: CardSplit) -> str:
 
 
 def _settings_of(report: Report) -> str:
-    """Write the settings that are not the defaults as JSON that ends no block; of paths their names alone."""
+    """Write the settings that are not the defaults as JSON, of which no line begins with what ends a block."""
     usual = Options(format=report.options["format"]).shown()
     settings = {name: value for name, value in report.options.items() if value != usual.get(name) and name != "card"}
     if settings.get("template"):
         settings["template"] = os.path.basename(os.path.normpath(settings["template"]))
-    return msgspec.json.format(msgspec.json.encode(settings), indent=2).decode().replace("`", "\\u0060")
+    return msgspec.json.format(msgspec.json.encode(settings), indent=2).decode()
