@@ -10,6 +10,8 @@ Shapes:
     tools    40 calls and their results
     tokens   token ids and log-probabilities, 200 KB and more
     unicode  mostly text that is not ASCII, written raw
+    attempts eight rollouts of each task, about 15 KB: half of them one answer, half with calls; now and then two begin
+             with the same turn
 
 The texts are made of words without meaning; what is real is the structure: the fields, their
 order, the share of each shape, and what text looks like to a parser (escapes, code, line feeds).
@@ -51,6 +53,7 @@ class Maker:
         self.random = random.Random(seed)
         self.kept = kept
         self.count = 0
+        self.task: tuple[list[Json], list[Json], list[Json] | None] = ([], [], None)
         # Texts are cut from paragraphs made once: making each word again would take longer than converting it.
         self.plain = [self._paragraph(_WORDS, " ") for _ in range(200)]
         self.wide = [self._paragraph(_WIDE, "") for _ in range(200)]
@@ -255,6 +258,23 @@ class Maker:
         make = self.random.choices([make for _, make in kinds], [share for share, _ in kinds])[0]
         return make()
 
+    def attempt(self) -> Json:
+        if self.count % 8 == 0:
+            tools = self.random.choice([None, self.tools()])
+            begin = [self.thought(600), self.said(200), *(self.calls(1, 1500) if tools else [])]
+            self.task = ([self.user(900)], begin, tools)
+        task_index = self.count // 8
+        prompt, begin, tools = self.task
+        if tools is None:
+            output = [self.thought(4000), self.said(2500)]
+        else:
+            output = list(begin) if self.random.random() < 0.3 else []
+            for _ in range(self.random.randint(1, 6)):
+                output += [self.thought(600), self.said(150), *self.calls(1, 1500)]
+            output.append(self.said(500))
+        made = self.rollout(prompt, output, tools=tools)
+        return {**made, "_ng_task_index": task_index, "agent_ref": {"name": "agent"}}
+
     def system(self, role: str = "system") -> Json:
         return {"content": self.text(400), "role": role, "type": "message"}
 
@@ -308,6 +328,7 @@ SHAPES: dict[str, Callable[[Maker], Json]] = {
     "tools": Maker.many_tools,
     "tokens": Maker.many_tokens,
     "unicode": Maker.unicode,
+    "attempts": Maker.attempt,
 }
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fastsft.version import __version__
 
 if TYPE_CHECKING:
-    from fastsft.api import check, convert, index, publish, rows, scan, stats, tasks, to_row, verify
+    from fastsft.api import check, convert, index, pairs, publish, rows, scan, stats, tasks, to_row, verify
     from fastsft.checks.report import CheckReport
     from fastsft.errors import FailedRun, FastsftError, Refused, TooManyRefused, UsageError
     from fastsft.formats import FORMATS
@@ -43,6 +43,7 @@ __all__ = [
     "check",
     "convert",
     "index",
+    "pairs",
     "publish",
     "rows",
     "scan",
@@ -56,7 +57,10 @@ __all__ = [
 # Imported when they are asked for, so that the command can look after signals before it imports anything.
 _HOMES = {
     **dict.fromkeys(
-        ("check", "convert", "index", "publish", "rows", "scan", "stats", "tasks", "to_row", "verify", "write_report"),
+        (
+            *("check", "convert", "index", "pairs", "publish", "rows", "scan", "stats", "tasks", "to_row", "verify"),
+            "write_report",
+        ),
         "api",
     ),
     **dict.fromkeys(("FailedRun", "FastsftError", "Refused", "TooManyRefused", "UsageError"), "errors"),

@@ -21,6 +21,7 @@ from fastsft.options import (
     declared,
     keyword_of,
     options_of,
+    pair_options_of,
 )
 from fastsft.pipeline import run
 from fastsft.quantities import share_of
@@ -169,6 +170,113 @@ def convert(
     return _run(inputs, output, options_of(dict(locals())), splits, index, on_progress)
 
 
+@failures_told()
+def pairs(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    format: str = "nemo-rl",
+    choose: str = "auto",
+    turn: str | None = None,
+    min_gap: float = 0.2,
+    reward_threshold: float | None = None,
+    max_rejected: float | None = None,
+    pairs_per_task: int | None = None,
+    uses: int | None = None,
+    length_ratio: tuple[float, float] | str | None = None,
+    balance: bool = False,
+    strategy: str = "same_prompt",
+    high_threshold: float | None = None,
+    low_threshold: float | None = None,
+    arguments: str | None = None,
+    reasoning: str | None = None,
+    tools: str | None = None,
+    allow: str | Iterable[str] = (),
+    where: str | None = None,
+    max_tokens: int | None = None,
+    seed: int = 0,
+    splits: Mapping[str, float | str] | None = None,
+    index: str | os.PathLike[str] | None = None,
+    allow_empty: bool = False,
+    max_refused: int | str | None = None,
+    max_refused_recorded: int | None = DEFAULT_MAX_REFUSED_RECORDED,
+    shards: int | None = None,
+    shard_size: int | str | None = None,
+    name: str = "train",
+    compress: str | None = None,
+    max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
+    fresh: bool = False,
+    verify_inputs: bool = False,
+    jobs: int | None = None,
+    backend: str | None = None,
+    address: str | None = None,
+    retries: int = DEFAULT_RETRIES,
+    part: tuple[int, int] | str | None = None,
+    stall_seconds: float = DEFAULT_STALL_SECONDS,
+    work: str | os.PathLike[str] | None = None,
+    log: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Make preference pairs of NeMo Gym rollouts: a better and a worse attempt at one task, by one agent.
+
+    Args:
+        inputs: As in `convert`.
+        output: As in `convert`.
+        format: Whose rows: `nemo-rl`, `trl`, `binary`, `kto` (one rollout to a row), `openai`, `llama-factory`.
+        choose: Which pairs of a task: `best-worst`, `sigma`, `threshold`, `all`, or `auto` for the first or the second.
+        turn: Compare answers of one turn `only`, the turns of the `first-difference`, or the `whole` answers; None for
+            the first difference, and `only` for `binary` and `kto`.
+        min_gap: The least difference between the rewards of a pair; no unit.
+        reward_threshold: The least reward that is chosen; None for no limit, and 0.95 for `kto`.
+        max_rejected: The greatest reward that is rejected; None for no limit, and the threshold less the gap for `kto`.
+        pairs_per_task: The most pairs of a task; None for 1, and for no limit where `choose` is `all`.
+        uses: The most pairs that a rollout is in; None for the same.
+        length_ratio: The least and the greatest ratio of the lengths of both sides, chosen to rejected, in characters.
+        balance: For `kto`: as many good rows as bad ones, drawn at random.
+        strategy: `same_prompt`, which is what is done; `stratified` is refused.
+        high_threshold: Of the guide's script, without effect.
+        low_threshold: Of the guide's script, without effect.
+        arguments: For `trl` and `kto`: arguments of calls as an `object` or a JSON `string` (if None).
+        reasoning: As in `convert`, as far as a format has it.
+        tools: For `trl` and `kto`: tools as a `list`, or as one JSON `string` (if None).
+        allow: As in `convert`, as are all that follow.
+        where: As in `convert`.
+        max_tokens: As in `convert`.
+        seed: As in `convert`.
+        splits: As in `convert`.
+        index: An index of the inputs, which `index` wrote with `pairs` and `format="chat"`.
+        allow_empty: As in `convert`.
+        max_refused: As in `convert`.
+        max_refused_recorded: As in `convert`.
+        shards: As in `convert`.
+        shard_size: As in `convert`.
+        name: As in `convert`.
+        compress: As in `convert`.
+        max_line: As in `convert`.
+        fresh: As in `convert`.
+        verify_inputs: As in `convert`.
+        jobs: As in `convert`.
+        backend: As in `convert`.
+        address: As in `convert`.
+        retries: As in `convert`.
+        part: As in `convert`.
+        stall_seconds: As in `convert`.
+        work: As in `convert`.
+        log: As in `convert`.
+        on_progress: As in `convert`.
+
+    Returns:
+        What became of every line, and what was written; `pairs` counts rows and sides, their lengths, and where they
+        part.
+
+    Raises:
+        UsageError: The arguments are wrong; nothing was read or written.
+        TooManyRefused: More lines were refused than `max_refused` allows; nothing was published.
+        FailedRun: The run could not be finished, every line was refused, or nothing was kept; nothing was published.
+    """
+    return _run(inputs, output, pair_options_of(dict(locals())), splits, index, on_progress)
+
+
 def _run(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     output: str | os.PathLike[str],
@@ -284,6 +392,7 @@ def index(
     output: str | os.PathLike[str],
     *,
     dedup: bool = False,
+    pairs: bool = False,
     trainer: TrainerName | None = None,
     format: FormatName | None = None,
     arguments: Arguments | None = None,
@@ -305,6 +414,7 @@ def index(
         inputs: Files, folders or globs of rollouts, one or several.
         output: The Parquet file to write; in a folder, `fastsft.index.parquet`.
         dedup: Hash the rows too, so that the index serves `dedup`.
+        pairs: Hash the turns of `chat` rows too, so that the index serves `pairs`.
         trainer: Of the rows that are to be made by it, as in `convert`; so are the next five.
         format: As in `convert`.
         arguments: As in `convert`.

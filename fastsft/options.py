@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 
@@ -19,8 +18,11 @@ from fastsft import choices
 from fastsft.errors import UsageError
 from fastsft.execution.placement import Placement
 from fastsft.formats import CHOICES, FORMATS
+from fastsft.formats.pairs import PAIR_FORMATS, pair_layout
 from fastsft.formats.row import PLAIN, Layout
+from fastsft.pairing import Pairing
 from fastsft.quantities import nbytes_of, part_of, pass_rate_of, refused_limit_of, sample_of, words_of
+from fastsft.settings import Setting, check_values, flag_in, keyword_in, settings_of
 from fastsft.storage.compression import SUFFIXES
 from fastsft.trainers import TRAINERS
 from fastsft.trainers.trainer import Trainer
@@ -58,46 +60,18 @@ class Split(msgspec.Struct, frozen=True):
     share: float
 
 
-class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of a setting beside its name, type and default.
-
-    Attributes:
-        panel: The panel of `--help` that it stands in, one of `PANELS`.
-        help: What it does, a sentence, for `--help` and README.
-        more: What README says beside that.
-        metavar: What stands for its value; empty for a switch.
-        unset: What README says of the default; empty where the value says it.
-        keyword: What the library calls it, and the command with `-` for `_`; None for the field's name.
-        flags: What the command calls it, where that is not the keyword.
-        read: What turns a word into its value; None where its type does.
-        choices: The values that there are.
-        noun: What an error calls it; None for the name of its flag.
-        least: The least that it may be; None for no limit.
-        commands: The commands that have it.
-        changes_bytes: Whether what is written depends on it.
-    """
-
-    panel: str
-    help: str
-    more: str = ""
-    metavar: str = ""
-    unset: str = ""
-    keyword: str | None = None
-    flags: tuple[str, ...] = ()
-    read: Callable[[Any], Any] | None = None
-    choices: tuple[str, ...] = ()
-    noun: str | None = None
-    least: int | None = None
-    commands: tuple[str, ...] = ("convert",)
-    changes_bytes: bool = True
-
-
 _LAID_OUT = ("convert", "index", "show")
 _CHOOSES = ("convert", "show")
 # The settings that `tasks` shares with `convert`.
 _OF_TASKS = frozenset(
     "reward_threshold allow where pass_rate per_agent sample seed allow_empty max_refused max_refused_recorded shards "
     "shard_nbytes name max_line_nbytes fresh verify_inputs jobs backend address retries stall_seconds work log".split()
+)
+# Those that `pairs` shares with it.
+_OF_PAIRS = frozenset(
+    "arguments reasoning tools allow where max_tokens seed allow_empty max_refused max_refused_recorded shards "
+    "shard_nbytes name compress max_line_nbytes fresh verify_inputs jobs backend address retries part stall_seconds "
+    "work log".split()
 )
 _ALL = ("convert", "index", "stats")
 
@@ -285,6 +259,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     dedup: Annotated[
         bool, Setting(panel="choose", help="Keep the first of rows with the same content.", commands=_LAID_OUT)
+    ] = False
+    pairs: Annotated[
+        bool,
+        Setting(
+            panel="choose", help="Hash the turns of chat rows too, which `fastsft pairs` needs.", commands=("index",)
+        ),
     ] = False
     best_of: Annotated[
         int | None,
@@ -573,6 +553,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Setting(panel="rows", help="The kind of file.", choices=("jsonl", "parquet"), commands=()),
     ] = None
+    pairing: Annotated[
+        Pairing | None,
+        Setting(panel="rows", help="How rollouts are compared, where pairs are made.", commands=()),
+    ] = None
     # For tests and benchmarks: no option. Shards of a run hold whole spans; otherwise it never changes a byte.
     span_nbytes: Annotated[
         int | None,
@@ -587,8 +571,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             UsageError: A value is out of its range, or two contradict each other.
         """
-        for name, setting in declared().items():
-            _check_value(setting, flag_of(name), getattr(self, name))
+        check_values(self)
         if self.target is not None:
             _check_target(self, self.target)
         laid_out = self.layout.format
@@ -608,6 +591,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("a pass rate lies between two shares of 0 to 1, the smaller first, as 0.1:0.9")
         if self.template is not None and self.max_tokens is None and not self.trainable:
             raise UsageError("--template is for --max-tokens and --trainable, and neither is given")
+        if self.pairs and laid_out != "chat":
+            raise UsageError("--pairs hashes the turns of chat rows: add --format chat")
         if self.sample is not None:
             sample_of(self.sample)
         if self.max_refused is not None:
@@ -626,9 +611,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     def shown(self) -> dict[str, Any]:
         """Return the settings that what is written depends on, by name, for the report."""
         settings = msgspec.to_builtins(self)
-        settings = {name: settings[name] for name, setting in declared().items() if setting.changes_bytes}
-        if self.makes == "rows":
-            del settings["makes"]
+        command = "pairs" if self.pairing is not None else "convert" if self.makes == "rows" else None
+        settings = {
+            name: settings[name]
+            for name, setting in declared().items()
+            if setting.changes_bytes and (command is None or command in setting.commands or name in LAYOUT_CHOICES)
+        }
+        if self.pairing is not None:
+            settings["pairing"] = self.pairing.shown()
         layout = self.layout
         chosen = {name: getattr(layout, name) if name in CHOICES[layout.format] else None for name in LAYOUT_CHOICES}
         return settings | chosen | {"format": layout.format, "file": self.file_kind, "allow": sorted(self.allow)}
@@ -642,13 +632,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     def layout(self) -> Layout:
         """What is chosen about rows: by itself, else by the trainer, else what `Layout` has."""
         target = self.target
+        given = {name: value for name in _OF_TRAINERS if (value := getattr(self, name)) is not None}
+        if self.pairing is not None:
+            return pair_layout(self.pairing.format, given)
         if target is None:
             chosen: dict[str, Any] = {name: getattr(PLAIN, name) for name in _OF_TRAINERS}
         else:
             chosen = {name: getattr(target, name)[0] for name in _OF_TRAINERS}
             chosen |= {"marks": target.marks, "media": target.media, "pair": target.pair}
-        given = {name: getattr(self, name) for name in _OF_TRAINERS}
-        return Layout(**(chosen | {name: value for name, value in given.items() if value is not None}))
+        return Layout(**(chosen | given))
 
     @property
     def file_kind(self) -> str:
@@ -691,7 +683,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     def may_compare(self) -> bool:
         """Tell whether a criterion is asked for that may compare lines; which do, `selection/criteria.py` says."""
         asked = (self.where, self.pass_rate, self.best_of, self.per_task, self.per_agent, self.sample)
-        return self.makes != "rows" or self.dedup or self.places_lines or any(value is not None for value in asked)
+        return (
+            self.makes != "rows"
+            or self.pairing is not None
+            or self.dedup
+            or self.places_lines
+            or any(value is not None for value in asked)
+        )
 
     @property
     def places_lines(self) -> bool:
@@ -731,26 +729,26 @@ def _check_target(options: Options, target: Trainer) -> None:
         raise UsageError(f"--compress is not for {target.title}: it reads Parquet, which is compressed inside")
 
 
-@lru_cache(maxsize=1)
-def declared() -> dict[str, Setting]:
-    """Return what is declared of each field of `Options`, in order."""
-    hints = get_type_hints(Options, include_extras=True)
-    settings = {name: hints[name].__metadata__[0] for name in Options.__struct_fields__}
+@lru_cache(maxsize=2)
+def declared(kind: type[Options | Pairing] = Options) -> dict[str, Setting]:
+    """Return what is declared of each field of `Options`, or of `Pairing`, in order."""
+    shared = {"tasks": _OF_TASKS, "pairs": _OF_PAIRS} if kind is Options else {}
     return {
-        name: msgspec.structs.replace(one, commands=(*one.commands, "tasks")) if name in _OF_TASKS else one
-        for name, one in settings.items()
+        name: msgspec.structs.replace(
+            one, commands=(*one.commands, *(command for command, names in shared.items() if name in names))
+        )
+        for name, one in settings_of(kind).items()
     }
 
 
-def keyword_of(name: str) -> str:
-    """Return what the library calls a field of `Options`."""
-    return declared()[name].keyword or name
+def keyword_of(name: str, kind: type[Options | Pairing] = Options) -> str:
+    """Return what the library calls a field."""
+    return keyword_in(kind, name)
 
 
-def flag_of(name: str) -> str:
-    """Return what the command calls a field of `Options`."""
-    setting = declared()[name]
-    return setting.flags[0] if setting.flags else f"--{keyword_of(name).replace('_', '-')}"
+def flag_of(name: str, kind: type[Options | Pairing] = Options) -> str:
+    """Return what the command calls a field."""
+    return flag_in(kind, name)
 
 
 def options_of(keywords: dict[str, Any]) -> Options:
@@ -759,26 +757,44 @@ def options_of(keywords: dict[str, Any]) -> Options:
     Raises:
         UsageError: A value is of the wrong type, out of its range, or contradicts another.
     """
+    return _converted(_settings_in(keywords, Options), Options)
+
+
+def pair_options_of(keywords: dict[str, Any]) -> Options:
+    """Build the settings of pairs from the library's keywords, or the command's words.
+
+    Raises:
+        UsageError: A value is of the wrong type, out of its range, or contradicts another.
+    """
+    pairing = _converted(_settings_in(keywords, Pairing), Pairing)
+    settings = {
+        name: value for name, value in _settings_in(keywords, Options).items() if "pairs" in declared()[name].commands
+    }
+    choices_of = pairing.laid_out.choices
+    for name in LAYOUT_CHOICES:
+        value = settings.get(name)
+        if value is not None and value not in choices_of.get(name, ()):
+            able = " or ".join(other for other, known in PAIR_FORMATS.items() if value in known.choices.get(name, ()))
+            belongs = f"belongs to the format {able}" if able else "is of no format of pairs"
+            raise UsageError(f"{flag_of(name)} {value} {belongs}, and this is {pairing.format}")
+    return _converted({**settings, "pairing": pairing}, Options)
+
+
+def _settings_in(keywords: dict[str, Any], kind: type[Options | Pairing]) -> dict[str, Any]:
     settings = {}
-    for name, setting in declared().items():
-        if keyword_of(name) in keywords:
-            value = keywords[keyword_of(name)]
+    for name, setting in declared(kind).items():
+        if keyword_of(name, kind) in keywords:
+            value = keywords[keyword_of(name, kind)]
             is_written = isinstance(value, (str, os.PathLike)) or setting.read is words_of
             settings[name] = setting.read(value) if setting.read and is_written else value
+    return settings
+
+
+Asked = TypeVar("Asked", Options, Pairing)
+
+
+def _converted(settings: dict[str, Any], kind: type[Asked]) -> Asked:
     try:
-        return msgspec.convert(settings, Options)
+        return msgspec.convert(settings, kind)
     except msgspec.ValidationError as error:
         raise UsageError(f"a setting has the wrong type: {error}") from None
-
-
-def _check_value(setting: Setting, flag: str, value: Any) -> None:
-    """Check a value by what is declared of it alone."""
-    if value is None:
-        return
-    if setting.choices:
-        for one in value if isinstance(value, tuple) else [value]:
-            if one not in setting.choices:
-                what = setting.noun or flag.lstrip("-")
-                raise UsageError(f"no {what} named {one!r}; there are: {', '.join(setting.choices)}")
-    if setting.least is not None and value < setting.least:
-        raise UsageError(f"the {setting.noun} must be at least {setting.least}, not {value}")

@@ -91,6 +91,19 @@ def pass_rate_of(text: str) -> tuple[float, float]:
     return low, high
 
 
+def length_ratio_of(text: str) -> tuple[float, float]:
+    """Read a band of ratios, as `0.5:2`.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        raise UsageError(f"a ratio of lengths is two numbers from 0, as 0.5:2, not {text!r}") from None
+    return low, high
+
+
 def nbytes_of(size: str) -> int:
     """Read a size with or without a unit: `1000`, `500MB`, `1.5GB` (powers of 1000), `64MiB` (of 1024).
 

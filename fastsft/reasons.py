@@ -28,7 +28,7 @@ REFUSED = (
     *("bad_json", "bad_utf8", "line_too_long", "not_object", "no_prompt", "prompt_elsewhere", "no_output"),
     *("repeated_key", "reward_type", "bad_item", "unknown_item", "bad_content", "unknown_part", "bad_arguments"),
     *("results_missing", "bad_tool", "bad_number", "too_deep", "too_many_values", "not_rendered", "not_text"),
-    "no_assistant_turn",
+    *("no_assistant_turn", "not_alternating"),
 )
 FATES = ("kept", "dropped", "refused", "blank")
 

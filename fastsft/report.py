@@ -176,6 +176,48 @@ class TaskCounts(msgspec.Struct):
         )
 
 
+class PairCounts(msgspec.Struct):
+    """What became of the kept lines of a run that compares them; characters are those of the turns that are compared.
+
+    Attributes:
+        pairs: How many rows were written.
+        chosen: Lines that are the chosen side of rows alone.
+        rejected: Lines that are the rejected side alone.
+        both: Lines that are either in different rows.
+        chosen_sides: How many rows have a chosen side.
+        chosen_characters: How long these are together.
+        rejected_sides: How many rows have a rejected side.
+        rejected_characters: How long these are together.
+        turns: In which turn of the assistant the sides of how many pairs part, by its number from 1, as text.
+    """
+
+    pairs: int = 0
+    chosen: int = 0
+    rejected: int = 0
+    both: int = 0
+    chosen_sides: int = 0
+    chosen_characters: int = 0
+    rejected_sides: int = 0
+    rejected_characters: int = 0
+    turns: dict[str, int] = {}
+
+    @property
+    def chosen_length(self) -> float:
+        """The mean length of chosen sides, in characters."""
+        return self.chosen_characters / max(self.chosen_sides, 1)
+
+    @property
+    def rejected_length(self) -> float:
+        """The mean length of rejected sides, in characters."""
+        return self.rejected_characters / max(self.rejected_sides, 1)
+
+    def __add__(self, other: PairCounts) -> PairCounts:
+        """Add up two parts of a run."""
+        counts = {name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__[:-1]}
+        turns = sorted(added(self.turns, other.turns).items(), key=lambda one: int(one[0]))
+        return PairCounts(**counts, turns=dict(turns))
+
+
 class OutputShard(msgspec.Struct):
     """One file that was written, by its name beside the report; `sha256` is of its bytes, in hexadecimal."""
 
@@ -204,8 +246,9 @@ class Report(msgspec.Struct, kw_only=True):
         notes: Files that were left out or named twice, and which index was used or not, as sentences.
         splits: What went where, in a run with several outputs.
         left_out: How many rows lack something that their rollouts have: `reasoning`, `calls`, `images`, `sounds`,
-            `videos`.
+            `videos`; in pairs also `tools`, `turns`, `texts`.
         tasks: Of a run that makes task rows, where they come from; None for others.
+        pairs: What became of the kept lines, where they were compared; None, and not in the file, elsewhere.
         outputs: The files of rows, in order; empty where nothing was published.
         refused_lines: The name of the file beside them that lists the refused lines; None without any.
         card: The dataset card beside them; None without one.
@@ -224,6 +267,7 @@ class Report(msgspec.Struct, kw_only=True):
     splits: list[SplitRows] = []
     left_out: dict[str, int] = {}
     tasks: TaskCounts | None = None
+    pairs: PairCounts | None = None
     outputs: list[OutputShard] = []
     refused_lines: str | None = None
     card: Card | None = None
@@ -280,7 +324,7 @@ class Report(msgspec.Struct, kw_only=True):
         """Encode the report as it is written beside the output; where that is, it need not say."""
         fields = msgspec.to_builtins(self)
         del fields["folder"], fields["file"], fields["part"]
-        for name in ("card", "run", "tasks"):
+        for name in ("card", "run", "tasks", "pairs"):
             if not fields[name]:
                 del fields[name]
         return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"

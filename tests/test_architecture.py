@@ -54,6 +54,8 @@ FOLDERS = (
         "quantities",
         "choices",
         "trainers",
+        "settings",
+        "pairing",
         "options",
     ),
     *("selection", "statistics", "outputs", "checks", "pipeline", "configs", "views", "api", "cli", "__main__"),

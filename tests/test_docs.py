@@ -16,7 +16,11 @@ from fastsft import FORMATS, FailedRun, TooManyRefused, UsageError
 from fastsft.checks.kinds import KINDS
 from fastsft.cli.app import COMMANDS as COMMANDS_OF_CLI
 from fastsft.cli.docs import TOPICS
+from fastsft.cli.pairs import HELPS
+from fastsft.cli.settings import options_table
+from fastsft.formats.pairs import PAIR_FORMATS
 from fastsft.options import GATES
+from fastsft.selection.entries import PAIR_REASONS
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text()
@@ -40,6 +44,7 @@ def test_ci_runs_the_command_that_users_are_told():
 
 # Where a page tells of a command's options.
 SECTIONS = {
+    "pairs": ("pairs", "# Preference pairs", "ALL OF IT"),
     "convert": ("options", "# Options of `fastsft convert`", "\n## "),
     "stats": ("choosing", "## See it first", "```bash\nfastsft show"),
     "show": ("choosing", "```bash\nfastsft show", "\n## "),
@@ -102,6 +107,7 @@ def test_the_page_names_every_reason_and_no_other():
     dropped = {*GATES, *re.findall(r'(?:Criterion|ValueCriterion)\(\s*"([a-z_]+)"', source)}
     assert len(refused) > 10
     assert len(dropped) == 18
+    dropped |= set(PAIR_REASONS)
     table = PAGES["reasons"]
     named = {
         name
@@ -109,6 +115,11 @@ def test_the_page_names_every_reason_and_no_other():
         for name in re.findall(r"`(\w+)`", cell)
     }
     assert named == refused | dropped
+
+
+def test_the_page_of_pairs_has_the_table_of_the_declaration_and_every_format():
+    assert options_table("pairs", HELPS) in PAGES["pairs"]
+    assert {name for name in PAIR_FORMATS if f"| `{name}` |" not in PAGES["pairs"]} == set()
 
 
 def test_the_page_names_every_finding():
@@ -155,13 +166,13 @@ ELSEWHERE = re.compile("--backend|://")  # which `tests/clusters.py` and `tests/
     list(dict.fromkeys(line for line in COMMANDS if line.startswith("fastsft ") and not ELSEWHERE.search(line))),
 )
 def test_the_other_commands_run(command, tmp_path):
-    subprocess.run(
-        [sys.executable, str(PROJECT / "benchmarks/generate.py"), "run1", "--lines", "80"], check=True, cwd=tmp_path
-    )
+    shape = "attempts" if command.startswith("fastsft pairs") else "mixed"
+    generate = [str(PROJECT / "benchmarks/generate.py"), "run1", "--lines", "80", "--shape", shape]
+    subprocess.run([sys.executable, *generate], check=True, cwd=tmp_path)
     (tmp_path / "run2/deep").mkdir(parents=True)
     (tmp_path / "rollouts").symlink_to(tmp_path / "run1")
     for index, name in enumerate(["rollouts.jsonl", "extra.jsonl", "run2/deep/a.jsonl"]):
-        (tmp_path / name).write_bytes((tmp_path / f"run1/mixed-0000{index}.jsonl").read_bytes())
+        (tmp_path / name).write_bytes((tmp_path / f"run1/{shape}-0000{index}.jsonl").read_bytes())
     (tmp_path / "sft_data").mkdir()
     for name in ("train", "val"):
         rows = [{"messages": [turn("user", f"{name} {number}?"), assistant("!")]} for number in range(9)]

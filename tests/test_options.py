@@ -21,6 +21,7 @@ from fastsft.cli import app
 from fastsft.cli.settings import options_table
 from fastsft.configs.training import Training
 from fastsft.options import Split, declared, flag_of, keyword_of
+from fastsft.pairing import Pairing
 from fastsft.pipeline.search import Search
 from fastsft.quantities import nbytes_of
 from fastsft.views.preview import View
@@ -109,21 +110,26 @@ PAGE = (Path(__file__).parent.parent / "fastsft/docs/options.md").read_text()
 BESIDE = {"inputs", "output", "splits", "index", "on_progress"}  # what the library takes beside settings
 
 
-@pytest.mark.parametrize("command", ["convert", "index", "stats", "tasks", "check", "verify"])
+@pytest.mark.parametrize("command", ["convert", "pairs", "index", "stats", "tasks", "check", "verify"])
 def test_the_library_has_the_settings_of_the_command_with_their_defaults(command):
     function = getattr(fastsft, command)
     parameters = {
         name: one.default for name, one in inspect.signature(function).parameters.items() if name not in BESIDE
     }
     declared_here = {
-        keyword_of(name): getattr(Options(), name) for name, one in declared().items() if command in one.commands
+        keyword_of(name, kind): getattr(kind(), name)
+        for kind in (Options, Pairing)
+        for name, one in declared(kind).items()
+        if command in one.commands
     }
 
     assert parameters == declared_here
     assert {name for name in parameters if f"        {name}: " not in function.__doc__} == set()
 
 
-@pytest.mark.parametrize("command", ["convert", "index", "stats", "show", "tasks", "check", "verify", "nemo-rl"])
+@pytest.mark.parametrize(
+    "command", ["convert", "pairs", "index", "stats", "show", "tasks", "check", "verify", "nemo-rl"]
+)
 def test_the_command_has_an_option_for_each_of_its_settings(command):
     done = subprocess.run(
         [sys.executable, "-m", "fastsft", command, "--help"],
@@ -131,7 +137,13 @@ def test_the_command_has_an_option_for_each_of_its_settings(command):
     )  # fmt: skip
     shown = set(done.stdout.replace(",", " ").split())
 
-    assert {flag_of(name) for name, one in declared().items() if command in one.commands} <= shown
+    flags = {
+        flag_of(name, kind)
+        for kind in (Options, Pairing)
+        for name, one in declared(kind).items()
+        if command in one.commands
+    }
+    assert flags <= shown
 
 
 def test_readme_has_the_table_of_the_declaration():
@@ -182,6 +194,7 @@ WORDS = {
     "work": ("w", "w"),
     "log": (None, True),
 }
+ELSEWHERE = {"pairs": (None, True)}  # of other commands alone
 EXCLUSIVE = ({"shards", "fresh"}, {"shard_nbytes", "part"})
 
 
@@ -209,6 +222,55 @@ def test_every_word_of_the_command_reaches_the_run(left_out, monkeypatch, tmp_pa
     splits = [Split("v", 0.2), Split("w", 0.1), Split("x", 0.05)]
     assert seen == [(["a.jsonl", "b.jsonl"], "o/", options, splits, "i", True)]
     assert set(WORDS) == {name for name, one in declared().items() if "convert" in one.commands}
+
+
+# The same for pairs; `high_threshold` and `low_threshold` change nothing, but arrive.
+WORDS_OF_PAIRS = {
+    "format": ("trl", "trl"),
+    "choose": ("threshold", "threshold"),
+    "turn": ("whole", "whole"),
+    "min_gap": ("0.125", 0.125),
+    "least_chosen": ("0.75", 0.75),
+    "max_rejected": ("0.5", 0.5),
+    "pairs_per_task": ("2", 2),
+    "uses": ("3", 3),
+    "length_ratio": ("0.5:2", (0.5, 2.0)),
+    "strategy": ("same_prompt", "same_prompt"),
+    "high_threshold": ("0.7", 0.7),
+    "low_threshold": ("0.4", 0.4),
+}
+OF_KTO = {"format": ("kto", "kto"), "balance": (None, True)}
+
+
+@pytest.mark.parametrize("left_out", EXCLUSIVE)
+@pytest.mark.parametrize("of_pairs", [WORDS_OF_PAIRS, OF_KTO])
+@pytest.mark.parametrize("spelling", [0, -1])
+def test_every_word_of_pairs_reaches_the_run(of_pairs, spelling, left_out, monkeypatch):
+    known = {name for name, one in declared().items() if "pairs" in one.commands}
+    words = {name: pair for name, pair in WORDS.items() if name in known - left_out}
+    seen = []
+
+    def run(inputs, output, options, **more):
+        seen.append((inputs, output, options, more["splits"], more["index"], callable(more["on_progress"])))
+        raise UsageError("seen")
+
+    monkeypatch.setattr("fastsft.api.run", run)
+    monkeypatch.setattr("fastsft.pipeline.parts.run_part", run)
+    line = ["fastsft", "pairs", "a.jsonl", "--input", "b.jsonl", "--output", "o/", "--index", "i"]
+    line += ["--val", "v", "--val-fraction", "20%", "--split", "w=10%"]
+    for name, (word, _) in words.items():
+        line += words_of(flag_of(name), word)
+    for name, (word, _) in of_pairs.items():
+        line += words_of((declared(Pairing)[name].flags or (flag_of(name, Pairing),))[spelling], word)
+    monkeypatch.setattr("sys.argv", line)
+
+    with pytest.raises(UsageError, match="seen"):
+        app.run()
+
+    pairing = Pairing(**{name: value for name, (_, value) in of_pairs.items()})
+    values = {name: value for name, (_, value) in words.items()} | {"pairing": pairing}
+    assert seen == [(["a.jsonl", "b.jsonl"], "o/", Options(**values), [Split("v", 0.2), Split("w", 0.1)], "i", True)]
+    assert set(WORDS_OF_PAIRS) | set(OF_KTO) == set(declared(Pairing))
 
 
 TRAINING = {
@@ -284,7 +346,7 @@ PLACEMENT = ("jobs", "backend", "address", "retries", "stall_seconds")
 
 def call_of(command: str, settings: list[str]) -> Any:
     """The call that all the words of a command ask for."""
-    values = {name: WORDS[name][1] for name in settings}
+    values = {name: {**WORDS, **ELSEWHERE}[name][1] for name in settings}
     keywords = {keyword_of(name): value for name, value in values.items()}
     match command:
         case "index":
@@ -316,9 +378,10 @@ def call_of(command: str, settings: list[str]) -> Any:
 
 @pytest.mark.parametrize("command", OWN)
 def test_every_word_of_the_other_commands_reaches_what_does_their_work(command, monkeypatch):
-    settings = [name for name in WORDS if command in declared()[name].commands and name not in OWN[command]]
+    known = (*WORDS, *ELSEWHERE)
+    settings = [name for name in known if command in declared()[name].commands and name not in OWN[command]]
     words = [word for several in OWN[command].values() for word in several]
-    words += [word for name in settings for word in words_of(flag_of(name), WORDS[name][0])]
+    words += [word for name in settings for word in words_of(flag_of(name), {**WORDS, **ELSEWHERE}[name][0])]
     work = mock.Mock(side_effect=UsageError("seen"))
     monkeypatch.setattr(WORK[command], work)
     monkeypatch.setattr("sys.argv", ["fastsft", command, *words])
@@ -347,7 +410,7 @@ WITH_PROGRESS = [command for command in app.COMMANDS if command not in WITHOUT_P
 def test_quiet_hides_the_progress_of_every_command_that_has_some(command, words, monkeypatch):
     seen = mock.Mock(side_effect=UsageError("seen"))
     monkeypatch.setattr(f"fastsft.cli.{command.replace('-', '_')}.ProgressLine", seen)
-    output = ["--output", "o"] if command in ("convert", "index", "tasks") else []
+    output = ["--output", "o"] if command in ("convert", "pairs", "index", "tasks") else []
     monkeypatch.setattr("sys.argv", ["fastsft", command, "a", *output, *words])
 
     with pytest.raises(UsageError, match="seen"):
@@ -357,6 +420,7 @@ def test_quiet_hides_the_progress_of_every_command_that_has_some(command, words,
 
 
 ALL_WELL = {
+    "pairs": "in.jsonl --output p.jsonl --allow-empty",
     "convert": "in.jsonl -o o.jsonl",
     "index": "in.jsonl -o i.index",
     "stats": "in.jsonl",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from pathlib import Path
 
 import generate
@@ -16,9 +17,11 @@ from fastsft.execution.workers import Workers
 from fastsft.inputs.shards import Shard, spans_of
 from fastsft.options import Options
 from fastsft.outputs.receipts import Receipt
+from fastsft.pairing import Pairing
 from fastsft.pipeline import choosing_in_parts
 from fastsft.pipeline.choosing import choose_lines, scanned_lines
 from fastsft.pipeline.choosing_in_parts import choose_in_parts, may_choose_in_parts
+from fastsft.pipeline.choosing_pairs import choose_pairs
 from fastsft.pipeline.two_passes import CHOSEN
 from fastsft.report import Fates, InputShard, Report
 from fastsft.selection import partitions
@@ -39,6 +42,11 @@ ASKED = {
     "none": ({"sample": 0, "allow_empty": True}, ()),
     "none is good": ({"best_of": 1, "reward_threshold": 5.0, "allow_empty": True}, ()),
     "splits": ({}, (0.2, 0.1)),
+    "pairs": ({"format": "chat", "pairing": Pairing()}, ()),
+    "pairs of answers of one turn": ({"format": "chat", "pairing": Pairing(turn="only", length_ratio=(0.9, 1.1))}, ()),
+    "all pairs, in splits": ({"format": "chat", "pairing": Pairing(choose="all", uses=2), "seed": 4}, (0.3, 0.1)),
+    "no pair": ({"format": "chat", "pairing": Pairing(min_gap=9), "allow_empty": True}, (0.3,)),
+    "judged one by one": ({"format": "chat", "pairing": Pairing(format="kto", turn="whole")}, ()),
     "all": (
         {
             "pass_rate": (0.1, 1.0),
@@ -73,6 +81,12 @@ def value_of(name: str, rng: random.Random, task: int) -> object:
             return rng.choice([None, "a problem"])
         case "content":
             return rng.choice([None, *(bytes([number] * 16) for number in range(40))])
+        case "context" | "answer" | "whole":
+            return rng.randrange(3)
+        case "answer_length" | "length" | "acts":
+            return rng.randrange(1, 3)
+        case "later":
+            return rng.choice([None, struct.pack("<6Q", *(rng.randrange(4) for _ in range(6)))])
         case "tokens" | "turns" | "calls":
             return rng.choice([None, *range(120)]) if name == "tokens" else rng.randrange(12)
         case _:
@@ -131,13 +145,15 @@ def test_the_choice_is_that_of_the_whole_table(tmp_path, monkeypatch, asked, see
         for name, *_ in parts:
             (folder / name).hardlink_to(tmp_path / name)
 
-    expected = choose_lines(parts, whole, shards, spans, options, shares)
+    choose = choose_lines if options.pairing is None else choose_pairs
+    expected = choose(parts, whole, shards, spans, options, shares)
     with Workers(Placement(jobs=1), nbytes=0, tasks=1) as workers:
         choice = choose_in_parts(parts, apart, shards, spans, options, shares, workers)
 
     assert counted(choice.dropped) == counted(expected.dropped)
     assert told(choice.receipts, apart) == told(expected.receipts, whole)
     assert (choice.spans, choice.splits, choice.seen) == (expected.spans, expected.splits, expected.seen)
+    assert (choice.kept, choice.pairs) == (expected.kept, expected.pairs)
     if expected.spans:
         assert pl.read_ipc(apart / CHOSEN).equals(pl.read_ipc(whole / CHOSEN))
     left = {path.name.split(".")[0] for path in apart.iterdir()} - {name.split(".")[0] for name, *_ in parts}
@@ -146,7 +162,7 @@ def test_the_choice_is_that_of_the_whole_table(tmp_path, monkeypatch, asked, see
 
 def index_in(folder: Path, seed: int, order: list[int]) -> tuple[list[Shard], Index]:
     """Write an index of a random table with some refused lines, and read it for some of its shards, in any order."""
-    options = Options(dedup=True)
+    options = Options(dedup=True, pairs=True, format="chat")
     shards, parts = parts_in(folder, columns_for(options), seed)
     lines = scanned_lines(parts, folder, columns_for(options))
     lines = lines.with_columns(shard=pl.concat_str(pl.col("shard_index"), pl.lit(".jsonl")))
@@ -179,13 +195,15 @@ def test_the_choice_from_an_index_is_that_of_the_whole_index(tmp_path, monkeypat
     whole.mkdir()
     apart.mkdir()
 
-    expected = choose_lines(index, whole, shards, spans, options, shares)
+    choose = choose_lines if options.pairing is None else choose_pairs
+    expected = choose(index, whole, shards, spans, options, shares)
     with Workers(Placement(jobs=1), nbytes=0, tasks=1) as workers:
         choice = choose_in_parts(index, apart, shards, spans, options, shares, workers)
 
     assert counted(choice.dropped) == counted(expected.dropped)
     assert told(choice.receipts, apart) == told(expected.receipts, whole)
     assert (choice.spans, choice.splits, choice.seen) == (expected.spans, expected.splits, expected.seen)
+    assert (choice.kept, choice.pairs) == (expected.kept, expected.pairs)
     if expected.spans:
         assert pl.read_ipc(apart / CHOSEN).equals(pl.read_ipc(whole / CHOSEN))
     assert {path.name.split(".")[0] for path in apart.iterdir()} <= {"chosen", "known"}
@@ -200,6 +218,8 @@ def test_large_tables_are_taken_apart(monkeypatch, lines, where, expected):
 
     assert may_choose_in_parts(parts, Options(best_of=1, where=where)) is expected
     assert not may_choose_in_parts(parts, Options(where="reward > avg(reward)"))
+    balanced = Pairing(format="kto", balance=True)
+    assert not may_choose_in_parts(parts, Options(format="chat", pairing=balanced))
 
 
 def test_a_large_index_is_taken_apart(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from fastsft.errors import FailedRun, UsageError
 from fastsft.options import GATES, Options
+from fastsft.pairing import Pairing
 from fastsft.quantities import sample_of
 from fastsft.rollouts.rollout import Item, Marks, ResponseMarks, Rollout
 from fastsft.selection import gates
@@ -209,6 +210,8 @@ CHOSEN = {
     "retries": 3,
     "part": (1, 2),
     "work": "folder",
+    "pairs": True,
+    "pairing": Pairing(),
 }
 
 
@@ -217,7 +220,7 @@ def test_gates_suffice_where_no_other_criterion_judges_a_line_by_itself():
     by_gates = {*GATES, "no_reward", "below_threshold", "above_max"}
     for several in (
         [],
-        *([name] for name in CHOSEN if name not in ("template", "address")),
+        *([name] for name in CHOSEN if name not in ("template", "address", "pairs")),
         ["max_tokens", "template"],
         ["backend", "address"],
         ["max_tokens", "where", "template"],

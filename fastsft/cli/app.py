@@ -14,6 +14,7 @@ from fastsft.cli.docs import docs
 from fastsft.cli.help import HelpCommand, HelpGroup
 from fastsft.cli.index import index
 from fastsft.cli.nemo_rl import nemo_rl
+from fastsft.cli.pairs import pairs
 from fastsft.cli.publish import publish
 from fastsft.cli.report import report
 from fastsft.cli.show import show
@@ -26,6 +27,7 @@ from fastsft.version import __version__
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "convert": convert,
+    "pairs": pairs,
     "index": index,
     "stats": stats,
     "show": show,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastsft.cli.settings import with_settings
 from fastsft.cli.words import Inputs, Quiet, in_panel, print_all, published_whatever_happens, require_inputs
@@ -14,6 +14,9 @@ from fastsft.views.example import example_of
 from fastsft.views.progress import ProgressLine
 from fastsft.views.summary import damaged_of, few_rows_warning, summary_of
 from fastsft.views.terminal import path_in
+
+if TYPE_CHECKING:
+    from fastsft.report import Report
 
 
 @with_settings("convert")
@@ -74,6 +77,11 @@ def convert(
             on_progress=line.show,
             **settings,
         )
+    print_report(report, quiet=quiet, no_example=no_example)
+
+
+def print_report(report: Report, *, quiet: bool, no_example: bool) -> None:
+    """Print what became of a run, and an example of its rows."""
     if quiet and report.damaged and sys.stderr:
         with published_whatever_happens():
             print(

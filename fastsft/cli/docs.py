@@ -8,7 +8,10 @@ from typing import Annotated
 from fastsft.cli.words import argument, print_all
 from fastsft.errors import UsageError
 
-TOPICS = ("options", "reasons", "choosing", "tasks", "formats", "trainers", "report", "scale", "internals", "changes")
+TOPICS = (
+    *("options", "reasons", "choosing", "tasks", "formats", "pairs", "trainers", "report", "scale", "internals"),
+    "changes",
+)
 
 
 def docs(

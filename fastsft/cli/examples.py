@@ -15,6 +15,13 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
             "fastsft convert rollouts/ -o sft/train.jsonl --val sft/val.jsonl --best-of 2",
         ),
     ),
+    "pairs": (
+        ("the best and the worst of each task, for NeMo RL", "fastsft pairs rollouts/ -o dpo.jsonl"),
+        (
+            "for TRL, some tasks for validation",
+            "fastsft pairs rollouts/ -o dpo/train.jsonl --val dpo/val.jsonl --format trl",
+        ),
+    ),
     "index": (
         ("beside the rollouts, where convert finds it", "fastsft index rollouts/ -o rollouts/"),
         ("for convert --format chat --dedup", "fastsft index rollouts/ -o all.parquet --format chat --dedup"),

@@ -19,7 +19,7 @@ from fastsft.formats.media import for_nemo_rl, media_beside
 from fastsft.formats.reasoning import in_think_tags
 from fastsft.formats.row import PLAIN, Layout, Row
 from fastsft.formats.tools import Function, tools_in, tools_of
-from fastsft.formats.turns import Turn, conversation, is_imitable, mark, without_thoughts
+from fastsft.formats.turns import Turn, conversation, is_imitable, is_of_output, mark, without_thoughts
 from fastsft.formats.values import joined
 from fastsft.rollouts.rollout import ABSENT, Rollout
 
@@ -106,8 +106,10 @@ def to_chat(rollout: Rollout, layout: Layout = PLAIN) -> Row:
     left_out = media_beside(rollout) if rollout.metadata else set()
     if drops and found.has_thoughts:
         left_out.add("reasoning")
+    behind = len(turns) - next((index for index, turn in enumerate(turns) if is_of_output(turn)), len(turns))
     body = ChatRow(messages, tools_in(tools_of(rollout.tools, _tool), layout))
-    return Row(body, found.cut + len(found.turns) - len(turns), has_ids, tuple(sorted(left_out)))
+    cut = found.cut + len(found.turns) - len(turns)
+    return Row(body, cut, has_ids, tuple(sorted(left_out)), len(messages) - behind)
 
 
 def _without_silence(turns: list[Turn], layout: Layout) -> list[Turn]:

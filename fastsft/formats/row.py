@@ -45,12 +45,14 @@ class Row(msgspec.Struct, gc=False):
         turns_cut: How many turns behind the last assistant turn were left out.
         has_ids: Whether there are calls with ids, or results that name one.
         left_out: What the rollout has and the layout does not: `reasoning`, `calls`, `images`, `sounds`, `videos`.
+        asked: How many messages stand before the first of the output's assistant, in a layout of messages.
     """
 
     body: msgspec.Struct
     turns_cut: int = 0
     has_ids: bool = False
     left_out: tuple[str, ...] = ()
+    asked: int = 0
 
 
 def content_hash(row: Row) -> bytes:

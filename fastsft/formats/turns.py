@@ -312,6 +312,11 @@ def is_imitable(turn: Turn) -> bool:
     return turn.note is not None and (turn.note.says or turn.note.is_empty)
 
 
+def is_of_output(turn: Turn) -> bool:
+    """Tell whether a turn is the output's assistant's, or a prompt's that the output goes on with."""
+    return turn.note is not None and (turn.note.says or turn.note.is_empty or turn.note.thinks)
+
+
 def _last_text(pieces: list[Piece], texts: list[Content], begun: int) -> Content:
     """Return what is left of the last text, from piece `begun` on; of those of reasoning alone nothing is."""
     for index in range(len(pieces) - 1, begun - 1, -1):

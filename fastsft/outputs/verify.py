@@ -164,7 +164,11 @@ def fates_differ(where: str, report: Report) -> Iterator[str]:
     if fates.lines != fates.kept + fates.all_dropped + fates.all_refused + fates.blank:
         yield f"{where}: the fates of lines do not add up"
     rows = sum(split.rows for split in report.splits) if report.splits else report.rows
-    if rows != fates.kept:
+    if report.pairs is not None:
+        sides = report.pairs.chosen + report.pairs.rejected + report.pairs.both
+        if (rows, sides) != (report.pairs.pairs, fates.kept):
+            yield f"{where}: {report.pairs.pairs:,} pairs of {fates.kept:,} kept lines, and {rows:,} rows of {sides:,}"
+    elif rows != fates.kept:
         yield f"{where}: {fates.kept:,} lines were kept, and {rows:,} rows were written"
 
 

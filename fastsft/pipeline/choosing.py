@@ -14,7 +14,7 @@ from fastsft.outputs.assembly import digest_of
 from fastsft.outputs.receipts import RangeFates, Receipt, Segment
 from fastsft.outputs.segments import SegmentWriter
 from fastsft.pipeline.two_passes import CHOSEN, ChosenSpan
-from fastsft.report import Fates, RefusedLine, SplitRows
+from fastsft.report import Fates, PairCounts, RefusedLine, SplitRows
 from fastsft.selection.criteria import choose, columns_of
 from fastsft.selection.index_file import Index
 from fastsft.selection.seen import Seen, seen_of
@@ -35,6 +35,8 @@ class Choice(msgspec.Struct):
         splits: The rows and tasks of each split; empty without splits.
         seen: What rollouts hold, where none was chosen.
         digest: Of the file of chosen lines; empty where none was.
+        kept: How many lines of which shard, by its index, are in rows that have several.
+        pairs: What became of these; None where each row has one line.
     """
 
     dropped: list[tuple[int, str, int]]
@@ -43,6 +45,8 @@ class Choice(msgspec.Struct):
     splits: list[SplitRows] = []
     seen: Seen | None = None
     digest: str = ""
+    kept: list[tuple[int, int]] = []
+    pairs: PairCounts | None = None
 
 
 def choose_lines(
@@ -59,12 +63,7 @@ def choose_lines(
         FailedRun: The table cannot be read, or `--where` cannot be worked out.
     """
     names = columns_of(options, splits=bool(shares))
-    receipts = []
-    if isinstance(table, Index):
-        lines, refused = table.read(names)
-        receipts.append(receipt_of_index(table, refused, shards, folder))
-    else:
-        lines = scanned_lines(table, folder, names)
+    lines, receipts = known_lines(table, names, folder, shards)
     chosen, dropped, rowless = choose(lines, options, shares)
     if receipt := receipt_of_rowless([rowless], shards, folder):
         receipts.append(receipt)
@@ -77,6 +76,16 @@ def choose_lines(
         write_chosen(chosen, folder / CHOSEN)
         choice.spans, choice.digest = chosen_spans(spans, [chosen]), digest_of([CHOSEN], folder)
     return choice
+
+
+def known_lines(
+    table: Index | Sequence[tuple[str, int, int, int]], names: Sequence[str], folder: Path, shards: Sequence[Shard]
+) -> tuple[pl.DataFrame, list[Receipt]]:
+    """Read columns of a table of lines, and the receipts of what an index knows beside them."""
+    if not isinstance(table, Index):
+        return scanned_lines(table, folder, names), []
+    lines, refused = table.read(names)
+    return lines, [receipt_of_index(table, refused, shards, folder)]
 
 
 def scanned_lines(parts: Sequence[tuple[str, int, int, int]], folder: Path, names: Sequence[str]) -> pl.DataFrame:

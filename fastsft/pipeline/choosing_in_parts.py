@@ -15,11 +15,13 @@ from fastsft.options import Options
 from fastsft.outputs.assembly import digest_of
 from fastsft.outputs.receipts import Receipt
 from fastsft.pipeline.choosing import Choice, chosen_spans, receipt_of_index, receipt_of_rowless, table_parts
+from fastsft.pipeline.choosing_pairs import earlier_lines, split_rows, with_others
 from fastsft.pipeline.two_passes import CHOSEN
-from fastsft.report import SplitRows
+from fastsft.report import PairCounts, SplitRows
 from fastsft.selection import partitions
 from fastsft.selection.criteria import Dropped, columns_of, where_of
 from fastsft.selection.index_file import Index
+from fastsft.selection.pairs import PAIR_COLUMNS
 from fastsft.selection.partitions import LIMITED, PartitionJudged, Plan
 from fastsft.selection.seen import merged, seen_of
 from fastsft.selection.table import CHOSEN_COLUMNS, TablePart, join_files, read_files
@@ -32,8 +34,10 @@ _LINES_READ = 500_000  # of an index, at once
 
 
 def may_choose_in_parts(table: Index | Sequence[tuple[str, int, int, int]], options: Options) -> bool:
-    """Tell whether a table is so large that it is taken apart; not where `--where` compares any lines with any."""
+    """Tell whether a table is so large that it is taken apart; not where any lines are compared with any."""
     if options.where is not None and where_of(options.where)[1]:
+        return False
+    if options.pairing is not None and options.pairing.balance:
         return False
     lines = table.rows if isinstance(table, Index) else sum(rows for _, rows, *_ in table)
     return lines > _MOST_LINES_IN_MEMORY
@@ -68,14 +72,22 @@ def choose_in_parts(
     batches = partitions.batches_of(parts, _LINES_AT_ONCE)
     plan = Plan(str(inside), names, options, tuple(shares), batches, partitions.firsts_of(batches))
     steps = _Steps(plan, workers)
-    chosen, choice.dropped, choice.splits = steps.take()
+    if options.pairing is None:
+        chosen, choice.dropped, choice.splits = steps.take()
+    else:
+        chosen = steps.pair(choice)
     if rowless := receipt_of_rowless(partitions.rowless_of(plan), shards, folder):
         choice.receipts.append(rowless)
     if chosen:
         files = partitions.sorted_chosen(plan)
-        join_files(files, [name for name in CHOSEN_COLUMNS if name != "task" or plan.has_tasks], folder / CHOSEN)
-        lines = (read_files([file], ("shard_index", "offset")) for file in files)
-        choice.spans, choice.digest = chosen_spans(spans, lines), digest_of([CHOSEN], folder)
+        if options.pairing is None:
+            join_files(files, [name for name in CHOSEN_COLUMNS if name != "task" or plan.has_tasks], folder / CHOSEN)
+            choice.spans = chosen_spans(spans, (read_files([file], ("shard_index", "offset")) for file in files))
+        else:
+            join_files(files, PAIR_COLUMNS, folder / CHOSEN)
+            found = chosen_spans(spans, (earlier_lines(read_files([file], PAIR_COLUMNS)) for file in files))
+            choice.spans = with_others(found, folder / CHOSEN, shards)
+        choice.digest = digest_of([CHOSEN], folder)
     else:
         for seen in steps.each(_seen):
             choice.seen = merged(choice.seen, seen)
@@ -105,14 +117,33 @@ class _Steps:
         work = partial(step, plan=self._plan, **more)
         return list(self._workers.in_order(work, range(self._plan.partitions), what="partition"))
 
+    def pair(self, choice: Choice) -> int:
+        """Do all steps for pairs, fill in what became of the lines, and return how many pairs there are."""
+        self._judge()
+        counts, kept, splits = PairCounts(), dict[int, int](), list[tuple[int, int, int]]()
+        for paired in self.each(partitions.pair_partition):
+            self._count([partitions.PartitionJudged(paired.dropped, 0)])
+            counts += paired.counts
+            splits += paired.splits
+            for shard_index, count in paired.kept:
+                kept[shard_index] = kept.get(shard_index, 0) + count
+        self.each(partitions.sort_pairs)
+        choice.dropped, choice.kept, choice.pairs = self._all_dropped(), sorted(kept.items()), counts
+        choice.splits = split_rows(splits, self._plan.shares)
+        return counts.pairs
+
+    def _judge(self) -> None:
+        """Route lines to the partitions of their tasks, and judge each by itself."""
+        if self._plan.has_tasks:
+            self.each(partitions.find_prompts)
+            list(self._workers.in_order(partial(_join_prompts, plan=self._plan), [0]))
+            self.each(partitions.route)
+        self._count(self.each(partitions.judge_partition))
+
     def take(self) -> tuple[int, Dropped, list[SplitRows]]:
         """Do all steps; return how many lines are chosen, what was dropped, and the splits."""
         plan = self._plan
-        if plan.has_tasks:
-            self.each(partitions.find_prompts)
-            list(self._workers.in_order(partial(_join_prompts, plan=plan), [0]))
-            self.each(partitions.route)
-        self._count(self.each(partitions.judge_partition))
+        self._judge()
         if plan.dedups:
             self.each(partitions.find_duplicates)
         left = self._count(self.each(partitions.rank_partition))
@@ -121,15 +152,12 @@ class _Steps:
             if most is not None:
                 left = self._limit(reason, most)
         counts = [counts for of_partition in self.each(partitions.split_partition) for counts in of_partition]
-        splits = [
-            SplitRows(
-                "", sum(rows for at, rows, _ in counts if at == number), sum(n for at, _, n in counts if at == number)
-            )
-            for number in range(1 + len(plan.shares) if plan.shares else 0)
-        ]
+        splits = split_rows(counts, plan.shares)
         self.each(partitions.sort_chosen)
-        dropped = [(index, reason, count) for (index, reason), count in sorted(self._dropped.items())]
-        return left, dropped, splits
+        return left, self._all_dropped(), splits
+
+    def _all_dropped(self) -> Dropped:
+        return [(index, reason, count) for (index, reason), count in sorted(self._dropped.items())]
 
     def _limit(self, reason: str, most: int) -> int:
         counts = [row for rows in self.each(partitions.count_draws, reason=reason) for row in rows]

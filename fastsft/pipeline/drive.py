@@ -156,6 +156,7 @@ def begin(
         earlier = [check_target(target, [*shards, *materialized], arguments, index) for target in targets]
         notes += splits_left(targets)
         notes += filter(None, [options.target_note()])
+        notes += [] if options.pairing is None else options.pairing.notes
         found = _index_for(shards, splits, options, index, notes)
         compares = _compares(splits, options) or found is not None
         if spans and call is None and _writes_straight(workers, targets):

@@ -21,6 +21,7 @@ from fastsft.outputs.receipts import Receipt
 from fastsft.pipeline.ledger import Ledger
 from fastsft.pipeline.materialized import SourceRows, make_sources
 from fastsft.pipeline.one_pass import Rows
+from fastsft.pipeline.pair_rows import PairRows
 from fastsft.pipeline.staged import input_digest
 from fastsft.pipeline.task_rows import TaskRows, TaskTable
 from fastsft.pipeline.two_passes import CHOICE, CHOSEN, ChosenRows, ChosenSpan, LineTable
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from fastsft.pipeline.choosing import Choice
     from fastsft.selection.index_file import Index
 
-_Choice = tuple[str, list[tuple[int, tuple[tuple[int, int], ...]]]]  # as the file has it
+_Choice = tuple[str, list[tuple[int, tuple[tuple[int, int], ...], tuple[int, ...]]]]  # as the file has it
 _MOST_PARTS = 20  # that are named
 # From which importing Polars pays where text is Chinese: 0.12 s in each process, where Python takes 0.8 s/GB more.
 _LARGE_NBYTES = 1024**3
@@ -117,12 +118,13 @@ class Job:
         is_large = expanded_nbytes(self._shards) >= _LARGE_NBYTES
         return Rows(**self._staged(), most_nbytes=self._outputs.most_nbytes, is_large=is_large)
 
-    def _rows_of_chosen(self, digest: str) -> ChosenRows:
+    def _rows_of_chosen(self, digest: str) -> ChosenRows | PairRows:
         chosen = str(self._outputs.folder / CHOSEN)
         if self._options.makes == "tasks":
             most = self._outputs.most_nbytes
             return TaskRows(**self._staged(), most_nbytes=most, chosen=chosen, choice=digest, sources=self._sources)
-        return ChosenRows(**self._staged(), most_nbytes=self._outputs.most_nbytes, chosen=chosen, choice=digest)
+        kind = ChosenRows if self._options.pairing is None else PairRows
+        return kind(**self._staged(), most_nbytes=self._outputs.most_nbytes, chosen=chosen, choice=digest)
 
     def _table(self) -> LineTable:
         from fastsft.selection.criteria import columns_of
@@ -143,10 +145,12 @@ class Job:
         for receipt in found.receipts:
             ledger.take(receipt)
         ledger.drop(found.dropped)
+        ledger.keep(found.kept)
+        ledger.report.pairs = found.pairs
         ledger.report.splits = found.splits
         ledger.seen = found.seen
         if self._parts:
-            slices = [(one.index, one.slices) for one in found.spans]
+            slices = [(one.index, one.slices, [shard.index for shard in one.others]) for one in found.spans]
             write_new(folder / CHOICE, msgspec.json.encode([found.digest, slices]))
         if not found.spans:
             return []
@@ -172,7 +176,7 @@ class Job:
         words = (table, self._outputs.folder, self._shards, self._spans, self._options, self._shares)
         if may_choose_in_parts(table, self._options):
             return choose_in_parts(*words, self._workers)
-        return self._workers.run_alone(partial(_choose, *words))
+        return self._workers.run_alone(partial(_choose, *words, pairs=self._options.pairing is not None))
 
     def _read_choice(self) -> tuple[str, list[ChosenSpan]] | None:
         """Read the digest of the chosen lines, and where those of each span stand; None before they are chosen."""
@@ -180,7 +184,10 @@ class Job:
         if kind_of(path) is None:
             return None
         digest, slices = msgspec.json.decode(read_file(path), type=_Choice)
-        return digest, [ChosenSpan(self._spans[index], cuts) for index, cuts in slices]
+        return digest, [
+            ChosenSpan(self._spans[index], cuts, tuple(self._shards[other] for other in others))
+            for index, cuts, others in slices
+        ]
 
     def _check_chosen(self, digest: str) -> None:
         """Make sure that the file of chosen lines is what whoever chose wrote.
@@ -286,10 +293,11 @@ class Job:
         return known
 
 
-def _choose(*table: Any) -> Choice:
+def _choose(*table: Any, pairs: bool) -> Choice:
     from fastsft.pipeline.choosing import choose_lines  # Polars: not before the workers are forked
+    from fastsft.pipeline.choosing_pairs import choose_pairs
 
-    return choose_lines(*table)
+    return choose_pairs(*table) if pairs else choose_lines(*table)
 
 
 def _holds(_: int, item: tuple[Span, Receipt], folder: str, *, verify_inputs: bool) -> bool:

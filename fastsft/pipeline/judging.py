@@ -11,6 +11,7 @@ import msgspec
 
 from fastsft.errors import Dropped, Refused
 from fastsft.formats import FORMATS
+from fastsft.formats.pairs import side_row
 from fastsft.formats.row import Row
 from fastsft.formats.turns import Turn, conversation
 from fastsft.inputs.encoding import is_utf8
@@ -159,7 +160,9 @@ def drop_reasons(judged: JudgedBlock, options: Options) -> list[str | None]:
 def row_maker(options: Options, *, judging: bool = True) -> RowMaker:
     """Return what makes rows; with `judging`, it also drops rows that are too long or would not train."""
     layout = options.layout
-    make = partial(FORMATS[layout.format], layout=layout)
+    make: RowMaker = partial(FORMATS[layout.format], layout=layout)
+    if options.pairing is not None:
+        make = partial(side_row, layout=layout, name=options.pairing.format)
     if not (judging and (options.judges_rows or options.trainer is not None)):
         return make
     from fastsft.checks.judge import row_judge

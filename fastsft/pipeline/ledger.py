@@ -75,6 +75,12 @@ class Ledger:
             self.report.inputs[shard_index].fates += gone
             self.report.fates += gone
 
+    def keep(self, kept: Iterable[tuple[int, int]]) -> None:
+        """Take in how many lines of which shard, by its index, are in rows that have several."""
+        for shard_index, count in kept:
+            self.report.inputs[shard_index].fates += Fates(kept=count)
+            self.report.fates += Fates(kept=count)
+
     def judge(self) -> None:
         """Make sure that every line has its one fate and that enough of them were usable.
 

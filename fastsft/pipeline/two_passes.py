@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
 import msgspec
@@ -12,9 +12,10 @@ import msgspec
 from fastsft.errors import DamagedShard, FailedRun, NoRow, Refused
 from fastsft.execution.memory import no_garbage_collection
 from fastsft.execution.spans import ReportProgress
-from fastsft.formats.row import content_hash
+from fastsft.formats.row import Row, content_hash
+from fastsft.formats.sides import Sides, sides_of
 from fastsft.inputs.lines import ChosenLines, NumberedLines, chosen_lines
-from fastsft.inputs.shards import Span, printable
+from fastsft.inputs.shards import Shard, Span, printable
 from fastsft.outputs.assembly import digest_of
 from fastsft.outputs.receipts import RangeFates, Receipt, Segment
 from fastsft.outputs.staging import CHOICE_FILES
@@ -24,11 +25,12 @@ from fastsft.pipeline.provenance import Origin, with_origin
 from fastsft.pipeline.staged import StagedProduct
 from fastsft.report import Fates, RefusedLine, TaskCounts, added
 from fastsft.rollouts.line import rollout_of
+from fastsft.rollouts.prompts import tools_hash
 from fastsft.rollouts.rollout import Rollout
-from fastsft.selection import gates
+from fastsft.selection import facts, gates
 
 CHOSEN, CHOICE = CHOICE_FILES
-_NOT_ASKED = (None, None, None)
+_NO_SIDES = (None,) * len(Sides._fields)
 
 
 class LineTable(StagedProduct, frozen=True, kw_only=True):
@@ -89,24 +91,31 @@ class LineTable(StagedProduct, frozen=True, kw_only=True):
 
     def _scan(self, judged: JudgedBlock) -> list[Any]:
         """Return the table of the rollouts of a block, in a list; an empty one without any."""
-        from fastsft.selection.table import FROM_ROWS, ShardColumns, table, with_rows
+        from fastsft.selection.table import FROM_ROWS, FROM_SIDES, ShardColumns, table, with_rows
 
         if not judged.rollouts:
             return []
         known = table(
-            [name for name in self.columns if name not in FROM_ROWS],
+            [name for name in self.columns if name not in (*FROM_ROWS, *FROM_SIDES)],
             judged.rollouts,
             shard=ShardColumns(printable(judged.shard.path), judged.shard.index),
             lines=judged.numbers,
             offsets=judged.offsets,
             numbers=[number + judged.before for number in judged.numbers],
         )
-        if set(FROM_ROWS) & set(self.columns):
-            known = with_rows(known, self.known_of_rows(judged))
+        if {*FROM_ROWS, *FROM_SIDES} & set(self.columns):
+            names = (*FROM_ROWS, *FROM_SIDES) if self.has_sides else FROM_ROWS
+            known = with_rows(known, self.known_of_rows(judged), names)
         return [known.select(self.columns)]
 
-    def known_of_rows(self, judged: JudgedBlock) -> list[tuple[str | None, str | None, bytes | None]]:
-        """Return why each rollout has no row, in a word and in a sentence, and the hash of the row it has."""
+    @property
+    def has_sides(self) -> bool:
+        """Whether what rows say is to be compared turn by turn."""
+        return not set(Sides._fields).isdisjoint(self.columns)
+
+    def known_of_rows(self, judged: JudgedBlock) -> Sequence[tuple[Any, ...]]:
+        """Return why each rollout has no row, in a word and a sentence, the hash of the row it has, and its sides."""
+        has_sides = self.has_sides
         reasons: list[str | None] = [None] * len(judged.rollouts)
         if not self.every_line:
             try:
@@ -114,21 +123,30 @@ class LineTable(StagedProduct, frozen=True, kw_only=True):
             except FailedRun:  # of `--where`, which may yet be asked of fewer lines
                 reasons = gates.drop_reasons(judged.rollouts, self.options)
         make, is_hashed = row_maker(self.options), "content" in self.columns
+        not_asked = (None, None, None, *(_NO_SIDES if has_sides else ()))
         return [
-            known_of_row(rollout, judged.line(number), make, is_hashed=is_hashed) if reason is None else _NOT_ASKED
+            known_of_row(rollout, judged.line(number), make, is_hashed=is_hashed, has_sides=has_sides)
+            if reason is None
+            else not_asked
             for number, rollout, reason in zip(judged.numbers, judged.rollouts, reasons, strict=True)
         ]
 
 
 def known_of_row(
-    rollout: Rollout, line: memoryview, make: RowMaker, *, is_hashed: bool
-) -> tuple[str | None, str | None, bytes | None]:
-    """Return why a line has no row, in a word and in a sentence, and the hash of the row it has."""
+    rollout: Rollout, line: memoryview, make: RowMaker, *, is_hashed: bool, has_sides: bool = False
+) -> tuple[Any, ...]:
+    """Return why a line has no row, in a word and in a sentence, the hash of the row it has, and its sides."""
     try:
         row = row_of(rollout, line, make)
     except NoRow as problem:
-        return problem.reason, problem.problem, None
-    return None, None, content_hash(row) if is_hashed else None
+        return problem.reason, problem.problem, None, *(_NO_SIDES if has_sides else ())
+    content = content_hash(row) if is_hashed else None
+    return None, None, content, *(_sides_of(rollout, row) if has_sides else ())
+
+
+def _sides_of(rollout: Rollout, row: Row) -> Sides:
+    """Return the sides of a row, whose agent and tools are told before its first message."""
+    return sides_of(row, begins=msgspec.json.encode([facts.agent(rollout), tools_hash(rollout)]))
 
 
 class ChosenSpan(msgspec.Struct, frozen=True):
@@ -137,10 +155,12 @@ class ChosenSpan(msgspec.Struct, frozen=True):
     Attributes:
         span: The span.
         slices: For each of its ranges, from where to where its lines stand in the file of chosen lines.
+        others: Of pairs, the shards in which lines of the span have their partners.
     """
 
     span: Span
     slices: tuple[tuple[int, int], ...]
+    others: tuple[Shard, ...] = ()
 
     @property
     def index(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from functools import lru_cache
 from itertools import takewhile
@@ -32,6 +33,18 @@ def prompt_hash(rollout: Rollout) -> int:
         leaves = [item.content or item.arguments or item.output for item in prompt]
         asked = b"\n".join(map(bytes, [*leaves, rollout.tools, rollout.instructions]))
     return int.from_bytes(hashlib.sha256(asked).digest()[:8], "little")
+
+
+def tools_hash(rollout: Rollout) -> bytes:
+    """Return 64 bits of the SHA-256 of the tools on offer, however they are written; none for no tools."""
+    return _hash_of_tools(bytes(rollout.tools)) if _is_there(rollout.tools) else b""
+
+
+@lru_cache(maxsize=64)
+def _hash_of_tools(raw: bytes) -> bytes:
+    with contextlib.suppress(RecursionError, msgspec.DecodeError):  # else as it is written
+        raw = _sorted.encode(_any.decode(raw))
+    return hashlib.sha256(raw).digest()[:8]
 
 
 def _prompt(rollout: Rollout) -> list[Item]:

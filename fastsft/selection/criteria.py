@@ -18,6 +18,7 @@ import polars as pl
 from fastsft.errors import FailedRun, UsageError
 from fastsft.options import Options
 from fastsft.quantities import sample_of
+from fastsft.selection.entries import columns_of_pairs
 from fastsft.selection.gates import ValueCriterion, gate_criteria, reward_criteria
 from fastsft.selection.table import COLUMNS, frame_of
 from fastsft.selection.tasks import TASK_FROM, draw, draw_for, rank, split_of, with_tasks
@@ -122,7 +123,8 @@ def where_of(text: str) -> tuple[pl.Expr, bool]:
 
 def compares_lines(options: Options) -> bool:
     """Tell whether choosing takes the table of the whole run, or what rows say of where they come from."""
-    return any(criterion.compares for criterion in criteria(options)) or options.places_lines
+    pairs = options.pairing is not None
+    return pairs or any(criterion.compares for criterion in criteria(options)) or options.places_lines
 
 
 def _beyond_values(options: Options) -> list[Criterion]:
@@ -141,6 +143,8 @@ def columns_of(options: Options, *, splits: bool) -> list[str]:
     """List the columns that a scan must find for all criteria, and for the splits."""
     asked = [*_asked(criteria(options)), *(["task"] if splits or "task" in options.provenance else [])]
     found = ["shard_index", "line", "offset", "nbytes", "unusable", "problem"]
+    if options.pairing is not None:
+        asked += columns_of_pairs(options.pairing)
     for name in asked:
         found += TASK_FROM if name in ("task", "draw") else [] if name == "order" else [name]
     return list(dict.fromkeys(found))

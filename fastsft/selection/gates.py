@@ -41,8 +41,8 @@ def gate_criteria(options: Options) -> list[ValueCriterion]:
 
 
 def reward_criteria(options: Options) -> list[ValueCriterion]:
-    """List what is asked of the rewards that there are; of a task, failures tell as much as successes."""
-    if options.makes == "tasks":
+    """List what is asked of the rewards that there are; of a task or a pair, failures tell as much as successes."""
+    if options.makes == "tasks" or options.pairing is not None:
         return []
     least = float(options.reward_threshold)
     bounds = [ValueCriterion("below_threshold", "reward", facts.reward, lambda reward: reward < least)]

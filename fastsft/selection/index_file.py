@@ -21,7 +21,7 @@ from fastsft.formats.row import Layout
 from fastsft.inputs.shards import Shard, printable
 from fastsft.options import INDEX_NAME, Options
 from fastsft.report import Fates, Report
-from fastsft.selection.table import COLUMNS, TablePart, write_part
+from fastsft.selection.table import COLUMNS, FROM_SIDES, TablePart, write_part
 from fastsft.selection.tasks import with_tasks
 from fastsft.storage.files import kind_of, rewrite
 from fastsft.storage.seal import UNSEALED, head_of, is_whole, seal
@@ -46,7 +46,7 @@ class _Entry(msgspec.Struct):
 
 
 class _About(msgspec.Struct):
-    """What the metadata say: the head, the shards, and what rows were asked for and hashed."""
+    """What the metadata say: the head, the shards, and what rows were asked for and hashed, and their turns."""
 
     version: int
     fastsft: str
@@ -56,6 +56,7 @@ class _About(msgspec.Struct):
     trainer: str | None
     content: bool
     shards: list[_Entry]
+    sides: bool = False
 
 
 class KnownShard(NamedTuple):
@@ -222,7 +223,9 @@ def _fitting(path: str, shards: Sequence[Shard], options: Options) -> Index:
     again = f"rebuild it with: {_COMMAND}"
     if about.max_line_nbytes != options.max_line_nbytes:
         raise UsageError(f"{path} was made with --max-line {about.max_line_nbytes}, and this run has another; {again}")
-    if (about.layout, about.trainer) != (options.layout, options.trainer):
+    if options.pairing is not None:
+        _check_sides(path, about, options)
+    elif (about.layout, about.trainer) != (options.layout, options.trainer):
         raise UsageError(
             f"{path} is of {about.layout.format} rows, and this run makes others; {again} --format "
             f"{options.layout.format} and the same --for, --arguments, --reasoning and --loss"
@@ -240,6 +243,20 @@ def _fitting(path: str, shards: Sequence[Shard], options: Options) -> Index:
             raise UsageError(f"{path} is older than {shard.path}, which has changed; {again}")
         found.append(shard_index)
     return Index(path, about, shards, found)
+
+
+def _check_sides(path: str, about: _About, options: Options) -> None:
+    """Make sure that pairs can be chosen by an index: how calls and tools are laid out changes none.
+
+    Raises:
+        UsageError: They cannot.
+    """
+    assert options.pairing is not None
+    if options.pairing.laid_out.fit is not None:
+        raise UsageError(f"{path} does not know what has no place in {options.pairing.format} rows; leave --index out")
+    if not about.sides or about.layout.reasoning != options.layout.reasoning:
+        chat = f"--format chat --pairs --reasoning {options.layout.reasoning}"
+        raise UsageError(f"{path} does not know the turns of these rows; rebuild it with: {_COMMAND} {chat}")
 
 
 def _identity(shard: Shard) -> str:
@@ -261,7 +278,8 @@ def refused_lines(parts: Iterable[tuple[Path, str, int]]) -> pl.DataFrame:
 def columns_for(options: Options) -> list[str]:
     """List the columns that a scan finds for an index."""
     known = [name for name in COLUMNS if name != "task"]
-    return ["shard_index", *known, "prompt", "unusable", "problem", *(["content"] if options.dedup else [])]
+    hashed = [*(["content"] if options.dedup else []), *(FROM_SIDES if options.pairs else ())]
+    return ["shard_index", *known, "prompt", "unusable", "problem", *hashed]
 
 
 def write_table(
@@ -290,6 +308,7 @@ def write_table(
         options.trainer,
         options.dedup,
         entries,
+        options.pairs,
     )
     indexes = {"shard": [entry.path for entry in report.inputs], "shard_index": range(len(report.inputs))}
     known = pl.DataFrame(indexes, schema={"shard": pl.String, "shard_index": pl.UInt32})

@@ -22,6 +22,7 @@ import polars as pl
 from fastsft.options import Options
 from fastsft.quantities import sample_of
 from fastsft.selection.criteria import Dropped, criteria, judge, with_split, without_dropped
+from fastsft.selection.pairs import Paired, pair
 from fastsft.selection.table import CHOSEN_COLUMNS, TablePart, read_files, read_parts, write_part
 from fastsft.selection.tasks import TASK_FROM, add_tasks, draw_for, indexed_prompts, joined_prompts
 from fastsft.storage.files import rename
@@ -241,6 +242,19 @@ def limit_of(reason: str, options: Options, left: int) -> int | None:
         return None
     count, part = sample_of(options.sample)
     return count if part is None else left * part.numerator // part.denominator
+
+
+def pair_partition(_: int, number: int, plan: Plan) -> Paired:
+    """Pair the lines of a partition, and route the pairs to the batches of their earlier lines; return the rest."""
+    paired = pair(read_files([plan.path("judged", number)], None), plan.options, plan.shares)
+    _route_to_batches(paired.pairs, plan, "chosen", number)
+    return paired._replace(pairs=paired.pairs.clear())
+
+
+def sort_pairs(_: int, number: int, plan: Plan) -> None:
+    """Sort the pairs of a batch by their earlier lines; those that share one are of one partition, and in order."""
+    pairs = _gathered(plan, "chosen", number).sort("order", maintain_order=True)
+    _write(pairs.drop("order"), plan.path("sorted", number))
 
 
 def split_partition(_: int, number: int, plan: Plan) -> list[tuple[int, int, int]]:

@@ -15,6 +15,14 @@ _MOST_AGENTS = 1000  # that are remembered
 _SHOWN_AGENTS = 8
 _NAMED = re.compile(r"\bagent\s*(?:=|==|IN)\s*(\(?\s*'[^)]*)", re.IGNORECASE)
 _TEXT = re.compile(r"'((?:[^']|'')*)'")
+_PAIRS_SAY = {
+    "no_partner": "no other rollout of the same task, agent, tools and context is there",
+    "same_content": "all that could be their partners say and do the same",
+    "tie": "all that could be their partners have the same reward",
+    "gap": "no partner's reward is far enough away: --min-gap, --reward-threshold, --max-rejected",
+    "length": "no partner is of a length that --length-ratio allows",
+    "multi_turn": "their answers have several turns: --turn first-difference, or whole, takes them",
+}
 _GATES_SAY = {
     "masked": "mask_sample is true",
     "failed": "_ng_failure_class is there",
@@ -88,6 +96,8 @@ def _why(reason: str, count: int, options: Options, seen: Seen) -> str:
         return f"--where is true of none of {count:,} rollouts{_unknown_agents(options.where or '', seen)}"
     if reason in _GATES_SAY:
         return f"{are} dropped as {reason} ({_GATES_SAY[reason]}); --allow {reason} keeps them"
+    if reason in _PAIRS_SAY:
+        return f"{are} dropped as {reason} ({_PAIRS_SAY[reason]})"
     if reason == "no_reward":
         return f"{have} no reward (it is null)"
     if reason == "too_long":

@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 import polars as pl
 
 from fastsft.errors import FailedRun, errors_naming
+from fastsft.formats.sides import Sides
 from fastsft.inputs.lines import ChosenLines
 from fastsft.inputs.shards import ByteRange
 from fastsft.rollouts.prompts import prompt_hash
@@ -48,6 +49,7 @@ class TablePart(NamedTuple):
 _FILES_AT_ONCE = 256  # of which a process may have 1,024 open
 FROM_ROWS = ("unusable", "problem", "content")
 CHOSEN_COLUMNS = ("line", "offset", "nbytes", "split", "task")  # of chosen lines; the last where it is known
+FROM_SIDES = Sides._fields  # of rows, where they are to be compared
 
 
 class ShardColumns(NamedTuple):
@@ -84,6 +86,14 @@ HIDDEN = {
     "unusable": Column(pl.String),  # why it has no row, as a reason; null where it has one, or nobody asked
     "problem": Column(pl.String),  # the same as a sentence
     "content": Column(pl.Binary),  # hash of the row; null where it has none, or nobody asked
+    # What `formats/sides.py` tells of it; null in the same places.
+    "context": Column(pl.UInt64),
+    "answer": Column(pl.UInt64),
+    "answer_length": Column(pl.UInt32),
+    "whole": Column(pl.UInt64),
+    "length": Column(pl.UInt32),
+    "acts": Column(pl.UInt32),
+    "later": Column(pl.Binary),
 }
 
 
@@ -151,10 +161,12 @@ def _column(
             return list(map(of, rollouts))
 
 
-def with_rows(known: pl.DataFrame, told: Sequence[tuple[str | None, str | None, bytes | None]]) -> pl.DataFrame:
-    """Add the columns `FROM_ROWS`, which take making the rows."""
-    kinds = {name: HIDDEN[name].dtype for name in FROM_ROWS}
-    return known.hstack(pl.DataFrame(told, schema=kinds, orient="row"))
+def with_rows(known: pl.DataFrame, told: Sequence[Sequence[Any]], names: Sequence[str]) -> pl.DataFrame:
+    """Add columns that take making the rows."""
+    values = zip(*told, strict=True)
+    return known.hstack(
+        [pl.Series(name, list(of_all), _dtype(name)) for name, of_all in zip(names, values, strict=True)]
+    )
 
 
 def write_part(
@@ -222,22 +234,21 @@ def _numbered(lines: pl.DataFrame, parts: Sequence[TablePart]) -> pl.DataFrame:
     return lines.with_columns(number.alias("line"))
 
 
-def write_chosen(lines: pl.DataFrame, path: Path) -> None:
-    """Write chosen lines for the spans that read them.
+def write_chosen(lines: pl.DataFrame, path: Path, names: Sequence[str] = CHOSEN_COLUMNS) -> None:
+    """Write chosen lines, or pairs of them, for the spans that read them.
 
     Raises:
         FailedRun: It cannot be written.
     """
     remove(path, missing_ok=True)
-    write_part([lines.select(name for name in CHOSEN_COLUMNS if name in lines.columns)], path)
+    write_part([lines.select(name for name in names if name in lines.columns)], path)
 
 
 def read_chosen(path: str, one: ByteRange, start: int, stop: int) -> list[ChosenLines]:
     """Read the chosen lines of a range, from where to where they stand, a value for each split."""
     if start == stop:
         return []
-    with open(path, "rb") as file:
-        lines = pl.scan_ipc(file).slice(start, stop - start).collect()
+    lines = read_slice(path, start, stop)
     return [
         ChosenLines(
             one,
@@ -249,3 +260,9 @@ def read_chosen(path: str, one: ByteRange, start: int, stop: int) -> list[Chosen
         )
         for (split,), part in lines.partition_by("split", as_dict=True, maintain_order=True).items()
     ]
+
+
+def read_slice(path: str, start: int, stop: int) -> pl.DataFrame:
+    """Read some lines of an Arrow file."""
+    with open(path, "rb") as file:
+        return pl.scan_ipc(file).slice(start, stop - start).collect()

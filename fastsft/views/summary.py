@@ -12,7 +12,7 @@ from fastsft.views.colour import Paint, plain
 from fastsft.views.terminal import many, path_in, shown_path, size_of
 
 if TYPE_CHECKING:
-    from fastsft.report import Report
+    from fastsft.report import PairCounts, Report
 
 FEW_ROWS = 100  # below this the page advises to lower the threshold
 
@@ -27,6 +27,8 @@ def summary_of(report: Report, paint: Paint = plain) -> str:
     lines = [*_written(report, paint), ""] if report.outputs else []
     if lost := _lost(report):
         lines += [paint("Lost on the way:", "bold"), *(f"  {one}" for one in lost), ""]
+    if report.pairs is not None:
+        lines += [paint("Pairs:", "bold"), *(f"  {one}" for one in _pairs_told(report.pairs)), ""]
     lines += _fates(report, paint)
     for note in _first(map(escaped, report.notes), _SHOWN_NOTES, "notes"):
         lines += textwrap.wrap(note, _COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
@@ -36,7 +38,7 @@ def summary_of(report: Report, paint: Paint = plain) -> str:
 def _written(report: Report, paint: Paint) -> Iterator[str]:
     """Say where what is, and what comes next."""
     if report.splits:
-        yield paint(f"Wrote {many(report.fates.kept, 'row')}", "bold") + (
+        yield paint(f"Wrote {many(sum(split.rows for split in report.splits), 'row')}", "bold") + (
             f" in {report.seconds:.1f} s, no task in two outputs."
         )
         outputs = [path_in(report.folder, split.name) for split in report.splits]
@@ -73,7 +75,7 @@ def _fates(report: Report, paint: Paint) -> Iterator[str]:
     where = f"of {many(len(shards), 'shard')}, {nbytes}:" if report.outputs else "when the run ended:"
     yield f"Read {many(fates.lines, 'line')} {where}"
     for fate, count, reasons in (
-        ("kept", fates.kept, {}),
+        ("kept", fates.kept, _kept_as(report)),
         ("dropped", fates.all_dropped, fates.dropped),
         ("refused", fates.all_refused, fates.refused),
         ("blank", fates.blank, {}),
@@ -94,7 +96,38 @@ def _first(texts: Iterable[str], count: int, what: str) -> Iterator[str]:
         yield f"… and {len(several) - count:,} more {what}, in the report"
 
 
+def _kept_as(report: Report) -> dict[str, int]:
+    if report.pairs is None:
+        return {}
+    counts = {name: getattr(report.pairs, name) for name in ("chosen", "rejected", "both")}
+    return {name: count for name, count in counts.items() if count}
+
+
+_LONGER = 1.2  # times, from which on a difference in length is worth a hint
+_SHOWN_TURNS = 5
+
+
+def _pairs_told(pairs: PairCounts) -> Iterator[str]:
+    """Write how long both sides are, as that is what is learned first, and in which turns they part."""
+    chosen, rejected = pairs.chosen_length, pairs.rejected_length
+    yield f"mean length in characters: {chosen:,.0f} chosen, {rejected:,.0f} rejected"
+    if pairs.turns and max(chosen, rejected) > _LONGER * min(chosen, rejected):
+        which = "longer" if chosen > rejected else "shorter"
+        yield f"a model learns first that {which} is better: --length-ratio 0.5:2"
+    if pairs.turns:
+        told = [f"{turn}: {count:,}" for turn, count in list(pairs.turns.items())[:_SHOWN_TURNS]]
+        beyond = sum(list(pairs.turns.values())[_SHOWN_TURNS:])
+        yield f"the sides part in turn {', '.join(told)}{f', later: {beyond:,}' if beyond else ''}"
+
+
 _KEPT_BY = {"reasoning": "--format chat keeps it", "calls": "--format openai and chat keep them"}
+_KEPT_BY_PAIRS = {
+    "reasoning": "--format nemo-rl and trl keep it",
+    "calls": "--format nemo-rl and trl keep them",
+    "tools": "the trainer shows a model none",
+    "turns": "system texts and earlier turns",
+    "texts": "LLaMA-Factory has no place for them beside calls",
+}
 
 
 def left_out_of(report: Report) -> Iterator[tuple[str, int, str]]:
@@ -103,7 +136,9 @@ def left_out_of(report: Report) -> Iterator[tuple[str, int, str]]:
         if what in ("images", "sounds", "videos"):
             how = "they lie in the metadata, or in turns that are left out"
         else:
-            how = "--reasoning drop leaves it out" if report.options.get("reasoning") == "drop" else _KEPT_BY[what]
+            kept_by = _KEPT_BY if report.pairs is None else _KEPT_BY_PAIRS
+            is_asked = report.pairs is None and report.options.get("reasoning") == "drop"
+            how = "--reasoning drop leaves it out" if is_asked else kept_by[what]
         yield what, count, how
 
 
