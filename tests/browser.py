@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 from builders import lines, rollout, said, user
-from PIL import Image
-from playwright import sync_api
 
 import fastsft
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="tox -e browser installs playwright")
+Image = pytest.importorskip("PIL.Image", reason="tox -e browser installs pillow")
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 MARKUP = [

@@ -29,6 +29,7 @@ class Case(NamedTuple):
     words: str = "--format chat"
     rows: bytes | None = None
     template: str | None = None
+    trainer: str | None = None  # that the finding is of
 
 
 def row(*messages: Any, **more: Any) -> bytes:
@@ -90,6 +91,22 @@ CASES = {
     "mixed_schemas": Case(
         [CALLING, rollout(user("?"), said("4"), tools=[{**TOOLS[0], "parameters": {"x": 1}}])],
     ),
+    "columns": Case([GOOD], "--format simple", trainer="trl"),
+    "file_kind": Case([GOOD], trainer="verl"),
+    "flat_calls": Case([CALLING], "--format openai", trainer="llama-factory"),
+    "arguments_no_string": Case([CALLING], trainer="openai"),
+    "list_tools": Case([CALLING], trainer="verl"),
+    "no_call_id": Case([CALLING], "--format openai", trainer="automodel"),
+    "function_name": Case(
+        [GOOD, rollout(user("?"), call("f g"), returned("4"), said("4"), tools=[{**TOOLS[0], "name": "f g"}])],
+        trainer="openai",
+    ),
+    "media_place": Case(
+        [GOOD, rollout(user([{"type": "input_audio", "input_audio": {}}]), said("4"))], trainer="openai"
+    ),
+    "no_turns_taken": Case([GOOD, rollout([user("?"), user("!")], said("4"))], trainer="llama-factory"),
+    "assistant_first": Case([GOOD, rollout([assistant("Hi."), user("?")], said("4"))], trainer="automodel"),
+    "reasoning_field": Case([rollout(user("?"), thought("hm"), said("4"))], trainer="openai"),
     "reasoning_lost": Case([rollout(user("?"), thought("hm"), said("4"))], template="qwen2_5.jinja"),
 }
 
@@ -110,6 +127,7 @@ def test_converting_as_a_finding_advises_makes_it_go(tmp_path, tokenizer, kind):
     source.write_bytes(lines(*case.rollouts))
     template = tokenizer if case.template == "tokenizer" else TEMPLATES / (case.template or "")
     checking = ["--template", template, *(["--max-tokens", 5] if kind == "too_long" else [])] if case.template else []
+    checking += ["--for", case.trainer] if case.trainer else []
     if case.rows is None:
         assert run("convert", source, "--output", before, *shlex.split(case.words)).returncode == 0
     else:
@@ -118,6 +136,9 @@ def test_converting_as_a_finding_advises_makes_it_go(tmp_path, tokenizer, kind):
 
     advised = shlex.split((KINDS[kind].options or "").format(template=template, tokens=5))
     kept = [word for word in shlex.split(case.words) if word not in ("--allow", "no_user_turn")]
+    if case.trainer and "--for" in KINDS[kind].fix:
+        kept, advised = [], ["--for", case.trainer]
+        after = after.with_suffix(".parquet") if case.trainer == "verl" else after
     done = run("convert", source, "--output", after, *kept, *advised)
 
     assert done.returncode == 0, done.stderr
@@ -138,4 +159,7 @@ def test_what_else_a_finding_advises_helps(tmp_path):
     (tmp_path / "empty.jsonl").touch()
     assert [one.kind for one in fastsft.check([rows, tmp_path / "empty.jsonl"]).findings] == ["no_rows"]
     assert fastsft.check([rows]).findings == []
-    assert {kind for kind, known in KINDS.items() if known.options is None} == {"blank_line", "no_rows", *OF_PAIRS}
+    assert {kind for kind, known in KINDS.items() if known.options is None} == {
+        *("blank_line", "no_rows", "rounded_numbers", "text_beside_calls"),
+        *OF_PAIRS,
+    }

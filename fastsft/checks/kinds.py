@@ -168,21 +168,25 @@ KINDS = {
     "function_name": Kind(
         "a function's name has other characters than letters, digits, _ and -, or more than 64; or a tool is none",
         f"leave such rows out: {_FOR}",
+        "",
         is_note=True,
     ),
     "media_place": Kind(
         "images that are not the user's, sounds, videos or files, which are refused",
         f"leave such rows out: {_FOR}",
+        "",
         is_note=True,
     ),
     "no_turns_taken": Kind(
         "behind a first system turn, user (or results) and assistant do not take turns; the row is left out",
         f"leave such rows out: {_FOR}",
+        "",
         is_note=True,
     ),
     "assistant_first": Kind(
         "the assistant has the first turn; the loader renders what stands before each, and stops at nothing",
         f"leave such rows out: {_FOR}",
+        "",
         is_note=True,
     ),
     "text_beside_calls": Kind(
