@@ -419,6 +419,16 @@ def test_many_reasons_are_a_few_and_the_others_together():
     assert page.text("").count(f"5 other reasons {sum(100 - number for number in range(7, 12))} ·") == 2
 
 
+def test_pairs_of_a_question_and_an_answer_are_shown_by_their_columns():
+    def told(row: Any) -> str:
+        return Page(conversation_of(ShownRow("rows.jsonl", 1, 0, row)).encode()).text("")
+
+    assert told({"input": "2+2?", "output": "4"}) == "rows.jsonl:1 2 turns 2+2? input 2+2? output 4"
+    assert told({"prompt": "2+2?", "completion": "4"}) == "rows.jsonl:1 2 turns 2+2? prompt 2+2? completion 4"
+    several = told({"prompt": [turn("user", "2+2?")], "completion": [turn("assistant", "4")]})
+    assert several.endswith("prompt user 2+2? completion assistant 4")
+
+
 def test_sides_of_a_preference_are_shown_by_their_names():
     asked, yes, no = turn("user", "2+2?"), turn("assistant", "4"), turn("assistant", "5")
     pair = {"prompt": [asked], "chosen": [yes], "rejected": [no]}

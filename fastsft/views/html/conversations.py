@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from fastsft.checks.preferences import Preference, kind_of_row, preference_of
+from fastsft.checks.rules import pair_of
 from fastsft.formats.calls import ASSISTANT
 from fastsft.pipeline.sampled_rows import ShownRow
 from fastsft.views.html.markup import Markup, joined, plain, tag
@@ -27,9 +28,9 @@ def conversation_of(shown: ShownRow) -> Markup:
     match kind_of_row(row):
         case "conversation":
             messages = row["messages"] if isinstance(row["messages"], list) else [row["messages"]]
-        case "pair":
-            messages = [{"role": name, "content": row[name]} for name in ("input", "output")]
-        case kind if kind and isinstance(read := preference_of(row), Preference):
+        case "pair" if all(isinstance(row[name], str) for name in pair_of(row) or ()):
+            messages = [{"role": name, "content": row[name]} for name in pair_of(row) or ()]
+        case kind if kind not in (None, "pair") and isinstance(read := preference_of(row), Preference):
             return _sides(place, read)
         case _ if isinstance(row, dict):
             return _folded(
@@ -74,7 +75,7 @@ def _folded(place: str, what: str, teaser: str, body: list[Markup]) -> Markup:
 
 def _asked(messages: list[Any]) -> Any:
     """Return the content of the first turn that asks, or of the first of all."""
-    said = next((one for one in messages if _role(one) in ("user", "input")), messages[0] if messages else "")
+    said = next((one for one in messages if _role(one) in ("user", "input", "prompt")), messages[0] if messages else "")
     return said.get("content") if isinstance(said, dict) else said
 
 
@@ -118,7 +119,11 @@ def _message(message: Any) -> Markup:
     parts += map(_call, calls[:_CALLS])
     if len(calls) > _CALLS:
         parts.append(tag("p", f"… {many(len(calls) - _CALLS, 'more call')}", class_="more"))
-    kind = role if role in ("system", "developer", "user", "assistant", "tool", "input", "output") else "other"
+    kind = (
+        role
+        if role in ("system", "developer", "user", "assistant", "tool", "input", "output", "prompt", "completion")
+        else "other"
+    )
     return tag("section", tag("h4", role[:80]), *parts, class_=f"turn {kind}")
 
 
