@@ -43,8 +43,9 @@ def entries_of(lines: pl.DataFrame, pairing: Pairing) -> pl.DataFrame:
     ).with_columns(pl.col("base").alias("key"))  # fmt: skip
     if pairing.turns != "first-difference":
         return entries
-    # A hash of an answer is one of all before it, too.
-    several = lines.filter(pl.col("later").is_not_null() & pl.col("answer").is_duplicated())
+    # A hash of an answer is one of all before it, too; with the task, as a part of the tasks is to give the same.
+    of_task = mixed(mixed(pl.col("task")) ^ pl.col("answer"))
+    several = lines.filter(pl.col("later").is_not_null() & of_task.is_duplicated())
     if several.is_empty():
         return entries
     contexts, answers, lengths = zip(*turns_in(several["later"].to_list()), strict=True)
