@@ -16,7 +16,20 @@ from typing import TYPE_CHECKING, Any
 from fastsft.version import __version__
 
 if TYPE_CHECKING:
-    from fastsft.api import check, convert, index, pairs, publish, rows, scan, stats, tasks, to_row, verify
+    from fastsft.api import (
+        check,
+        convert,
+        index,
+        pairs,
+        publish,
+        rows,
+        scan,
+        stats,
+        tasks,
+        to_row,
+        verify,
+        write_report,
+    )
     from fastsft.checks.report import CheckReport
     from fastsft.errors import FailedRun, FastsftError, Refused, TooManyRefused, UsageError
     from fastsft.formats import FORMATS

@@ -207,7 +207,7 @@ def test_every_word_of_the_command_reaches_the_run(left_out, monkeypatch, tmp_pa
         seen.append((inputs, output, options, more["splits"], more["index"], callable(more["on_progress"])))
         raise UsageError("seen")
 
-    monkeypatch.setattr("fastsft.api.run", run)
+    monkeypatch.setattr("fastsft.api.writing.run", run)
     monkeypatch.setattr("fastsft.pipeline.parts.run_part", run)
     line = ["fastsft", "convert", "a.jsonl", "--input", "b.jsonl", "--output", "o/", "--index", "i"]
     line += ["--val", "v", "--val-fraction", "20%", "--split", "w=10%", "--split", "x=5%"]
@@ -254,7 +254,7 @@ def test_every_word_of_pairs_reaches_the_run(of_pairs, spelling, left_out, monke
         seen.append((inputs, output, options, more["splits"], more["index"], callable(more["on_progress"])))
         raise UsageError("seen")
 
-    monkeypatch.setattr("fastsft.api.run", run)
+    monkeypatch.setattr("fastsft.api.writing.run", run)
     monkeypatch.setattr("fastsft.pipeline.parts.run_part", run)
     line = ["fastsft", "pairs", "a.jsonl", "--input", "b.jsonl", "--output", "o/", "--index", "i"]
     line += ["--val", "v", "--val-fraction", "20%", "--split", "w=10%"]
@@ -329,7 +329,7 @@ OWN = {
 WORK = {
     "index": "fastsft.pipeline.index.write_index",
     "stats": "fastsft.pipeline.statistics.stats_of",
-    "tasks": "fastsft.api.run",
+    "tasks": "fastsft.api.writing.run",
     "show": "fastsft.views.preview.shown",
     "check": "fastsft.checks.run.check_rows",
     "report": "fastsft.views.html.write.write_page",

@@ -201,7 +201,7 @@ def test_the_bytes_are_the_same_whatever_jobs_and_spans(tmp_path):
     written = set()
     for number, (jobs, span) in enumerate([(1, None), (2, 3000), (1, 900)]):
         output = tmp_path / f"{number}.out/tasks.jsonl"
-        fastsft.api._run(
+        fastsft.api.writing._run(
             [tmp_path / "a.jsonl", tmp_path / "b.jsonl"], output,
             fastsft.Options(makes="tasks", pass_rate=(0.2, 0.8), jobs=jobs, span_nbytes=span), None, None, None,
         )  # fmt: skip

@@ -1,15 +1,13 @@
-"""The library's door: the same core as the command, with keywords for options."""
+"""The functions that write rows, and what parts of a run have left."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
+from fastsft.api.arguments import logged, paths_of
 from fastsft.errors import UsageError, failures_told
-from fastsft.execution.polars_after_fork import check_polars
 from fastsft.options import (
     DEFAULT_MAX_LINE_NBYTES,
     DEFAULT_MAX_REFUSED_RECORDED,
@@ -18,8 +16,6 @@ from fastsft.options import (
     DEFAULT_STALL_SECONDS,
     Options,
     Split,
-    declared,
-    keyword_of,
     options_of,
     pair_options_of,
 )
@@ -29,10 +25,6 @@ from fastsft.report import Progress, Report
 from fastsft.storage.urls import is_remote
 
 if TYPE_CHECKING:
-    import polars
-    from typing_extensions import Unpack  # of Python 3.12
-
-    from fastsft.checks.report import CheckReport
     from fastsft.choices import (
         Arguments,
         Backend,
@@ -42,12 +34,9 @@ if TYPE_CHECKING:
         Loss,
         Provenance,
         Reasoning,
-        RowOptions,
         Tools,
         TrainerName,
     )
-    from fastsft.outputs.verify import Verification
-    from fastsft.statistics.distribution import Stats
 
 
 @failures_told()
@@ -277,221 +266,6 @@ def pairs(
     return _run(inputs, output, pair_options_of(dict(locals())), splits, index, on_progress)
 
 
-def _run(
-    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    output: str | os.PathLike[str],
-    options: Options,
-    splits: Mapping[str, float | str] | None,
-    index: str | os.PathLike[str] | None,
-    on_progress: Callable[[Progress], None] | None,
-) -> Report:
-    """Do a run, to wherever its output is."""
-    shares = {path: share_of(share) if isinstance(share, str) else share for path, share in (splits or {}).items()}
-    several = [Split(os.fspath(path), share) for path, share in shares.items()]
-    with _logged(options.log, on_progress) as watch:
-        if any(map(is_remote, [output, *shares])):
-            from fastsft.pipeline.to_store import run_to_store
-
-            return run_to_store(
-                _paths(inputs), os.fspath(output), options, splits=several, index=index, on_progress=watch
-            )
-        if options.part is not None:
-            from fastsft.pipeline.parts import run_part
-
-            return run_part(_paths(inputs), output, options, splits=several, index=index, on_progress=watch)
-        return run(_paths(inputs), output, options, splits=several, index=index, on_progress=watch)
-
-
-def rows(
-    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **options: Unpack[RowOptions]
-) -> Iterator[dict[str, Any]]:
-    """Give the rows of NeMo Gym rollouts one by one, without writing them, in input order.
-
-    Args:
-        inputs: Files, folders or globs of rollouts, one or several.
-        **options: Those of `convert` that choose rollouts and lay out rows, and `jobs`.
-
-    Yields:
-        Each row, decoded. Spans are done ahead, in parallel where that pays; where lines are compared, all come first.
-
-    Raises:
-        UsageError: The arguments are wrong.
-        FailedRun: An input cannot be read.
-    """
-    from fastsft.pipeline.rows import rows_of
-
-    _check_keywords(options)
-    return rows_of(_paths(inputs), options_of({**options}))
-
-
-def to_row(
-    rollout: Mapping[str, Any] | bytes,
-    *,
-    trainer: TrainerName | None = None,
-    format: FormatName | None = None,
-    arguments: Arguments | None = None,
-    reasoning: Reasoning | None = None,
-    loss: Loss | None = None,
-    tools: Tools | None = None,
-) -> dict[str, Any]:
-    """Convert one rollout, whatever its reward.
-
-    Args:
-        rollout: A decoded line, or its bytes.
-        trainer: As in `convert`; so are the others.
-        format: As in `convert`.
-        arguments: As in `convert`.
-        reasoning: As in `convert`.
-        loss: As in `convert`.
-        tools: As in `convert`.
-
-    Returns:
-        The row, decoded.
-
-    Raises:
-        UsageError: The arguments are wrong.
-        Refused: The rollout has no row; `reason` is the word that reports count it under.
-    """
-    keywords = dict(locals())
-    from fastsft.pipeline.rows import row_of_rollout
-
-    del keywords["rollout"]
-    return row_of_rollout(rollout, options_of(keywords))
-
-
-@failures_told()
-def scan(
-    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    *,
-    max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
-    jobs: int | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> polars.LazyFrame:
-    """Return the table of lines, with the columns that `where` knows, a row for each rollout.
-
-    Args:
-        inputs: Files, folders or globs of rollouts, one or several.
-        max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
-        jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
-        on_progress: Called in this process where a phase begins, and after each span of input.
-
-    Raises:
-        UsageError: The arguments are wrong; nothing was read.
-        FailedRun: The scan could not be finished, or found no rollout.
-    """
-    check_polars()
-    from fastsft.pipeline.scan import table_of
-
-    table: polars.LazyFrame = table_of(_paths(inputs), options_of({"max_line": max_line, "jobs": jobs}), on_progress)
-    return table
-
-
-@failures_told()
-def index(
-    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    output: str | os.PathLike[str],
-    *,
-    dedup: bool = False,
-    pairs: bool = False,
-    trainer: TrainerName | None = None,
-    format: FormatName | None = None,
-    arguments: Arguments | None = None,
-    reasoning: Reasoning | None = None,
-    loss: Loss | None = None,
-    tools: Tools | None = None,
-    max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
-    jobs: int | None = None,
-    backend: Backend | None = None,
-    address: str | None = None,
-    retries: int = DEFAULT_RETRIES,
-    stall_seconds: float = DEFAULT_STALL_SECONDS,
-    log: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Report:
-    """Write the table of lines of NeMo Gym rollouts, so that choosing again reads only the chosen lines.
-
-    Args:
-        inputs: Files, folders or globs of rollouts, one or several.
-        output: The Parquet file to write; in a folder, `fastsft.index.parquet`.
-        dedup: Hash the rows too, so that the index serves `dedup`.
-        pairs: Hash the turns of `chat` rows too, so that the index serves `pairs`.
-        trainer: Of the rows that are to be made by it, as in `convert`; so are the next five.
-        format: As in `convert`.
-        arguments: As in `convert`.
-        reasoning: As in `convert`.
-        loss: As in `convert`.
-        tools: As in `convert`.
-        max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
-        jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
-        backend: `loky`, `ray` or `dask`; None for processes of this machine, or what `joblib.parallel_config` chose.
-        address: Of the cluster; None for the one that the backend finds, or starts here.
-        retries: How often a span is done once more, whose worker was lost.
-        stall_seconds: A worker that does one span for longer is taken for lost.
-        log: Log to stderr how far the run is: a line a minute, and one for each phase.
-        on_progress: Called in this process where a phase begins, and after each span of input.
-
-    Returns:
-        What is known of every line: the refused and blank ones; rollouts have no fate yet.
-
-    Raises:
-        UsageError: The arguments are wrong; nothing was read or written.
-        FailedRun: The scan could not be finished; nothing was written.
-    """
-    keywords = dict(locals())
-    check_polars()
-    from fastsft.pipeline.index import write_index
-
-    options = options_of(keywords)
-    with _logged(log, on_progress) as watch:
-        return write_index(_paths(inputs), output, options, on_progress=watch)
-
-
-@failures_told()
-def stats(
-    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    *,
-    reward_threshold: float = 0.95,
-    allow: str | Iterable[Gate] = (),
-    max_line: int | str = DEFAULT_MAX_LINE_NBYTES,
-    jobs: int | None = None,
-    backend: Backend | None = None,
-    address: str | None = None,
-    retries: int = DEFAULT_RETRIES,
-    stall_seconds: float = DEFAULT_STALL_SECONDS,
-    log: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Stats:
-    """Tell how NeMo Gym rollouts are distributed: rewards, tasks, lengths.
-
-    Args:
-        inputs: Files, folders or globs of rollouts, one or several.
-        reward_threshold: What counts as a success of a task.
-        allow: Gates to lift, as in `convert`.
-        max_line: Refuse longer lines unread, in bytes or as in `"256MB"`.
-        jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
-        backend: `loky`, `ray` or `dask`; None for processes of this machine, or what `joblib.parallel_config` chose.
-        address: Of the cluster; None for the one that the backend finds, or starts here.
-        retries: How often a span is done once more, whose worker was lost.
-        stall_seconds: A worker that does one span for longer is taken for lost.
-        log: Log to stderr how far the run is: a line a minute, and one for each phase.
-        on_progress: Called in this process where a phase begins, and after each span of input.
-
-    Returns:
-        `rewards`, `tasks`, `agents`, `lengths` and more; `help` of its type lists them.
-
-    Raises:
-        UsageError: The arguments are wrong; nothing was read.
-        FailedRun: The scan could not be finished.
-    """
-    keywords = dict(locals())
-    check_polars()
-    from fastsft.pipeline.statistics import stats_of
-
-    options = options_of(keywords)
-    with _logged(log, on_progress) as watch:
-        return stats_of(_paths(inputs), options, on_progress=watch)
-
-
 @failures_told()
 def tasks(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
@@ -571,70 +345,29 @@ def tasks(
     return _run(inputs, output, options_of({**keywords, "makes": "tasks"}), splits, None, on_progress)
 
 
-@failures_told()
-def check(
+def _run(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    *,
-    trainer: TrainerName | None = None,
-    template: str | os.PathLike[str] | None = None,
-    max_tokens: int | None = None,
-    jobs: int | None = None,
-    backend: Backend | None = None,
-    address: str | None = None,
-    retries: int = DEFAULT_RETRIES,
-    stall_seconds: float = DEFAULT_STALL_SECONDS,
-    render_seconds: float = DEFAULT_RENDER_SECONDS,
-    log: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> CheckReport:
-    """Tell whether rows will train, and if not, why and what to do.
+    output: str | os.PathLike[str],
+    options: Options,
+    splits: Mapping[str, float | str] | None,
+    index: str | os.PathLike[str] | None,
+    on_progress: Callable[[Progress], None] | None,
+) -> Report:
+    """Do a run, to wherever its output is."""
+    shares = {path: share_of(share) if isinstance(share, str) else share for path, share in (splits or {}).items()}
+    several = [Split(os.fspath(path), share) for path, share in shares.items()]
+    with logged(options.log, on_progress) as watch:
+        if any(map(is_remote, [output, *shares])):
+            from fastsft.pipeline.to_store import run_to_store
 
-    Args:
-        inputs: Files, folders or globs of rows, one or several.
-        trainer: Whose loader is to read them: only what stops it is a finding; None for any.
-        template: A chat template to render each row with: a `.jinja` file, or the folder of a tokenizer.
-        max_tokens: Find rows of more tokens, by the tokenizer in `template`.
-        jobs: Worker processes; 1 stays in this process; None for all cores where that pays.
-        backend: As in `convert`.
-        address: As in `convert`.
-        retries: As in `convert`.
-        stall_seconds: As in `convert`.
-        render_seconds: How long the template may take for a row.
-        log: Log to stderr how far the run is: a line a minute, and one for each phase.
-        on_progress: Called in this process where a phase begins, and after each span of input.
+            return run_to_store(
+                paths_of(inputs), os.fspath(output), options, splits=several, index=index, on_progress=watch
+            )
+        if options.part is not None:
+            from fastsft.pipeline.parts import run_part
 
-    Returns:
-        `findings`, each with rows and examples, `notes`, and `lengths`: quantiles, by name ("nbytes", "turns" and
-        with a tokenizer "tokens") and share ("0.5" to "1.0").
-
-    Raises:
-        UsageError: The arguments are wrong; nothing was read.
-        FailedRun: A file could not be read to its end.
-    """
-    options = options_of(
-        {
-            "trainer": trainer,
-            "jobs": jobs,
-            "backend": backend,
-            "address": address,
-            "retries": retries,
-            "stall_seconds": stall_seconds,
-        }
-    )
-    check_polars()
-    from fastsft.checks.run import check_rows
-
-    path = None if template is None else os.fspath(template)
-    with _logged(log, on_progress) as watch:
-        return check_rows(
-            _paths(inputs),
-            template=path,
-            max_tokens=max_tokens,
-            trainer=options.trainer,
-            render_seconds=render_seconds,
-            placement=options.placement,
-            on_progress=watch,
-        )
+            return run_part(paths_of(inputs), output, options, splits=several, index=index, on_progress=watch)
+        return run(paths_of(inputs), output, options, splits=several, index=index, on_progress=watch)
 
 
 @failures_told()
@@ -655,96 +388,3 @@ def publish(output: str | os.PathLike[str], *, jobs: int | None = None) -> Repor
     from fastsft.pipeline.parts import publish_parts
 
     return publish_parts(output, jobs=jobs)
-
-
-@failures_told()
-def verify(output: str | os.PathLike[str], *, jobs: int | None = None) -> Verification:
-    """Check the files of an output, and of the splits of its run, against the reports beside them.
-
-    What an interrupted run had begun to publish is finished first.
-
-    Args:
-        output: The file or the folder that `convert` wrote to, or its URL.
-        jobs: Worker processes; None for all cores.
-
-    Returns:
-        `differences`, empty where all is as the reports say, and how much was checked: `files`, `rows`, `nbytes`.
-
-    Raises:
-        UsageError: No report is there, or another run is writing there.
-        FailedRun: A report cannot be read.
-    """
-    if is_remote(output):
-        from fastsft.outputs.verify_objects import verify_url
-
-        return verify_url(os.fspath(output), jobs=jobs)
-    from fastsft.outputs.verify import verify_output
-
-    return verify_output(output, jobs=jobs)
-
-
-@failures_told()
-def write_report(
-    output: str | os.PathLike[str],
-    page: str | os.PathLike[str] | None = None,
-    *,
-    template: str | os.PathLike[str] | None = None,
-    render_seconds: float = DEFAULT_RENDER_SECONDS,
-) -> Path:
-    """Write a page that shows an output: what became of the lines, rewards, lengths, faults, examples.
-
-    It is one HTML file that loads nothing from elsewhere, the same bytes for the same output. Totals are the report's;
-    the rest is from all of the rows and inputs where they are small, and else from a part of them, which it says.
-
-    Args:
-        output: The file or the folder that `convert` wrote to, or the report of one of its outputs.
-        page: The file to write; None for NAME.report.html beside the report.
-        template: A chat template to check rows with: a `.jinja` file, or a tokenizer's folder, which counts tokens.
-        render_seconds: How long the template may take for a row.
-
-    Returns:
-        Where the page is.
-
-    Raises:
-        UsageError: No report is there, or `page` is no page of fastsft's; nothing was written.
-        FailedRun: The report cannot be read, or the page cannot be written.
-    """
-    check_polars()
-    from fastsft.views.html.write import write_page
-
-    path = None if template is None else os.fspath(template)
-    return write_page(output, page, template=path, render_seconds=render_seconds)
-
-
-@contextlib.contextmanager
-def _logged(log: bool, on_progress: Callable[[Progress], None] | None) -> Iterator[Callable[[Progress], None] | None]:
-    """Return what is called with how far a run is, for the log and for whoever asked."""
-    if not log:
-        yield on_progress
-        return
-    from fastsft.views.progress import ProgressLog
-
-    with ProgressLog() as lines:
-
-        def both(progress: Progress) -> None:
-            lines.show(progress)
-            if on_progress:
-                on_progress(progress)
-
-        yield both
-
-
-def _check_keywords(options: Mapping[str, Any]) -> None:
-    known = {keyword_of(name) for name, setting in declared().items() if "convert" in setting.commands}
-    if unknown := sorted(set(options) - known):
-        raise UsageError(f"no option {unknown[0]!r}; there are: {', '.join(sorted(known))}")
-
-
-def _paths(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
-    one = isinstance(inputs, (str, bytes, os.PathLike)) or not isinstance(inputs, Iterable)
-    paths: list[Any] = [inputs] if one else list(inputs)  # type: ignore[arg-type] # as just asked
-    if wrong := [path for path in paths if not isinstance(path, (str, os.PathLike))]:
-        raise UsageError(f"an input is a path, as text or a pathlib.Path, not {wrong[0]!r}")
-    for path in paths:
-        is_remote(path)  # which knows a URL that was made a Path
-    return paths
