@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 from builders import assistant, call, line, lines, raw_call, returned, rollout, said, system, thought, tool, turn, user
 
 import fastsft
 from fastsft.checks.kinds import KINDS, OF_PAIRS
+from fastsft.cli import app
 
 TEMPLATES = Path(__file__).parent / "data" / "templates"
 GOOD = rollout(user("2+2?"), said("4"))
@@ -111,12 +115,15 @@ CASES = {
 }
 
 
-def run(*words: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "fastsft", *map(str, words)], capture_output=True, text=True)
+def run(*words: Any) -> tuple[int, str]:
+    """The exit code of the command, in this process, and what it prints."""
+    argv, printed = ["fastsft", *map(str, words)], io.StringIO()
+    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(printed):
+        return app.run(), printed.getvalue()
 
 
 def found(path: Path, *words: Any) -> set[str]:
-    report = json.loads(run("check", path, "--json", *words).stdout)
+    report = json.loads(run("check", path, "--json", *words)[1])
     return {one["kind"] for one in report["findings"] + report["notes"]}
 
 
@@ -129,7 +136,7 @@ def test_converting_as_a_finding_advises_makes_it_go(tmp_path, tokenizer, kind):
     checking = ["--template", template, *(["--max-tokens", 5] if kind == "too_long" else [])] if case.template else []
     checking += ["--for", case.trainer] if case.trainer else []
     if case.rows is None:
-        assert run("convert", source, "--output", before, *shlex.split(case.words)).returncode == 0
+        assert run("convert", source, "--output", before, *shlex.split(case.words))[0] == 0
     else:
         before.write_bytes(case.rows)
     assert kind in found(before, *checking)
@@ -139,9 +146,8 @@ def test_converting_as_a_finding_advises_makes_it_go(tmp_path, tokenizer, kind):
     if case.trainer and "--for" in KINDS[kind].fix:
         kept, advised = [], ["--for", case.trainer]
         after = after.with_suffix(".parquet") if case.trainer == "verl" else after
-    done = run("convert", source, "--output", after, *kept, *advised)
 
-    assert done.returncode == 0, done.stderr
+    assert run("convert", source, "--output", after, *kept, *advised)[0] == 0
     assert json.loads((tmp_path / "after.report.json").read_bytes())["fates"]["kept"] >= 1
     assert kind not in found(after, *checking)
     named = [word for word in advised if word.startswith("--") and word not in ("--where",)]
