@@ -45,9 +45,9 @@ def test_ci_runs_the_command_that_users_are_told():
 # Where a page tells of a command's options.
 SECTIONS = {
     "pairs": ("pairs", "# Preference pairs", "ALL OF IT"),
-    "convert": ("options", "# Options of `fastsft convert`", "\n## "),
-    "stats": ("choosing", "## See it first", "```bash\nfastsft show"),
-    "show": ("choosing", "```bash\nfastsft show", "\n## "),
+    "convert": ("options", "# Options of `fastsft convert`", "\n# "),
+    "stats": ("choosing", "## See it first", "```bash\n# the first two rollouts"),
+    "show": ("choosing", "```bash\n# the first two rollouts", "\n## "),
     "tasks": ("tasks", "# Tasks for GRPO", "\n# "),
     "index": ("choosing", "## Choosing again", "\n## "),
     "check": ("trainers", "## Will it train?", "\n## "),
@@ -109,11 +109,7 @@ def test_the_page_names_every_reason_and_no_other():
     assert len(dropped) == 18
     dropped |= set(PAIR_REASONS)
     table = PAGES["reasons"]
-    named = {
-        name
-        for cell in re.findall(r"^\|[^|]*\|([^|]+)\|", table, re.MULTILINE)
-        for name in re.findall(r"`(\w+)`", cell)
-    }
+    named = {name for cell in re.findall(r"^\|([^|]+)\|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)}
     assert named == refused | dropped
 
 
