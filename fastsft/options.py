@@ -84,8 +84,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         Setting(
             panel="rows",
             help=f"Make rows that the loader of a trainer reads: {', '.join(TRAINERS)}.",
-            more="It sets this option and the next five, and the kind of file; what is given beside it wins, or is "
-            "refused. Rows at which the loader stops are dropped. [Trainers](trainers.md).",
+            more="It sets the next five options and the kind of file. An option given beside it wins, or is refused "
+            "if the trainer cannot read it. Rows at which the loader stops are dropped. [Trainers](trainers.md).",
             metavar="TRAINER",
             unset="none",
             flags=("--for",),
@@ -157,7 +157,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Setting(
             panel="rows",
-            help="Say in each row, under metadata, where it comes from: reward, agent, task, shard, line.",
+            help="Add to each row, under metadata, where it comes from: reward, agent, task, shard, line.",
             more="[Where a row comes from](formats.md#where-a-row-comes-from).",
             metavar="COLUMNS",
             unset="nothing",
@@ -206,7 +206,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         Setting(
             panel="filter",
             help="Leave out rows in which `fastsft check` finds a fault; see --template.",
-            more="Each counts as `untrainable:` and the name of the [finding](trainers.md#will-it-train). Duplicates "
+            more="They count as `untrainable:` and the name of the [finding](trainers.md#will-it-train). Duplicates "
             "are left to `--dedup`.",
             commands=_CHOOSES,
         ),
@@ -216,7 +216,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         Setting(
             panel="filter",
             help="Judge rows as a chat template renders them: a tokenizer's folder, or FILE.jinja.",
-            more="For `--trainable`, and for `--max-tokens`, which counts by the tokenizer in the folder.",
+            more="Used by `--trainable`, and by `--max-tokens`, which counts with the tokenizer in the folder.",
             metavar="PATH",
             unset="what is recorded",
             read=os.fspath,
@@ -227,8 +227,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Setting(
             panel="filter",
-            help="Keep lines of which EXPR is true, SQL as in \"agent = 'math' AND calls > 0\".",
-            more="[Choosing](choosing.md) tells of this option and the next eight.",
+            help="Keep lines for which EXPR is true, SQL as in \"agent = 'math' AND calls > 0\".",
+            more="[The columns](choosing.md#the-columns).",
             metavar="EXPR",
             unset="all",
             commands=_CHOOSES,
@@ -238,7 +238,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         int | None,
         Setting(
             panel="filter",
-            help="Keep what has at most N tokens, as recorded; rollouts without a count are kept.",
+            help="Keep rollouts of at most N tokens, as recorded; those without a count are kept.",
             metavar="N",
             unset="no limit",
             noun="most tokens",
@@ -314,24 +314,22 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     seed: Annotated[
         int,
-        Setting(
-            panel="choose", help="What random choices depend on, beside the input.", metavar="N", commands=_CHOOSES
-        ),
+        Setting(panel="choose", help="Seed of the random choices.", metavar="N", commands=_CHOOSES),
     ] = 0
     allow_empty: Annotated[
         bool,
         Setting(
             panel="output",
-            help="Write no rows where none are kept, instead of failing.",
-            more="Without it such a run fails, says why, and leaves what was there.",
+            help="Succeed, and write no rows, even if none are kept.",
+            more="Without it, such a run fails, says why, and leaves earlier output as it is.",
         ),
     ] = False
     max_refused: Annotated[
         int | str | None,
         Setting(
             panel="output",
-            help="Publish nothing if more lines are refused: a count, or a share as in 1%.",
-            more="The share is of the lines that are not blank.",
+            help="Publish nothing if more lines are refused: a count, or a share such as 1%.",
+            more="The share is of the non-blank lines.",
             metavar="LIMIT",
             unset="no limit",
         ),
@@ -352,7 +350,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         Setting(
             panel="output",
             help="Write N shards whose row counts differ by one at most.",
-            more="Fewer where rows are fewer. The rows are written twice, as their number must be known first.",
+            more="Fewer if there are fewer rows. Rows are written twice, as their number must be known first.",
             metavar="N",
             unset="by size",
             noun="number of shards",
@@ -364,8 +362,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         Setting(
             panel="output",
             help="Write shards of at most SIZE: 500MB, 64MiB.",
-            more="As full as whole [spans](scale.md) allow; a span with more rows is cut by itself, and a longer row "
-            "has a shard of its own.",
+            more="Shards are as full as whole [spans](scale.md) allow. A span larger than SIZE is divided; a row "
+            "longer than SIZE has a shard of its own.",
             metavar="SIZE",
             unset="1GB",
             keyword="shard_size",
@@ -376,13 +374,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     name: Annotated[
         str,
-        Setting(panel="output", help="Begin the names of shards with NAME: NAME-00000-of-00004.jsonl.", metavar="NAME"),
+        Setting(panel="output", help="Name shards NAME-00000-of-00004.jsonl.", metavar="NAME"),
     ] = "train"
     compress: Annotated[
         str | None,
         Setting(
             panel="output",
-            help="Compress shards; for one file, its suffix .gz or .zst says it.",
+            help="Compress shards; a single file is compressed if it ends in .gz or .zst.",
             metavar="|".join(SUFFIXES),
             unset="plain",
             choices=tuple(SUFFIXES),
@@ -415,7 +413,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         Setting(
             panel="run",
-            help="Start over, although an interrupted run left something to go on from.",
+            help="Start over instead of resuming an interrupted run.",
             more="[Interrupted runs](internals.md#interrupted-runs).",
             changes_bytes=False,
         ),
@@ -424,8 +422,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         Setting(
             panel="run",
-            help="Hash the inputs, and go on only from spans whose bytes are the same.",
-            more="Without it, size and time of change decide.",
+            help="Hash the inputs, and resume only from spans whose bytes are unchanged.",
+            more="Without it, size and modification time decide.",
             changes_bytes=False,
         ),
     ] = False
@@ -461,7 +459,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             panel="run",
             help="Join the cluster at ADDRESS.",
             metavar="ADDRESS",
-            unset="the one that the backend finds, or one of this machine",
+            unset="the one the backend finds, or a new one on this machine",
             commands=(*_ALL, "check"),
             changes_bytes=False,
         ),
@@ -470,8 +468,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Setting(
             panel="run",
-            help="Do a span up to N times more whose worker was lost.",
-            more="Then the run fails, and names it.",
+            help="Redo a span up to N times if its worker is lost.",
+            more="After that, the run fails and names the span.",
             metavar="N",
             noun="number of retries",
             least=0,
@@ -483,10 +481,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         tuple[int, int] | None,
         Setting(
             panel="run",
-            help="Do the I-th of N parts of the work alone, or the one of this task of a Slurm array.",
-            more="The last part that ends publishes; [more](scale.md#in-parts).",
+            help="Do only the I-th of N parts of the work; auto takes I and N from a Slurm array.",
+            more="The last part to finish publishes; [more](scale.md#in-parts).",
             metavar="I/N|auto",
-            unset="the whole of it",
+            unset="all of it",
             read=part_of,
             changes_bytes=False,
         ),
@@ -495,8 +493,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Setting(
             panel="run",
-            help="Take a worker for lost that does one span for longer than SECONDS.",
-            more="Another does the span, once; so it is where a worker is killed.",
+            help="Treat a worker as lost if one span takes it longer than SECONDS.",
+            more="Another worker then does the span, as after a worker was killed.",
             metavar="SECONDS",
             unset="600",
             noun="time for a span",
@@ -510,7 +508,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         Setting(
             panel="run",
             help="Stop a chat template that takes longer than SECONDS for one row.",
-            more="It runs in a process of its own, with 4 GiB of memory. `check` tells the row, `convert` fails.",
+            more="It runs in its own process, with 4 GiB of memory. `check` names the row; `convert` fails.",
             metavar="SECONDS",
             unset="10",
             noun="time for a row",
@@ -523,8 +521,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Setting(
             panel="output",
-            help="Make rows for a store in FOLDER first; on a cluster, one that all machines see.",
-            more="It needs room for them; [more](scale.md#from-and-to-a-store).",
+            help="Write rows for a store to FOLDER first; on a cluster, one that all machines see.",
+            more="It needs room for all of them; [more](scale.md#from-and-to-a-store).",
             metavar="FOLDER",
             unset="`TMPDIR`",
             read=os.fspath,
@@ -542,8 +540,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         Setting(
             panel="run",
-            help="Log to stderr how far the run is: a line a minute, and one for each phase.",
-            more="For runs that go to a file; it takes the place of the progress line.",
+            help="Log progress to stderr: a line a minute, and one for each phase.",
+            more="For runs whose output goes to a file; it replaces the progress line.",
             commands=(*_ALL, "check"),
             changes_bytes=False,
         ),

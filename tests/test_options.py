@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from fastsft import Options, UsageError
 from fastsft.cli import app
 from fastsft.cli.settings import options_table
 from fastsft.configs.training import Training
-from fastsft.options import Split, declared, flag_of, keyword_of
+from fastsft.options import PANELS, Split, declared, flag_of, keyword_of
 from fastsft.pairing import Pairing
 from fastsft.pipeline.search import Search
 from fastsft.quantities import nbytes_of
@@ -146,8 +147,14 @@ def test_the_command_has_an_option_for_each_of_its_settings(command):
     assert flags <= shown
 
 
-def test_readme_has_the_table_of_the_declaration():
-    assert options_table("convert") in PAGE
+def test_the_page_has_a_table_for_each_panel_of_help_in_its_order():
+    panels = {one.panel for one in declared().values() if "convert" in one.commands}
+    titles = {panel: title for panel, title in PANELS.items() if panel in {*panels, "split"}}
+    sections = dict(re.findall(r"^## (.*)\n((?:(?!## ).*\n)*)", PAGE, re.MULTILINE))
+
+    assert [title for title in sections if title in PANELS.values()] == list(titles.values())
+    for panel in panels:
+        assert f"\n{options_table('convert', panel=panel)}\n" in sections[titles[panel]]
 
 
 # Each setting: a word that is not its default, and the value that it stands for.

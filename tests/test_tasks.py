@@ -20,6 +20,7 @@ from fastsft.cli.settings import options_table
 from fastsft.configs.nemo_gym import data_block_of
 from fastsft.errors import Refused
 from fastsft.formats.tasks import VERIFICATION, task_row
+from fastsft.options import PANELS, declared
 from fastsft.report import TaskCounts
 
 AGENT = {"agent_ref": {"name": "math"}}
@@ -459,8 +460,9 @@ def test_several_shards_are_several_blocks(tmp_path):
     ]
 
 
-def test_the_page_has_the_table_of_the_declaration():
-    assert options_table("tasks") in PAGE
+def test_the_page_has_a_table_for_each_panel_of_help():
+    for panel in {one.panel for one in declared().values() if "tasks" in one.commands}:
+        assert f"\n### {PANELS[panel]}\n\n{options_table('tasks', panel=panel)}\n" in PAGE
 
 
 def test_real_rollouts_have_task_rows(real_rollouts, tmp_path):

@@ -76,10 +76,15 @@ def _parameter(name: str, helps: dict[str, str], panel: str, kind: type[Options 
     return inspect.Parameter(keyword, inspect.Parameter.KEYWORD_ONLY, default=unset, annotation=annotation)
 
 
-def options_table(command: str, helps: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Return the table of the settings of a command, of which `helps` says what some do there."""
+def options_table(command: str, helps: Mapping[str, str] = MappingProxyType({}), *, panel: str | None = None) -> str:
+    """Return the table of the settings of a command, or of those in one panel of its `--help`.
+
+    `helps` says what some do there.
+    """
     lines = ["| option | meaning | default |", "|---|---|---|"]
     for kind, name, setting in _settings_of(command):
+        if panel not in (None, setting.panel):
+            continue
         own, _, unset_here = helps.get(keyword_of(name, kind), "").partition(_DEFAULT_IS)
         default = (
             unset_here
