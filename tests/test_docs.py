@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
 import re
 import shlex
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -21,6 +27,7 @@ from fastsft.cli.settings import options_table
 from fastsft.formats.pairs import PAIR_FORMATS
 from fastsft.options import GATES
 from fastsft.selection.entries import PAIR_REASONS
+from fastsft.views.page import page_of
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text()
@@ -81,8 +88,85 @@ def test_the_docs_command_shows_each_page_and_lists_them():
     listed = told().stdout.splitlines()
 
     assert [line.split()[0] for line in listed] == list(TOPICS) == sorted(PAGES, key=TOPICS.index)
+    assert [line for line in listed if len(line) > 80 or not line.endswith(".")] == []
     assert {name: told(name).stdout.strip() for name in TOPICS} == {name: PAGES[name].strip() for name in TOPICS}
     assert (told("nothing").returncode, told("nothing").stderr.split(";")[0]) == (2, "fastsft: no page 'nothing'")
+
+
+def test_a_page_on_a_terminal_is_wrapped_at_words_and_its_tables_are_entries():
+    page = """# Title of `it`
+
+What it is **for**, told in [another page](other.md#part) and on [a site](https://example.org).
+
+- first, `**/*.jsonl`
+  goes on
+- second
+
+| option | meaning | default |
+|---|---|---|
+| `--kind a\\|b` | Write one of two kinds of file. | `a` |
+| `--switch` | Turn it on. |  |
+
+| case | the script | fastsft |
+|---|---|---|
+| empty | crash | refused |
+
+```bash
+a command --that-is-not wrapped, however long it may be
+
+the next
+```
+"""
+    assert page_of(page, 40, lambda text, style: f"<{style}>{text}" if style == "bold" else text).splitlines() == [
+        "<bold>Title of it",
+        "",
+        "What it is for, told in another page",
+        "(fastsft docs other) and on a site",
+        "(https://example.org).",
+        "",
+        "- first, `**/*.jsonl` goes on",
+        "- second",
+        "",
+        "  --kind a|b",
+        "      Write one of two kinds of file.",
+        "      default: `a`",
+        "  --switch",
+        "      Turn it on.",
+        "",
+        "  empty",
+        "      the script: crash",
+        "      fastsft: refused",
+        "",
+        "    a command --that-is-not wrapped, however long it may be",
+        "    ",
+        "    the next",
+    ]
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_a_terminal_of_80_columns_shows_every_page_with_no_line_cut_but_of_code(name):
+    code = {line for block in re.findall(r"```\w*\n(.*?)```", PAGES[name], re.DOTALL) for line in block.splitlines()}
+    shown = page_of(PAGES[name], 80, lambda text, style: text).splitlines()
+
+    assert {line for line in shown if len(line) > 80 and line[4:] not in code} == set()
+    assert {line for line in shown if re.search(r"\]\(|^\||(?<!`)\*\*\w", line) and line[4:] not in code} == set()
+
+
+def test_the_docs_command_wraps_on_a_terminal():
+    main, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    environment = {**os.environ, "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "fastsft", "docs", "reasons"]
+    with subprocess.Popen(command, stdout=terminal, env=environment) as process:
+        os.close(terminal)
+        printed = b""
+        with contextlib.suppress(OSError):  # Linux says so when the other end is closed
+            while piece := os.read(main, 65536):
+                printed += piece
+        os.close(main)
+
+    assert process.returncode == 0
+    assert printed.decode().replace("\r\n", "\n").rstrip() == page_of(PAGES["reasons"], 60, lambda text, style: text)
 
 
 @pytest.mark.parametrize("name", ["README.md", *(f"fastsft/docs/{name}.md" for name in TOPICS)])
