@@ -111,6 +111,9 @@ BEFORE = {
 
 @pytest.mark.parametrize(("name", "example"), [(name, words) for name, both in EXAMPLES.items() for _, words in both])
 def test_the_examples_run(name, example, folder):
+    if name == "pairs":
+        generate = [sys.executable, str(PROJECT / "benchmarks/generate.py"), "rollouts", "--lines", "80"]
+        subprocess.run([*generate, "--shape", "attempts"], check=True, cwd=folder)
     for words in [*BEFORE.get(name, []), re.split(" [|>] ", example.removeprefix("fastsft "))[0]]:
         command = [sys.executable, "-m", "fastsft", *shlex.split(words)]
         browser = {**os.environ, "BROWSER": "true"}  # for `--open`

@@ -58,10 +58,10 @@ def pairs(
     quiet: Quiet = False,
     **settings: Any,
 ) -> None:
-    """Make preference pairs: a better and a worse attempt at one task, by one agent with the same tools.
+    """Make preference pairs: a better and a worse attempt at one task.
 
-    What is masked, failed or unverified is on neither side. Lines that are no usable rollout are
-    refused as by `fastsft convert`, with the same exit codes.
+    Both are by one agent with the same tools. What is masked, failed or unverified is on neither side. Lines that are
+    no usable rollout are refused as by `fastsft convert`, with the same exit codes.
     """
     from fastsft.api import pairs as run  # what the run needs is not loaded for --help
 
