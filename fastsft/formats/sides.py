@@ -17,7 +17,7 @@ from msgspec import Raw
 
 from fastsft.formats.calls import ASSISTANT
 from fastsft.formats.chat import Call, ChatRow, ChatTurn
-from fastsft.formats.content import NO_TEXT, Content
+from fastsft.formats.content import NO_TEXT, TextPart
 from fastsft.formats.row import Row
 from fastsft.formats.values import text_of
 
@@ -53,23 +53,24 @@ class Sides(NamedTuple):
 def sides_of(row: Row, *, begins: bytes) -> Sides:
     """Return the sides of a `chat` row; `begins` is what its agent and tools are told by."""
     assert isinstance(row.body, ChatRow)
+    messages, asked = row.body.messages, row.asked
     digest = hashlib.sha256(begins)
     numbers: dict[bytes, int] = {}
     turns: list[tuple[int, int, int]] = []
-    said: list[str] = []
-    for index, message in enumerate(row.body.messages):
-        is_side = index >= row.asked and message.role == ASSISTANT
+    said: list[bytes] = []
+    for index, message in enumerate(messages):
+        is_side = index >= asked and message.role == ASSISTANT
         if is_side:
-            digest.update(_encoded(said))
-            context, said = digest.digest(), []
+            digest.update(b"".join(said))
+            context = digest.digest()
+            said.clear()
         length = _add_said(message, numbers, said)
         if is_side:
-            digest.update(_encoded(said))
+            digest.update(b"".join(said))
             turns.append((_number(context), _number(digest.digest()), length))
-            said = []
-    total = sum(length for *_, length in turns)
-    later = b"".join(_TURN.pack(*turn) for turn in turns[1:]) or None
-    return Sides(*turns[0], turns[-1][1], total, len(turns), later)
+            said.clear()
+    later = b"".join([_TURN.pack(*turn) for turn in turns[1:]]) if len(turns) > 1 else None
+    return Sides(*turns[0], turns[-1][1], sum([turn[2] for turn in turns]), len(turns), later)
 
 
 def turns_in(later: Sequence[bytes]) -> list[tuple[int, int, int]]:
@@ -94,33 +95,32 @@ def _number(digest: bytes) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
-def _add_said(message: ChatTurn, numbers: dict[bytes, int], said: list[str]) -> int:
-    """Add the texts of a message in a form that is the same where they are; return how long they are."""
-    texts = [_text(message.content)]
+def _add_said(message: ChatTurn, numbers: dict[bytes, int], said: list[bytes]) -> int:
+    """Add what a message says in a form that is the same where that is; return how long it is.
+
+    In front of each text stands its length, and what it is: where one ends is no question of what is in it.
+    """
+    content = message.content
+    if isinstance(content, Raw):
+        length = _add(message.role, text_of(content), said)
+    else:
+        _add(f"{message.role} in parts", _encode(_any.decode(_encode(content))).decode(), said)
+        length = sum(len(text_of(part.text)) for part in content if isinstance(part, TextPart))
     if message.reasoning_content != NO_TEXT:
-        texts.append(text_of(message.reasoning_content))
-    length = sum(map(len, texts))
-    said += (message.role, str(len(texts)), *texts)
+        length += _add("thinks", text_of(message.reasoning_content), said)
     for call in message.tool_calls:
         numbers.setdefault(bytes(call.id), len(numbers))
-        name, arguments = text_of(call.function.name), _plain_arguments(call)
-        length += len(name) + len(arguments)
-        said += (name, arguments)
+        length += _add("calls", text_of(call.function.name), said)
+        length += _add("with", _plain_arguments(call), said)
     if message.tool_call_id != NO_TEXT:
-        said.append(f"#{numbers.get(bytes(message.tool_call_id), -1)}")
-    said.append("")
+        said.append(b"answers %d" % numbers.get(bytes(message.tool_call_id), -1))
     return length
 
 
-def _text(content: Content) -> str:
-    if isinstance(content, Raw):
-        return text_of(content)
-    return _encode(_any.decode(_encode(content))).decode()
-
-
-def _encoded(texts: Sequence[str]) -> bytes:
-    """Join texts so that where each ends is known."""
-    return f"{','.join([str(len(text)) for text in texts])};{''.join(texts)}".encode()
+def _add(what: str, text: str, said: list[bytes]) -> int:
+    length = len(text)
+    said += (f"\n{what} {length}:".encode(), text.encode())
+    return length
 
 
 def _plain_arguments(call: Call) -> str:
