@@ -52,7 +52,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where a tiny model is: TRL loads what it compares it with from there."""
     path = str(tmp_path_factory.mktemp("model"))
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.LlamaConfig(vocab_size=300, num_key_value_heads=2, max_position_embeddings=8192, **sizes)
+    config = transformers.LlamaConfig(vocab_size=300, num_key_value_heads=2, max_position_embeddings=16384, **sizes)
     transformers.LlamaForCausalLM(config).save_pretrained(path)
     return path
 
@@ -63,7 +63,7 @@ def load(path: Path) -> Any:
 
 def arguments(kind: Any, folder: Path, **more: Any) -> Any:
     return kind(
-        output_dir=str(folder / "trained"), max_steps=2, per_device_train_batch_size=2, max_length=4096, use_cpu=True,
+        output_dir=str(folder / "trained"), max_steps=2, per_device_train_batch_size=2, max_length=16384, use_cpu=True,
         report_to=[], bf16=False, gradient_checkpointing=False, save_strategy="no", **more,
     )  # fmt: skip
 
@@ -109,7 +109,7 @@ def test_the_reward_model_trains_on_pairs(shard, tokenizer, tmp_path):
     fastsft.pairs(shard, tmp_path / "pairs.jsonl", format="trl")
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = transformers.LlamaConfig(
-        vocab_size=300, num_key_value_heads=2, max_position_embeddings=8192, num_labels=1, pad_token_id=256, **sizes
+        vocab_size=300, num_key_value_heads=2, max_position_embeddings=16384, num_labels=1, pad_token_id=256, **sizes
     )
     judge = transformers.LlamaForSequenceClassification(config)
 
