@@ -654,7 +654,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         names = [name for name in _OF_TRAINERS if name not in given and name in ("format", *CHOICES[layout.format])]
         words = [f"{flag_of(name)} {value}" for name in names if (value := getattr(layout, name)) is not None]
         kind = ", Parquet" if self.file_kind == "parquet" else ""
-        return f"rows for {target.title}: {' '.join(words)}{kind} (fastsft docs trainers)"
+        return f"rows for {target.title}: {' '.join(words) or 'as you chose'}{kind} (fastsft docs trainers)"
 
     @property
     def placement(self) -> Placement:

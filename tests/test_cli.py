@@ -62,7 +62,7 @@ def test_the_summary_names_every_fate_and_reason_and_shows_a_row(folder):
         "  next     fastsft check train.jsonl",
         "",
         "Lost on the way:",
-        "  turns behind the last assistant turn of 1 row",
+        "  turns after the last assistant turn of 1 row",
         "",
         "Read 6 lines of 1 shard, 1.2 kB:",
         "  kept               2",

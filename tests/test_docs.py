@@ -87,6 +87,8 @@ def test_the_docs_command_shows_each_page_and_lists_them():
 
     listed = told().stdout.splitlines()
 
+    assert listed[-2:] == ["", "fastsft docs TOPIC shows one."]
+    listed = listed[:-2]
     assert [line.split()[0] for line in listed] == list(TOPICS) == sorted(PAGES, key=TOPICS.index)
     assert [line for line in listed if len(line) > 80 or not line.endswith(".")] == []
     assert {name: told(name).stdout.strip() for name in TOPICS} == {name: PAGES[name].strip() for name in TOPICS}

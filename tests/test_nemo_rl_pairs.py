@@ -267,7 +267,7 @@ def test_steps_and_batches_are_counted_in_pairs(tmp_path, checkout):
 
     assert told.config["policy"]["train_global_batch_size"] == 16
     assert "Batches of 16 pairs, as there are 20, and NeMo RL leaves out a batch that is not full." in told.remarks
-    assert "Steps: 3 of 16 pairs, in 3 epochs; no limit ends it before." in told.remarks
+    assert "Steps: 3, of 16 pairs each; epochs: 3. No limit ends it before." in told.remarks
     with pytest.raises(UsageError, match="a batch of 32 pairs is more than there are"):
         written(tmp_path, [pair(n) for n in range(20)], checkout, global_batch=32)
     assert batches_of(Training(), 240, gpus=8, nodes=2, algorithm=DPO) == (128, 2)

@@ -312,6 +312,13 @@ def test_with_a_tokenizer_tokens_of_rows_are_counted(output, tokenizer):
     assert "Tokens of rows are counted with --template FOLDER" in without.text("lengths")
 
 
+def test_of_a_folder_with_a_split_the_main_output_is_shown(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines(*[rollout(user(f"{n}?"), said("4")) for n in range(9)]))
+    fastsft.convert(tmp_path / "in.jsonl", tmp_path / "out/train.jsonl", splits={tmp_path / "out/a.jsonl": 0.5})
+
+    assert Path(fastsft.write_report(tmp_path / "out")).name == "train.report.html"
+
+
 @pytest.mark.parametrize(
     ("made", "problem"),
     [

@@ -343,16 +343,14 @@ def test_what_a_person_should_know_is_in_the_notes(tmp_path):
         dropped={"is_correct": 2}, kept={"expected_answer": 1},
     )  # fmt: skip
     assert report.notes == [
-        "2 task rows are lines of *_materialized_inputs.jsonl beside the rollouts",
-        "2 task rows are made of rollouts, as no line of a *_materialized_inputs.jsonl beside has their index, 2 of "
-        "them beside one: without response, reward, _ng_* and names that verification is known to add",
-        "which other keys verification added, a line does not tell, so these stay: expected_answer; and what the "
-        "verifier reads may be missing, where the environment does not echo it",
-        "1 rollouts have another prompt than their materialized inputs, whose rows are written; see that these are of "
-        "the same run",
-        "1 task rows have no agent_ref.name, at which NeMo RL stops: add it",
-        "1 task rows fix a seed in metadata.extra_body (num_repeats_add_seed), with which all attempts at a task "
-        "sample the same: take it out before GRPO",
+        "task rows from *_materialized_inputs.jsonl beside the rollouts: 2",
+        "task rows rebuilt from rollouts: 2, as no *_materialized_inputs.jsonl beside them has their index, 2 of them "
+        "beside one; check that all fields are there that the verifier reads",
+        "kept, though verification may have added them: expected_answer",
+        "materialized inputs with another prompt than their rollout's: 1; check that both are of the same run",
+        "NeMo RL stops at task rows without agent_ref.name; add it to 1",
+        "task rows that fix a seed: 1, in metadata.extra_body (num_repeats_add_seed), with which all attempts at a "
+        "task sample the same: take it out before GRPO",
     ]
 
 

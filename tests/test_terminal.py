@@ -131,7 +131,7 @@ def test_the_summary_says_first_what_is_where_then_what_was_lost_then_the_fates(
         "  the reasoning of 3 rows: --format chat keeps it",
         "  the calls of 2 rows: --format openai and chat keep them",
         "  the images of 1 row: they lie in the metadata, or in turns that are left out",
-        "  turns behind the last assistant turn of 2 rows",
+        "  turns after the last assistant turn of 2 rows",
         *(f"  Skipped file: {number} is damaged" for number in range(5)),
         "  … and 2 more files, in the report",
         "",

@@ -71,7 +71,7 @@ KINDS = {
         "convert without --allow no_user_turn",
         "",
     ),
-    "alternation": Kind("the user has two turns in a row, which no chat has", _LEAVE_OUT, "--trainable"),
+    "alternation": Kind("the user has two turns in a row, which some templates refuse", _LEAVE_OUT, "--trainable"),
     "empty_turn": Kind("an assistant turn with nothing in it teaches to say nothing", _LEAVE_OUT, "--trainable"),
     "stray_think_tag": Kind(
         "a `</think>` without a `<think>` before it stands in the assistant's text: thought is taught as the answer",

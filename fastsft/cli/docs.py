@@ -26,7 +26,9 @@ def docs(
     On a terminal a page is wrapped at its width; into a pipe or a file it goes as Markdown.
     """
     if topic is None:
-        print_all(f"{name:<11}{_page(name).splitlines()[2]}" for name in TOPICS)
+        print_all(
+            [*(f"{name:<11}{_page(name).splitlines()[2]}" for name in TOPICS), "", "fastsft docs TOPIC shows one."]
+        )
     elif topic not in TOPICS:
         raise UsageError(f"no page {topic!r}; there are: {', '.join(TOPICS)}")
     elif sys.stdout and sys.stdout.isatty():

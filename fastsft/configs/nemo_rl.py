@@ -120,7 +120,7 @@ def write_config(
         config = pairs_config_of(base, algorithm, training, kind, train_shards, val_shards, length, batches)
         epochs = training.filled(algorithm).epochs
         steps = epochs * (checked.rows // batches[0])
-        remarks.append(f"Steps: {steps:,} of {batches[0]:,} pairs, in {epochs:,} epochs; no limit ends it before.")
+        remarks.append(f"Steps: {steps:,}, of {batches[0]:,} pairs each; epochs: {epochs:,}. No limit ends it before.")
     if checkout is None:
         remarks.append(f"Put {path.name} into the folder examples/ of NeMo RL, where {base} is beside it.")
     text = yaml.dump(config, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=1000)
@@ -158,7 +158,10 @@ def _plain(paths: Sequence[str | os.PathLike[str]]) -> list[Shard]:
         if shard.compression:
             raise UsageError(f"{shard.path} is compressed, and NeMo RL reads plain files; decompress it")
         if not shard.nbytes:
-            raise UsageError(f"{shard.path} is empty, and NeMo RL stops at a file without rows")
+            raise UsageError(
+                f"{shard.path} is empty, and NeMo RL stops at a file without rows; leave it out, or convert with a "
+                "larger share for it"
+            )
         check_name(shard.path)
         # Its name for a dataset: the last two parts of the path, up to the first dot.
         if not "-".join(shard.path.split("/")[-2:]).split(".")[0]:
@@ -255,12 +258,14 @@ def _checked(
     if media := found.get("media_parts"):
         raise UsageError(
             f"NeMo RL would train without the images, sounds or files of {media.rows:,} {algorithm.rows} {of}"
-            f"({media.examples[0].detail}); convert the rollouts again with --for nemo-rl, or with --trainable"
+            f"({media.examples[0].detail}); convert the rollouts again: with --for nemo-rl for a model that reads "
+            "them, else with --format chat --trainable, which leaves such rows out"
         )
     if "parts" in found and not training.images and not reads_images(training.model):
         raise UsageError(
             f"{found['parts'].rows:,} rows {of}have images, sounds or files, and {training.model} looks like a model "
-            "of text; say --images if it reads them, or convert with --format simple to leave such rows out"
+            "of text; say --images if it reads them, or convert with --format chat --trainable, which leaves such "
+            "rows out"
         )
     if checked.findings:
         listed = ", ".join(f"{one.kind} {one.rows:,}" for one in checked.findings if one.kind != "too_long")

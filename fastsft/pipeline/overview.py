@@ -6,6 +6,7 @@ Totals are the report's. What cannot be told is said, with the reason.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -74,12 +75,25 @@ def output_at(output: str | os.PathLike[str]) -> Target:
     for target in targets:
         if is_pending(target.staging):
             raise UsageError(f"{target.folder} is half published; `fastsft verify {target.folder}` finishes it")
-    if len(targets) > 1:
+    main = _main_ones(targets)
+    if len(main) > 1:
         raise UsageError(
-            f"{targets[0].folder} holds {len(targets)} outputs; name the report of one, "
-            f"as {targets[0].report} or {targets[1].report}"
+            f"{main[0].folder} holds {len(main)} outputs; name the report of one, as {main[0].report} or "
+            f"{main[1].report}"
         )
-    return targets[0]
+    return main[0]
+
+
+def _main_ones(targets: Sequence[Target]) -> Sequence[Target]:
+    """Return the outputs that are no split of another one beside them."""
+    if len(targets) == 1:
+        return targets
+    splits = {
+        split_target(Path(os.path.normpath(target.folder / split.name))).report
+        for target in targets
+        for split in report_at(target).splits[1:]
+    }
+    return [target for target in targets if target.report not in splits] or targets
 
 
 def _outputs_of(report: Report) -> tuple[dict[str, Report], list[str]]:

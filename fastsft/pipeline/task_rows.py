@@ -140,29 +140,26 @@ def notes_of(counts: TaskCounts) -> list[str]:
     """Say in sentences what a person should know of task rows."""
     notes = []
     if counts.materialized:
-        notes.append(f"{counts.materialized:,} task rows are lines of *_materialized_inputs.jsonl beside the rollouts")
+        notes.append(f"task rows from *_materialized_inputs.jsonl beside the rollouts: {counts.materialized:,}")
     if counts.rollouts:
         unmatched = f", {counts.unmatched:,} of them beside one" if counts.unmatched else ""
         notes.append(
-            f"{counts.rollouts:,} task rows are made of rollouts, as no line of a *_materialized_inputs.jsonl beside "
-            f"has their index{unmatched}: without response, reward, _ng_* and names that verification is known to add"
+            f"task rows rebuilt from rollouts: {counts.rollouts:,}, as no *_materialized_inputs.jsonl beside them has "
+            f"their index{unmatched}; check that all fields are there that the verifier reads"
         )
-        kept = _listed(counts.kept)
-        notes.append(
-            f"which other keys verification added, a line does not tell, so these stay: {kept or 'none'}; and what the "
-            "verifier reads may be missing, where the environment does not echo it"
-        )
+        if kept := _listed(counts.kept):
+            notes.append(f"kept, though verification may have added them: {kept}")
     if counts.differing:
         notes.append(
-            f"{counts.differing:,} rollouts have another prompt than their materialized inputs, whose rows are "
-            "written; see that these are of the same run"
+            f"materialized inputs with another prompt than their rollout's: {counts.differing:,}; check that both are "
+            "of the same run"
         )
     if counts.agentless:
-        notes.append(f"{counts.agentless:,} task rows have no agent_ref.name, at which NeMo RL stops: add it")
+        notes.append(f"NeMo RL stops at task rows without agent_ref.name; add it to {counts.agentless:,}")
     if counts.seeded:
         notes.append(
-            f"{counts.seeded:,} task rows fix a seed in metadata.extra_body (num_repeats_add_seed), with which all "
-            "attempts at a task sample the same: take it out before GRPO"
+            f"task rows that fix a seed: {counts.seeded:,}, in metadata.extra_body (num_repeats_add_seed), with which "
+            "all attempts at a task sample the same: take it out before GRPO"
         )
     return notes
 

@@ -64,7 +64,7 @@ def _written(report: Report, paint: Paint) -> Iterator[str]:
 def _lost(report: Report) -> list[str]:
     lost = [f"the {what} of {many(count, 'row')}: {how}" for what, count, how in left_out_of(report)]
     if report.fates.trimmed:
-        lost.append(f"turns behind the last assistant turn of {many(report.fates.trimmed, 'row')}")
+        lost.append(f"turns after the last assistant turn of {many(report.fates.trimmed, 'row')}")
     return [*lost, *_first(damaged_of(report), _SHOWN_NOTES, "files")]
 
 
@@ -113,7 +113,7 @@ def _pairs_told(pairs: PairCounts) -> Iterator[str]:
     yield f"mean length in characters: {chosen:,.0f} chosen, {rejected:,.0f} rejected"
     if pairs.turns and max(chosen, rejected) > _LONGER * min(chosen, rejected):
         which = "longer" if chosen > rejected else "shorter"
-        yield f"a model learns first that {which} is better: --length-ratio 0.5:2"
+        yield f"chosen sides are {which}, which DPO learns first; --length-ratio 0.5:2 leaves out such pairs"
     if pairs.turns:
         told = [f"{turn}: {count:,}" for turn, count in list(pairs.turns.items())[:_SHOWN_TURNS]]
         beyond = sum(list(pairs.turns.values())[_SHOWN_TURNS:])
@@ -124,7 +124,7 @@ _KEPT_BY = {"reasoning": "--format chat keeps it", "calls": "--format openai and
 _KEPT_BY_PAIRS = {
     "reasoning": "--format nemo-rl and trl keep it",
     "calls": "--format nemo-rl and trl keep them",
-    "tools": "the trainer shows a model none",
+    "tools": "the trainer does not show them to the model",
     "turns": "system texts and earlier turns",
     "texts": "LLaMA-Factory has no place for them beside calls",
 }
