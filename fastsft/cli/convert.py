@@ -6,7 +6,19 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastsft.cli.settings import with_settings
-from fastsft.cli.words import Inputs, Quiet, in_panel, print_all, published_whatever_happens, require_inputs
+from fastsft.cli.words import (
+    Inputs,
+    MoreInputs,
+    NoExample,
+    Output,
+    Quiet,
+    Splits,
+    ValFraction,
+    in_panel,
+    print_all,
+    published_whatever_happens,
+    require_inputs,
+)
 from fastsft.errors import UsageError
 from fastsft.quantities import share_of
 from fastsft.views.colour import paint_for
@@ -22,38 +34,19 @@ if TYPE_CHECKING:
 @with_settings("convert")
 def convert(
     inputs: Inputs = None,
-    more_inputs: Annotated[
-        list[str] | None,
-        in_panel("input", "--input", metavar="INPUT", help="The same as an argument; repeatable."),
-    ] = None,
-    output: Annotated[
-        str,
-        in_panel(
-            "output",
-            *("--output", "-o"),
-            metavar="OUT",
-            help="Write one file OUT, or, where OUT is a folder or ends in /, shards in it.",
-        ),
-    ] = "",
+    more_inputs: MoreInputs = None,
+    output: Output = "",
     val: Annotated[
         str | None,
         in_panel("split", metavar="OUT", help="Send some whole tasks to OUT instead: rows for validation."),
     ] = None,
-    val_fraction: Annotated[
-        str | None,
-        in_panel("split", metavar="SHARE", help="The share of the tasks that goes to --val. [default: 0.05]"),
-    ] = None,
-    split: Annotated[
-        list[str] | None,
-        in_panel("split", metavar="OUT=SHARE", help="Send a share of the tasks to OUT, as --val does; repeatable."),
-    ] = None,
+    val_fraction: ValFraction = None,
+    split: Splits = None,
     index: Annotated[
         str | None,
         in_panel("choose", metavar="FILE", help="Choose from an index that `fastsft index` wrote, instead of a scan."),
     ] = None,
-    no_example: Annotated[
-        bool, in_panel("run", "--no-example", help="Leave out the first row at the end of the summary.")
-    ] = False,
+    no_example: NoExample = False,
     quiet: Quiet = False,
     **settings: Any,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastsft.cli.convert import splits_of
 from fastsft.cli.settings import with_settings
-from fastsft.cli.words import Inputs, Quiet, in_panel, published_whatever_happens, require_inputs
+from fastsft.cli.words import Inputs, Output, Quiet, ValFraction, in_panel, published_whatever_happens, require_inputs
 from fastsft.errors import UsageError
 from fastsft.escape import escaped
 from fastsft.views.colour import paint_for
@@ -18,23 +18,12 @@ from fastsft.views.summary import damaged_of, summary_of
 @with_settings("tasks", reward_threshold="Count a rollout with reward >= SCORE as solving its task.")
 def tasks(
     inputs: Inputs = None,
-    output: Annotated[
-        str,
-        in_panel(
-            "output",
-            *("--output", "-o"),
-            metavar="OUT",
-            help="Write one file OUT, or, where OUT is a folder or ends in /, shards in it.",
-        ),
-    ] = "",
+    output: Output = "",
     val: Annotated[
         str | None,
         in_panel("split", metavar="OUT", help="Send some of the tasks to OUT instead, for validation."),
     ] = None,
-    val_fraction: Annotated[
-        str | None,
-        in_panel("split", metavar="SHARE", help="The share of the tasks that goes to --val. [default: 0.05]"),
-    ] = None,
+    val_fraction: ValFraction = None,
     quiet: Quiet = False,
     **settings: Any,
 ) -> None:

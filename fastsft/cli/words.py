@@ -44,6 +44,28 @@ Inputs = Annotated[
     list[str] | None, argument("INPUT...", help="Files, folders or globs of rollouts, mixed, in any number.")
 ]
 
+MoreInputs = Annotated[
+    list[str] | None, in_panel("input", "--input", metavar="INPUT", help="The same as an argument; repeatable.")
+]
+Output = Annotated[
+    str,
+    in_panel(
+        "output",
+        *("--output", "-o"),
+        metavar="OUT",
+        help="Write one file OUT, or, where OUT is a folder or ends in /, shards in it.",
+    ),
+]
+ValFraction = Annotated[
+    str | None,
+    in_panel("split", metavar="SHARE", help="The share of the tasks that goes to --val. [default: 0.05]"),
+]
+Splits = Annotated[
+    list[str] | None,
+    in_panel("split", metavar="OUT=SHARE", help="Send a share of the tasks to OUT, as --val does; repeatable."),
+]
+NoExample = Annotated[bool, in_panel("run", "--no-example", help="Leave out the first row at the end of the summary.")]
+
 
 def require_inputs(inputs: list[str] | None) -> list[str]:
     """Make sure that something was named."""
