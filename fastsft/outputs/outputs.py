@@ -19,7 +19,6 @@ from fastsft.inputs.shards import Shard
 from fastsft.options import DEFAULT_SHARD_NBYTES, Options
 from fastsft.outputs import assembly
 from fastsft.outputs.assembly import FilePlan, Piece
-from fastsft.outputs.card import CardSplit, card_of
 from fastsft.outputs.lock import Lock
 from fastsft.outputs.publication import Publication, is_pending, publish
 from fastsft.outputs.receipts import Receipt, Segment
@@ -196,6 +195,8 @@ class Outputs:
         Raises:
             KeepsReceipts: Something else has its name by now.
         """
+        from fastsft.outputs.card import CardSplit, card_of  # and YAML, 10 ms
+
         main = self._targets[0]
         try:
             check_card(main, earlier)

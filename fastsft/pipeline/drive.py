@@ -31,7 +31,6 @@ from fastsft.outputs.record import fingerprint_of
 from fastsft.outputs.target import Target, check_target, report_before, splits_left, targets_of
 from fastsft.pipeline.job import Job
 from fastsft.pipeline.ledger import Ledger
-from fastsft.pipeline.task_rows import notes_of
 from fastsft.report import Progress, Report
 from fastsft.storage.files import kind_of
 from fastsft.version import __version__
@@ -204,6 +203,8 @@ def _judged(begun: Started, options: Options) -> Report:
     begun.ledger.judge()
     report = begun.ledger.report
     if report.tasks is not None:
+        from fastsft.pipeline.task_rows import notes_of
+
         report.notes += notes_of(report.tasks)
     most, refused = options.max_refused_recorded, report.fates.all_refused
     if most is not None and refused > most:

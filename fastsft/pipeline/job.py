@@ -19,17 +19,15 @@ from fastsft.outputs.assembly import digest_of
 from fastsft.outputs.outputs import Outputs
 from fastsft.outputs.receipts import Receipt
 from fastsft.pipeline.ledger import Ledger
-from fastsft.pipeline.materialized import SourceRows, make_sources
 from fastsft.pipeline.one_pass import Rows
-from fastsft.pipeline.pair_rows import PairRows
 from fastsft.pipeline.staged import input_digest
-from fastsft.pipeline.task_rows import TaskRows, TaskTable
 from fastsft.pipeline.two_passes import CHOICE, CHOSEN, ChosenRows, ChosenSpan, LineTable
 from fastsft.report import Progress
 from fastsft.storage.files import kind_of, read_file, write_new
 
 if TYPE_CHECKING:
     from fastsft.pipeline.choosing import Choice
+    from fastsft.pipeline.pair_rows import PairRows
     from fastsft.selection.index_file import Index
 
 _Choice = tuple[str, list[tuple[int, tuple[tuple[int, int], ...], tuple[int, ...]]]]  # as the file has it
@@ -119,18 +117,28 @@ class Job:
         return Rows(**self._staged(), most_nbytes=self._outputs.most_nbytes, is_large=is_large)
 
     def _rows_of_chosen(self, digest: str) -> ChosenRows | PairRows:
-        chosen = str(self._outputs.folder / CHOSEN)
+        settings = {**self._staged(), "most_nbytes": self._outputs.most_nbytes, "choice": digest}
+        settings["chosen"] = str(self._outputs.folder / CHOSEN)
+        # Task rows and pairs are imported where they are made: 14 ms of every run.
         if self._options.makes == "tasks":
-            most = self._outputs.most_nbytes
-            return TaskRows(**self._staged(), most_nbytes=most, chosen=chosen, choice=digest, sources=self._sources)
-        kind = ChosenRows if self._options.pairing is None else PairRows
-        return kind(**self._staged(), most_nbytes=self._outputs.most_nbytes, chosen=chosen, choice=digest)
+            from fastsft.pipeline.task_rows import TaskRows
+
+            return TaskRows(**settings, sources=self._sources)
+        if self._options.pairing is not None:
+            from fastsft.pipeline.pair_rows import PairRows
+
+            return PairRows(**settings)
+        return ChosenRows(**settings)
 
     def _table(self) -> LineTable:
         from fastsft.selection.criteria import columns_of
 
-        product = TaskTable if self._options.makes == "tasks" else LineTable
-        return product(**self._staged(), columns=tuple(columns_of(self._options, splits=bool(self._shares))))
+        settings = {**self._staged(), "columns": tuple(columns_of(self._options, splits=bool(self._shares)))}
+        if self._options.makes == "tasks":
+            from fastsft.pipeline.task_rows import TaskTable
+
+            return TaskTable(**settings)
+        return LineTable(**settings)
 
     def _in_two_passes(self) -> list[Receipt]:
         """Choose from the table of all lines, then convert the chosen ones, in input order within each split."""
@@ -166,6 +174,8 @@ class Job:
             if start < stop
         }
         if inputs := [shard for shard in self._materialized if shard.index in wanted]:
+            from fastsft.pipeline.materialized import SourceRows, make_sources
+
             product = SourceRows(**self._staged())
             self._sources, problems = make_sources(inputs, product, self._workers, self._options.span_nbytes)
             self._ledger.report.notes += problems
