@@ -24,6 +24,7 @@ from faulty_store import Fault, Proxy, moto
 import fastsft
 from fastsft import FailedRun, Options, UsageError
 from fastsft.options import Split
+from fastsft.outputs import upload
 from fastsft.pipeline import run
 from fastsft.pipeline.finding import find_lines
 from fastsft.pipeline.search import Search
@@ -558,6 +559,20 @@ def test_of_two_runs_to_one_url_the_second_is_told(shards, bucket, proxy, tmp_pa
     run_to_store(shards, f"{bucket.url}/out/", Options(jobs=1))
     run(shards, f"{tmp_path}/out/", Options(jobs=1))
     assert same_in_bucket(bucket, tmp_path / "out")
+
+
+def test_a_report_that_comes_while_files_go_up_stays(shards, bucket, tmp_path, monkeypatch):
+    upload_file = upload._upload
+
+    def report_first(*arguments: Any, **more: Any) -> None:
+        store, key = stores.open_store(f"{bucket.url}/out/train.report.json")
+        store.put(key, b"another's")
+        upload_file(*arguments, **more)
+
+    monkeypatch.setattr(upload, "_upload", report_first)
+    with pytest.raises(FailedRun, match=r"another run has published meanwhile: s3://.*/out/train.report.json is there"):
+        run_to_store(shards, f"{bucket.url}/out/", Options(jobs=1))
+    assert bucket.objects()["out/train.report.json"] == b"another's"
 
 
 def test_an_object_is_created_only_where_none_is(bucket):
